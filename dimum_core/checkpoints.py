@@ -1,0 +1,181 @@
+"""Checkpoints: diffusers folders (config + safetensors) with a card; shipped ones are known by name."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from diffusers import DPMSolverMultistepScheduler
+from diffusers.utils import logging as diffusers_logging
+
+from .data import DATA_FOLDER
+from .errors import CheckpointError, TrainingError
+from .sampling import ClassConditionalPipeline
+
+CHECKPOINT_FOLDER = DATA_FOLDER / "checkpoints"
+CARD_FILE = "card.json"
+DTYPES = {"float32": torch.float32, "float16": torch.float16}
+
+
+def shipped_checkpoints() -> tuple[str, ...]:
+    return tuple(sorted(path.parent.name for path in CHECKPOINT_FOLDER.glob(f"*/{CARD_FILE}")))
+
+
+def find_checkpoint(checkpoint: str | os.PathLike) -> Path:
+    """A folder, or the name of a shipped checkpoint, as a folder."""
+    for folder in (Path(checkpoint), CHECKPOINT_FOLDER / str(checkpoint)):
+        if folder.is_dir():
+            return folder
+    raise CheckpointError(
+        f"There is no checkpoint {str(checkpoint)!r}: give a folder, or one of {', '.join(shipped_checkpoints())}."
+    )
+
+
+def load_pipeline(checkpoint: str | os.PathLike) -> ClassConditionalPipeline:
+    """A pipeline in float32 on the CPU, ready to sample: `pipe(["automobile"] * 4).images`.
+
+    checkpoint: the name of a shipped one, or a folder saved by `save_pretrained`. Never unpickles.
+    Raises CheckpointError, in one sentence, if it is missing, incomplete, damaged or of another shape.
+    """
+    folder = find_checkpoint(checkpoint)
+    if not (folder / "model_index.json").is_file():
+        raise CheckpointError(f"{folder} has no model_index.json, so it is not a diffusers pipeline (an unfinished training?).")
+    with loading_errors(folder), quiet_diffusers():
+        pipe = ClassConditionalPipeline.from_pretrained(
+            folder, torch_dtype=torch.float32, use_safetensors=True, local_files_only=True
+        )
+    if any(not bool(p.isfinite().all()) for p in pipe.unet.parameters()):
+        raise CheckpointError(f"{folder} holds weights that are not finite: train it again.")
+    pipe.unet.eval()
+    pipe.set_progress_bar_config(leave=False)
+    return pipe
+
+
+@contextlib.contextmanager
+def quiet_diffusers():
+    """Loading draws no bars and no advice."""
+    verbosity, bars = diffusers_logging.get_verbosity(), diffusers_logging.is_progress_bar_enabled()
+    diffusers_logging.set_verbosity_error()
+    diffusers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        diffusers_logging.set_verbosity(verbosity)
+        if bars:
+            diffusers_logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def loading_errors(folder: Path):
+    """Whatever goes wrong while a checkpoint is read becomes one sentence that names the folder."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:  # diffusers, safetensors and json raise a dozen kinds
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{folder} cannot be loaded ({reason}): it is incomplete, damaged or of another shape.") from error
+
+
+def build_pipeline(unet, preset, class_names) -> ClassConditionalPipeline:
+    from .diffusion import SCHEDULER_CONFIG
+
+    scheduler = DPMSolverMultistepScheduler(**SCHEDULER_CONFIG)
+    pipe = ClassConditionalPipeline(
+        unet, scheduler, dict(enumerate(class_names)), preset.patch_size, preset.guidance_scale
+    )
+    pipe.set_progress_bar_config(leave=False)
+    return pipe
+
+
+def save_checkpoint(model, folder: Path, card: dict, dtype: str = "float32") -> None:
+    """Save a pipeline or judge with its card: written aside first, then moved into place file by file, the card last.
+
+    dtype: "float16" halves the file; a model that is to be trained on should keep "float32".
+    """
+    aside = Path(folder) / f".saving-{os.getpid()}"
+    original = next(module for module in _modules(model)).dtype
+    try:
+        with quiet_diffusers():
+            for module in _modules(model):
+                module.to(DTYPES[dtype])
+            model.save_pretrained(aside, safe_serialization=True)
+        (aside / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n")
+        (aside / "README.md").write_text(render_card(card))
+        for path in sorted(aside.iterdir(), key=lambda path: path.name == CARD_FILE):
+            _replace(path, Path(folder) / path.name)
+    except OSError as error:
+        raise TrainingError(f"{folder} could not be written ({error.strerror or error}): free some space or choose another folder.") from error
+    finally:
+        for module in _modules(model):
+            module.to(original)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _modules(model):
+    return [model.unet] if hasattr(model, "unet") else [model]
+
+
+def _replace(source: Path, destination: Path) -> None:
+    if destination.is_dir():
+        shutil.rmtree(destination)
+    os.replace(source, destination)
+
+
+def provenance() -> dict:
+    """Where and with what something was computed; goes into cards and result files."""
+    import platform
+
+    import diffusers
+
+    from . import __version__
+
+    return {
+        "commit": _git_commit(),
+        "dimum": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "diffusers": diffusers.__version__,
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU ({platform.machine()})",
+    }
+
+
+def _git_commit() -> str:
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "not a clone"
+
+
+def read_card(folder: Path) -> dict:
+    try:
+        return json.loads((Path(folder) / CARD_FILE).read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder} has no readable {CARD_FILE} ({error}).") from error
+
+
+def command_line() -> str:
+    """The `dimum` command that is running, as one would type it."""
+    return " ".join(["dimum", *sys.argv[1:]]) if Path(sys.argv[0]).name.startswith("dimum") else "python"
+
+
+def render_card(card: dict) -> str:
+    """The model card that people read: the same facts as card.json, as Markdown."""
+    lines = ["---", "library_name: diffusers", "license: mit", "---", "", f"# {card['title']}", "", card["summary"], ""]
+    for section in ("training", "data", "quality", "provenance"):
+        if card.get(section):
+            lines += [f"## {section.capitalize()}", "", "| | |", "|---|---|"]
+            lines += [f"| {key.replace('_', ' ')} | {_cell(value)} |" for key, value in card[section].items()] + [""]
+    return "\n".join(lines)
+
+
+def _cell(value) -> str:
+    return f"`{value}`" if isinstance(value, str) and value.startswith("dimum ") else f"{value}"

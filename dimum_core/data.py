@@ -1,0 +1,247 @@
+"""Labelled image sets: one type, its splits by target, and batches that need no state.
+
+An image set holds float32 pixels in [-1, 1] (N x C x H x W), int64 labels and class names. A *target* is a class
+name; `only` and `without` give the forget set D_f and the retain set D_r.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .errors import DataError, UnknownName
+
+DATA_FOLDER = Path(__file__).resolve().parent.parent / "data"
+DATASETS = ("digits", "cifar10-mini", "cifar10")
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Labelled images of one split.
+
+    images: float32, N x C x H x W, in [-1, 1].
+    labels: int64, N, in [0, len(class_names)).
+    item_hashes: N byte strings; blake2b of an item's original pixels. They stay with the item through every subset
+        and resize, so that a leak of one set into another can be seen.
+    """
+
+    name: str
+    images: Tensor
+    labels: Tensor
+    class_names: tuple[str, ...]
+    item_hashes: np.ndarray
+
+    def __post_init__(self):
+        check_images(self.images, self.labels, self.class_names, self.name)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def class_index(self, target: str | int) -> int:
+        return class_index(target, self.class_names)
+
+    def select(self, indices) -> ImageSet:
+        """The items at `indices` (int64 tensor or boolean mask of length N)."""
+        indices = torch.as_tensor(indices)
+        return replace(
+            self,
+            images=self.images[indices],
+            labels=self.labels[indices],
+            item_hashes=self.item_hashes[indices.numpy()],
+        )
+
+    def only(self, target: str | int) -> ImageSet:
+        """The forget set D_f: items of the target class."""
+        return self.select(self.labels == self.class_index(target))
+
+    def without(self, target: str | int) -> ImageSet:
+        """The retain set D_r: items of every other class. Labels and class names keep their numbering."""
+        return self.select(self.labels != self.class_index(target))
+
+    def resized(self, size: int) -> ImageSet:
+        """Images averaged down to size x size (exact box average, so `size` must divide the side)."""
+        side = self.images.shape[-1]
+        if size == side:
+            return self
+        if side % size:
+            raise DataError(
+                f"{self.name} has {side} x {side} images, which cannot be averaged to {size} x {size}: "
+                f"choose a divisor of {side}."
+            )
+        return replace(self, images=F.avg_pool2d(self.images, side // size))
+
+    @property
+    def digest(self) -> str:
+        """Hash of the whole set: its items (order included), labels and image size."""
+        parts = (self.item_hashes.tobytes(), self.labels.numpy().tobytes(), str(tuple(self.images.shape)).encode())
+        return hashlib.blake2b(b"|".join(parts), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set as its two splits; `without` and `resized` apply to both."""
+
+    train: ImageSet
+    test: ImageSet
+
+    @property
+    def name(self) -> str:
+        return self.train.name
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.train.class_names
+
+    def __getitem__(self, split: str) -> ImageSet:
+        if split not in ("train", "test"):
+            raise UnknownName("split", split, ("train", "test"))
+        return getattr(self, split)
+
+    def only(self, target: str | int) -> Dataset:
+        return Dataset(self.train.only(target), self.test.only(target))
+
+    def without(self, target: str | int) -> Dataset:
+        return Dataset(self.train.without(target), self.test.without(target))
+
+    def resized(self, size: int) -> Dataset:
+        return Dataset(self.train.resized(size), self.test.resized(size))
+
+
+def class_index(target: str | int, class_names: tuple[str, ...]) -> int:
+    """The number of a class given by name or number; UnknownName lists what there is."""
+    if isinstance(target, str) and target in class_names:
+        return class_names.index(target)
+    if isinstance(target, int) and not isinstance(target, bool) and 0 <= target < len(class_names):
+        return target
+    raise UnknownName("class", target, class_names)
+
+
+def check_images(images: Tensor, labels: Tensor, class_names: Iterable[str], name: str) -> None:
+    """Refuse anything that is not a labelled image set, in one sentence."""
+    if images.ndim != 4 or images.dtype != torch.float32:
+        raise DataError(f"{name}: images must be float32 of shape N x C x H x W, not {images.dtype} {tuple(images.shape)}.")
+    if labels.shape != images.shape[:1] or labels.dtype != torch.int64:
+        raise DataError(f"{name}: {len(images)} images need {len(images)} int64 labels, not {labels.dtype} {tuple(labels.shape)}.")
+    if not len(images):
+        return
+    low, high = images.aminmax()
+    if not (low >= -1 and high <= 1):  # also true for NaN
+        raise DataError(f"{name}: pixels must be finite and lie in [-1, 1], not in [{low:.3g}, {high:.3g}].")
+    if labels.min() < 0 or labels.max() >= len(tuple(class_names)):
+        raise DataError(f"{name}: labels must lie in [0, {len(tuple(class_names)) - 1}], not up to {int(labels.max())}.")
+
+
+def from_uint8(name: str, pixels: np.ndarray, labels: np.ndarray, class_names: Iterable[str]) -> ImageSet:
+    """An image set from uint8 pixels, N x C x H x W."""
+    hashes = np.array([hashlib.blake2b(p.tobytes(), digest_size=8).digest() for p in pixels], dtype="V8")
+    images = torch.from_numpy(np.ascontiguousarray(pixels)).float().div_(127.5).sub_(1)
+    return ImageSet(name, images, torch.from_numpy(np.asarray(labels, dtype=np.int64)), tuple(class_names), hashes)
+
+
+def load_dataset(name: str, image_size: int | None = None) -> Dataset:
+    """Load a data set by name: "digits", "cifar10-mini" (both without network) or "cifar10".
+
+    image_size: average the images down to this side (a divisor of the original one).
+    Raises UnknownName for another name and DataError if files are missing or damaged.
+    """
+    loaders = {"digits": _load_digits, "cifar10-mini": _load_cifar10_mini, "cifar10": _load_cifar10}
+    if name not in loaders:
+        raise UnknownName("data set", name, DATASETS)
+    data = loaders[name]()
+    return data if image_size is None else data.resized(image_size)
+
+
+@lru_cache(maxsize=1)
+def _load_digits() -> Dataset:
+    """scikit-learn's 1,797 digits: 8 x 8, grey, values 0 to 16; every fifth item of a class is held out."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    pixels = np.round(bunch.images[:, None] * (255 / 16)).astype(np.uint8)
+    labels = bunch.target.astype(np.int64)
+    rank = np.array([np.sum(labels[:i] == labels[i]) for i in range(len(labels))])
+    held_out = rank % 5 == 4
+    names = tuple(str(digit) for digit in range(10))
+    return Dataset(
+        from_uint8("digits", pixels[~held_out], labels[~held_out], names),
+        from_uint8("digits", pixels[held_out], labels[held_out], names),
+    )
+
+
+@lru_cache(maxsize=1)
+def _load_cifar10_mini() -> Dataset:
+    path = DATA_FOLDER / "cifar10-mini" / "images.npz"
+    if not path.exists():
+        raise DataError(f"{path} is missing: run `git checkout -- data` in the clone, which carries it.")
+    try:
+        with np.load(path, allow_pickle=False) as pack:
+            names = tuple(pack["class_names"].tolist())
+            return Dataset(*(_decode_split(pack, split, names) for split in ("train", "test")))
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise DataError(f"{path} is damaged ({error}): run `git checkout -- data` in the clone.") from error
+
+
+def _decode_split(pack, split: str, class_names: tuple[str, ...]) -> ImageSet:
+    from PIL import Image
+
+    ends = np.cumsum(pack[f"{split}_sizes"])
+    blob = pack[f"{split}_bytes"].tobytes()
+    starts = np.concatenate([[0], ends[:-1]])
+    pixels = np.stack([
+        np.asarray(Image.open(io.BytesIO(blob[start:end]), formats=("JPEG",)))
+        for start, end in zip(starts, ends, strict=True)
+    ])
+    return from_uint8("cifar10-mini", pixels.transpose(0, 3, 1, 2), pack[f"{split}_labels"], class_names)
+
+
+@lru_cache(maxsize=1)
+def _load_cifar10() -> Dataset:
+    from .cifar10 import read_cifar10
+
+    arrays = read_cifar10()
+    names = arrays["class_names"]
+    return Dataset(*(from_uint8("cifar10", *arrays[split], names) for split in ("train", "test")))
+
+
+# Batches ------------------------------------------------------------------------------------------------------------
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """The random stream of one step. Everything random in step k depends on (seed, k) alone, so resuming needs no state."""
+    key = hashlib.blake2b(f"{seed}/{step}".encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(key, "little") >> 1)
+
+
+@lru_cache(maxsize=4)
+def _epoch_order(size: int, seed: int, epoch: int) -> Tensor:
+    return torch.randperm(size, generator=step_generator(seed, -1 - epoch))
+
+
+def batch_indices(size: int, batch_size: int, seed: int, step: int) -> Tensor:
+    """Indices of batch `step` in an endless sequence of reshuffled epochs: a pure function of its arguments."""
+    positions = torch.arange(step * batch_size, (step + 1) * batch_size)
+    epochs, offsets = positions // size, positions % size
+    return torch.cat([
+        _epoch_order(size, seed, int(epoch))[offsets[epochs == epoch]] for epoch in epochs.unique()
+    ])
+
+
+def draw_batch(data: ImageSet, batch_size: int, seed: int, step: int, flip: bool = False) -> tuple[Tensor, Tensor]:
+    """Batch `step` of an image set: images and labels; `flip` mirrors a fresh half of them each time."""
+    if not len(data):
+        raise DataError(f"{data.name}: there are no images to draw a batch from.")
+    indices = batch_indices(len(data), batch_size, seed, step)
+    images, labels = data.images[indices], data.labels[indices]
+    if flip:
+        mirrored = torch.rand(batch_size, generator=step_generator(seed, step)) < 0.5
+        images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+    return images, labels

@@ -1,0 +1,90 @@
+"""The networks eps(x_t, t, condition) and the presets that size everything from a laptop to a GPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from diffusers import UNet2DModel
+
+from .errors import UnknownName
+from .training import TrainConfig
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Sizes and budgets of one base model. A preset changes sizes, never the path through the code.
+
+    dataset, image_size: what it is trained on.
+    patch_size: images are folded by pixel-unshuffle, patch_size^2 pixels to one position (see `sampling.encode`).
+    channels, layers, attention: width of each level, residual blocks a level, and the levels that attend.
+    guidance_scale: the default of the pipeline, chosen on held-out noise (notebook 02).
+    """
+
+    name: str
+    dataset: str
+    image_size: int
+    patch_size: int
+    channels: tuple[int, ...]
+    layers: int
+    attention: tuple[bool, ...]
+    dropout: float = 0.0
+    label_dropout: float = 0.1
+    flip: bool = True
+    guidance_scale: float = 2.5
+    training: TrainConfig = field(default_factory=TrainConfig)
+
+
+PRESETS = {
+    preset.name: preset
+    for preset in (
+        Preset(
+            "digits", dataset="digits", image_size=8, patch_size=2, channels=(64, 128), layers=1,
+            attention=(False, True), flip=False, guidance_scale=2.0,
+            training=TrainConfig(steps=2_000, batch_size=128, learning_rate=1e-3, warmup_steps=50, ema_decay=0.995),
+        ),
+        Preset(
+            "cifar10-small", dataset="cifar10", image_size=16, patch_size=2, channels=(96, 192), layers=1,
+            attention=(False, True),
+            training=TrainConfig(steps=6_000, batch_size=128, learning_rate=6e-4, warmup_steps=200, ema_decay=0.999),
+        ),
+        Preset(
+            "cifar10", dataset="cifar10", image_size=32, patch_size=1, channels=(128, 256, 256, 256), layers=2,
+            attention=(False, True, False, False), dropout=0.1,
+            training=TrainConfig(
+                steps=400_000, batch_size=128, learning_rate=2e-4, warmup_steps=5_000, decay=False, ema_decay=0.9999
+            ),
+        ),
+    )
+}
+
+
+def get_preset(name: str) -> Preset:
+    if name not in PRESETS:
+        raise UnknownName("preset", name, PRESETS)
+    return PRESETS[name]
+
+
+def build_denoiser(preset: Preset, num_classes: int, image_channels: int, seed: int = 0) -> UNet2DModel:
+    """A freshly initialised UNet for a preset.
+
+    Input and output: B x (C * patch_size^2) x (H / patch_size) x (W / patch_size). Labels 0 to num_classes - 1; the
+    last row of the label embedding, num_classes, is the null condition.
+    """
+    down = ["AttnDownBlock2D" if attends else "DownBlock2D" for attends in preset.attention]
+    up = ["AttnUpBlock2D" if attends else "UpBlock2D" for attends in reversed(preset.attention)]
+    folded = image_channels * preset.patch_size**2
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return UNet2DModel(
+            sample_size=preset.image_size // preset.patch_size,
+            in_channels=folded,
+            out_channels=folded,
+            block_out_channels=preset.channels,
+            layers_per_block=preset.layers,
+            down_block_types=tuple(down),
+            up_block_types=tuple(up),
+            attention_head_dim=64,
+            dropout=preset.dropout,
+            num_class_embeds=num_classes + 1,
+        )

@@ -1,0 +1,60 @@
+"""The forward process and the denoising loss, in the notation of DDPM (Ho et al. 2020, arXiv 2006.11239)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+NUM_TIMESTEPS = 1000
+BETA_START, BETA_END = 1e-4, 0.02
+SCHEDULER_CONFIG = {
+    "num_train_timesteps": NUM_TIMESTEPS,
+    "beta_start": BETA_START,
+    "beta_end": BETA_END,
+    "beta_schedule": "linear",
+    "prediction_type": "epsilon",
+}
+
+
+def linear_alphas_cumprod() -> Tensor:
+    """abar_t = prod_{s <= t} (1 - beta_s) for the linear schedule; float64, T values falling from 0.9999 to 4e-5."""
+    betas = torch.linspace(BETA_START, BETA_END, NUM_TIMESTEPS, dtype=torch.float64)
+    return torch.cumprod(1 - betas, dim=0)
+
+
+ALPHAS_CUMPROD = linear_alphas_cumprod()
+
+
+def add_noise(x: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+    """x_t = sqrt(abar_t) x + sqrt(1 - abar_t) eps  (DDPM, eq. 4).
+
+    x, eps: B x ...; t: int64, B, in [0, 1000). Returns the shape of x.
+    """
+    if x.shape != eps.shape or t.shape != x.shape[:1]:
+        raise ValueError(f"x {tuple(x.shape)} and eps {tuple(eps.shape)} need one shape, and t one value an item.")
+    abar = ALPHAS_CUMPROD.to(x.device)[t].view(-1, *[1] * (x.ndim - 1))
+    return abar.sqrt().to(x.dtype) * x + (1 - abar).sqrt().to(x.dtype) * eps
+
+
+def draw_noise(x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """eps ~ N(0, I) of x's shape and t ~ U{0, ..., T-1}, drawn on the CPU so that every device sees the same."""
+    eps = torch.randn(x.shape, generator=generator)
+    t = torch.randint(NUM_TIMESTEPS, (len(x),), generator=generator)
+    return eps.to(x.device, x.dtype), t.to(x.device)
+
+
+def denoising_loss(denoiser, x: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+    """L_den = mean over every element of |eps - eps(x_t, t, c)|^2  (DDPM, eq. 14).
+
+    denoiser: a diffusers network called as denoiser(x_t, t, class_labels=labels).sample
+    x: B x C x H x W; labels: int64, B.
+    """
+    eps, t = draw_noise(x, generator)
+    predicted = denoiser(add_noise(x, eps, t), t, class_labels=labels).sample
+    return (eps - predicted.float()).square().mean()
+
+
+def drop_labels(labels: Tensor, null_label: int, probability: float, generator: torch.Generator) -> Tensor:
+    """Replace a random share of the labels by the null condition (classifier-free guidance, arXiv 2207.12598)."""
+    dropped = torch.rand(labels.shape, generator=generator) < probability
+    return torch.where(dropped.to(labels.device), null_label, labels)

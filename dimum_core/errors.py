@@ -1,0 +1,35 @@
+"""What can go wrong because of an input, each in one clear sentence: what is wrong, where, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class DimumError(Exception):
+    """Base of every error that a user can mend; the command line prints it without a traceback."""
+
+
+class DataError(DimumError, ValueError):
+    """A data set is missing, damaged or not what it says it is."""
+
+
+class CheckpointError(DimumError, ValueError):
+    """A checkpoint is missing, damaged, or was made with other settings than asked for."""
+
+
+class TrainingError(DimumError, RuntimeError):
+    """A training cannot start or go on."""
+
+
+class UnknownName(DimumError, KeyError):
+    """A name that is not among the choices."""
+
+    def __init__(self, kind: str, name: object, choices: Iterable[str]):
+        self.kind, self.name, self.choices = kind, name, tuple(choices)
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        close = difflib.get_close_matches(str(self.name), self.choices, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        return f"There is no {self.kind} {self.name!r}.{hint} Choices: {', '.join(self.choices)}."

@@ -1,0 +1,127 @@
+"""Sampling: a diffusers pipeline from class labels to images, with classifier-free guidance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from diffusers import DDPMScheduler, DiffusionPipeline, ImagePipelineOutput, SchedulerMixin, UNet2DModel
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+from torch.nn import functional as F
+
+from .data import class_index
+
+
+class ClassConditionalPipeline(DiffusionPipeline):
+    """Draws images of given classes.
+
+    unet: called as unet(x_t, t, class_labels); its last label row is the null condition.
+    scheduler: any diffusers scheduler; `pipe.scheduler = DDPMScheduler.from_config(pipe.scheduler.config)` swaps it.
+    patch_size: the network sees images folded by pixel-unshuffle. Folding only reorders the pixels, so noise stays
+        noise and the diffusion is the same one; it plays the part that the autoencoder has in latent diffusion.
+    id2label: class names by number (as in diffusers' DiTPipeline).
+    """
+
+    model_cpu_offload_seq = "unet"
+
+    def __init__(
+        self,
+        unet: UNet2DModel,
+        scheduler: SchedulerMixin,
+        id2label: dict[int, str] | None = None,
+        patch_size: int = 1,
+        guidance_scale: float = 1.0,
+    ):
+        super().__init__()
+        self.register_modules(unet=unet, scheduler=scheduler)
+        id2label = {str(key): value for key, value in (id2label or {}).items()}  # JSON has no integer keys
+        self.register_to_config(id2label=id2label, patch_size=patch_size, guidance_scale=guidance_scale)
+
+    @property
+    def null_label(self) -> int:
+        return self.unet.config.num_class_embeds - 1
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        names = self.config.id2label or {str(i): str(i) for i in range(self.null_label)}
+        return tuple(names[str(i)] for i in range(len(names)))
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the images."""
+        patch, side = self.config.patch_size, self.unet.config.sample_size
+        return self.unet.config.in_channels // patch**2, side * patch, side * patch
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Fold images, B x C x H x W, into what the network sees: B x (C p^2) x (H / p) x (W / p)."""
+        return F.pixel_unshuffle(images, self.config.patch_size)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """The inverse of `encode`."""
+        return F.pixel_shuffle(latents, self.config.patch_size)
+
+    def label_tensor(self, class_labels: Sequence[str | int | None]) -> Tensor:
+        """Class names or numbers as int64 labels; None is the null condition. UnknownName for anything else."""
+        names = self.class_names
+        return torch.tensor([self.null_label if c is None else class_index(c, names) for c in class_labels])
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        class_labels: Sequence[str | int | None],
+        guidance_scale: float | None = None,
+        num_inference_steps: int = 20,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        latents: Tensor | None = None,
+        output_type: str = "pil",
+        callback_on_step_end: Callable[[DiffusionPipeline, int, int, dict], dict] | None = None,
+        return_dict: bool = True,
+    ) -> ImagePipelineOutput | tuple:
+        """Draw one image for each label.
+
+        class_labels: class names or numbers; None draws from the unconditional model.
+        guidance_scale: s in eps_null + s (eps_cond - eps_null); 1 is no guidance (one forward a step instead of a
+            batched pair). Default: the checkpoint's own.
+        latents: starting noise, of the shape that `encode` gives; two models given the same noise can be compared pairwise.
+        output_type: "pil", "np" (N x H x W x C in [0, 1]) or "pt" (N x C x H x W in [-1, 1]).
+        """
+        if output_type not in ("pil", "np", "pt"):
+            raise ValueError(f"output_type must be 'pil', 'np' or 'pt', not {output_type!r}.")
+        labels = self.label_tensor(class_labels).to(self.device)
+        scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
+        self.scheduler.set_timesteps(num_inference_steps, device=self.device)
+        x_t = self._starting_noise(len(labels), generator, latents)
+        extra = {"generator": generator} if isinstance(self.scheduler, DDPMScheduler) else {}
+        for i, t in enumerate(self.progress_bar(self.scheduler.timesteps)):
+            eps = self.predict_noise(self.scheduler.scale_model_input(x_t, t), t, labels, scale)
+            x_t = self.scheduler.step(eps, t, x_t, **extra, return_dict=False)[0]
+            if callback_on_step_end:
+                x_t = callback_on_step_end(self, i, int(t), {"latents": x_t}).get("latents", x_t)
+        images = self._output(x_t, output_type)
+        return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    def predict_noise(self, x_t: Tensor, t: Tensor, labels: Tensor, guidance_scale: float) -> Tensor:
+        """Guided noise prediction, both conditions in one batch; labels: int64, B."""
+        if guidance_scale == 1 or bool((labels == self.null_label).all()):
+            return self.unet(x_t, t, class_labels=labels).sample
+        null = torch.full_like(labels, self.null_label)
+        both = self.unet(torch.cat([x_t, x_t]), t, class_labels=torch.cat([null, labels])).sample
+        eps_null, eps_cond = both.chunk(2)
+        return eps_null + guidance_scale * (eps_cond - eps_null)
+
+    def _starting_noise(self, count: int, generator, latents: Tensor | None) -> Tensor:
+        side = self.unet.config.sample_size
+        shape = (count, self.unet.config.in_channels, side, side)
+        if latents is None:
+            latents = randn_tensor(shape, generator=generator, device=self.device, dtype=self.unet.dtype)
+        elif latents.shape != shape:
+            raise ValueError(f"latents must have shape {shape}, not {tuple(latents.shape)}.")
+        return latents.to(self.device, self.unet.dtype) * self.scheduler.init_noise_sigma
+
+    def _output(self, latents: Tensor, output_type: str):
+        images = self.decode(latents).float().clamp(-1, 1)
+        if output_type == "pt":
+            return images
+        images = ((images + 1) / 2).cpu().permute(0, 2, 3, 1).numpy()
+        return self.numpy_to_pil(images) if output_type == "pil" else images

@@ -1,0 +1,319 @@
+"""The one optimisation loop. Pretraining, judges, unlearning and relearning differ only in objective and data.
+
+Everything random in step k depends on (seed, k) alone, so a checkpoint needs no generator state and a resumed run equals
+an unbroken one bit for bit (same machine, same number of threads).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import pandas as pd
+import torch
+from accelerate import Accelerator
+from diffusers.training_utils import EMAModel
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from .data import step_generator
+from .errors import CheckpointError, TrainingError
+
+STATE_FILE = "training.safetensors"
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to optimise: AdamW with linear warm-up, cosine decay to zero (or none), gradient clip and EMA.
+
+    precision: "fp32", "bf16", "fp16", or "auto", the fastest that the device computes natively.
+    ema_decay: 0 keeps no average. The average warms up as (1 + step) / (10 + step).
+    """
+
+    steps: int = 1_000
+    batch_size: int = 128
+    learning_rate: float = 2e-4
+    warmup_steps: int = 0
+    decay: bool = True
+    weight_decay: float = 0.0
+    grad_clip: float = 1.0
+    ema_decay: float = 0.999
+    precision: str = "auto"
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.steps < 0 or self.batch_size < 1 or not self.learning_rate > 0 or not 0 <= self.ema_decay < 1:
+            raise TrainingError(
+                "A training needs steps >= 0, batch_size >= 1, learning_rate > 0 and 0 <= ema_decay < 1, not "
+                f"{self.steps}, {self.batch_size}, {self.learning_rate} and {self.ema_decay}."
+            )
+        if self.precision not in ("auto", "fp32", "bf16", "fp16"):
+            raise TrainingError(f"precision must be auto, fp32, bf16 or fp16, not {self.precision!r}.")
+
+    def learning_rate_at(self, step: int) -> float:
+        """Learning rate of step 0, 1, ...: linear warm-up, then half a cosine down to zero at `steps`."""
+        warm = min(1.0, (step + 1) / (self.warmup_steps + 1))
+        if not self.decay:
+            return self.learning_rate * warm
+        progress = max(0, step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
+        return self.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+class Objective(Protocol):
+    """What to minimise. It draws its own batch, as a pure function of (seed, step)."""
+
+    @property
+    def fingerprint(self) -> dict: ...  # what determines it: data digests, weights; compared on resume
+
+    def __call__(self, model: nn.Module, seed: int, step: int) -> Tensor: ...
+
+
+@dataclass
+class TrainResult:
+    """The averaged weights (the raw ones if there is no average), and the log: one row every few steps."""
+
+    model: nn.Module
+    log: pd.DataFrame
+    seconds: float
+    precision: str
+
+
+@dataclass
+class _Progress:
+    step: int = 0
+    seconds: float = 0.0
+    rows: list[dict] = field(default_factory=list)
+    pending: list[float] = field(default_factory=list)  # losses since the last row
+
+
+def native_precision(device: torch.device) -> str:
+    """The fastest precision that this device computes natively: emulated bf16 is slower than fp32."""
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return "bf16" if device.type == "cpu" and supported() else "fp32"
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
+
+
+def train(
+    model: nn.Module,
+    objective: Objective,
+    config: TrainConfig,
+    *,
+    out: Path | None = None,
+    resume: bool = False,
+    evaluate: Callable[[int, nn.Module], dict | None] | None = None,
+    evaluate_every: int = 0,
+    on_log: Callable[[dict], None] | None = None,
+    checkpoint_seconds: float = 60.0,
+    description: str = "training",
+) -> TrainResult:
+    """Minimise an objective; the given model is trained in place and the result holds its average.
+
+    out: folder for the resumable state; none is kept without it. Its file is removed by nobody but the caller.
+    evaluate: called with (step, averaged model) every `evaluate_every` steps; what it returns joins the log.
+    Raises TrainingError at the first non-finite loss (the last checkpoint stays), CheckpointError if `out` holds a
+    training with other settings, or holds one at all and `resume` is false.
+    """
+    accelerator = Accelerator()
+    device = accelerator.device
+    precision = native_precision(device) if config.precision == "auto" else config.precision
+    torch.set_flush_denormal(True)  # late in training, denormals slow CPU kernels several times over
+    model.train().to(device)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=device.type in ("cpu", "cuda")
+    )
+    ema = EMAModel(model.parameters(), decay=config.ema_decay, foreach=True) if config.ema_decay else None
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+    state = _State(model, optimizer, ema, scaler, {"config": asdict(config), "objective": objective.fingerprint})
+    progress = state.load(out, resume, config.decay)
+    wrapped = accelerator.prepare(model)
+    log_every = max(1, config.steps // 400)
+    started = last_saved = time.monotonic() - progress.seconds
+    bar = tqdm(total=config.steps, initial=progress.step, desc=description, unit="step", mininterval=0.5)
+
+    with torch.random.fork_rng(), bar:
+        while progress.step < config.steps:
+            step = progress.step
+            loss, grad_norm = _step(wrapped, objective, optimizer, scaler, config, precision, step, accelerator)
+            if ema:
+                ema.step(model.parameters())
+            progress.step, progress.seconds = step + 1, time.monotonic() - started
+            progress.pending.append(loss)
+            bar.update()
+            if progress.step % log_every == 0 or progress.step == config.steps:
+                row = _row(progress, config.learning_rate_at(step), grad_norm)
+                bar.set_postfix(loss=f"{row['loss']:.4f}")
+                progress.rows.append(row)
+                if on_log:
+                    on_log(row)
+            if evaluate and evaluate_every and (progress.step % evaluate_every == 0 or progress.step == config.steps):
+                with averaged(model, ema):
+                    measured = evaluate(progress.step, model)
+                progress.rows.append({"step": progress.step, **(measured or {})})
+                model.train()
+            due = time.monotonic() - last_saved > checkpoint_seconds or progress.step == config.steps
+            if out and due and accelerator.is_main_process:
+                state.save(out, progress)
+                last_saved = time.monotonic()
+    if ema:
+        ema.copy_to(model.parameters())
+    return TrainResult(model.eval(), pd.DataFrame(progress.rows), progress.seconds, precision)
+
+
+def _step(model, objective, optimizer, scaler, config, precision, step, accelerator) -> tuple[float, float]:
+    """One update; returns loss and gradient norm. Several processes take neighbouring batches."""
+    for group in optimizer.param_groups:
+        group["lr"] = config.learning_rate_at(step)
+    shard = step * accelerator.num_processes + accelerator.process_index
+    torch.manual_seed(step_generator(config.seed, shard).initial_seed())  # for dropout
+    with autocast(accelerator.device, precision):
+        loss = objective(model, config.seed, shard)
+    value = loss.item()
+    if not math.isfinite(value):
+        raise TrainingError(
+            f"The loss became {value} at step {step}: lower the learning rate (it was {config.learning_rate_at(step):.3g}) "
+            "or look for NaN in the data; the last checkpoint is intact."
+        )
+    optimizer.zero_grad(set_to_none=True)
+    scaler.scale(loss).backward()
+    scaler.unscale_(optimizer)
+    grad_norm = nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip or math.inf)
+    scaler.step(optimizer)
+    scaler.update()
+    return value, float(grad_norm)
+
+
+def _row(progress: _Progress, learning_rate: float, grad_norm: float) -> dict:
+    loss = sum(progress.pending) / len(progress.pending)
+    progress.pending.clear()
+    return {
+        "step": progress.step,
+        "loss": loss,
+        "learning_rate": learning_rate,
+        "grad_norm": grad_norm,
+        "seconds": round(progress.seconds, 3),
+    }
+
+
+@contextlib.contextmanager
+def averaged(model: nn.Module, ema: EMAModel | None):
+    """Within this context the model has its averaged weights and is in evaluation mode."""
+    if ema:
+        ema.store(model.parameters())
+        ema.copy_to(model.parameters())
+    model.eval()
+    try:
+        yield
+    finally:
+        if ema:
+            ema.restore(model.parameters())
+
+
+# Resumable state ----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _State:
+    """Everything a training needs to go on, as one safetensors file (nothing is ever unpickled)."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    ema: EMAModel | None
+    scaler: torch.amp.GradScaler
+    fingerprint: dict
+
+    def save(self, out: Path, progress: _Progress) -> None:
+        parameters = dict(self.model.named_parameters())
+        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        for name, parameter in parameters.items():
+            for key, value in self.optimizer.state[parameter].items():
+                tensors[f"{key}.{name}"] = value
+        if self.ema:
+            tensors |= {f"ema.{name}": p for name, p in zip(parameters, self.ema.shadow_params, strict=True)}
+        content = {
+            "fingerprint": self.fingerprint,
+            "progress": asdict(progress),
+            "scaler": self.scaler.state_dict(),
+            "ema_step": self.ema.optimization_step if self.ema else 0,
+        }
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        write_atomically(Path(out) / STATE_FILE, save(tensors, metadata={"dimum": json.dumps(content)}))
+
+    def load(self, out: Path | None, resume: bool, strict_steps: bool) -> _Progress:
+        path = Path(out) / STATE_FILE if out else None
+        if path is None or not path.exists():
+            return _Progress()
+        if not resume:
+            raise CheckpointError(
+                f"{path.parent} already holds a training: continue it with --resume (resume=True), or choose another folder."
+            )
+        tensors, content = read_state(path)
+        self._compare(path, content["fingerprint"], strict_steps)
+        self._restore(tensors, content)
+        return _Progress(**content["progress"])
+
+    def _compare(self, path: Path, found: dict, strict_steps: bool) -> None:
+        wanted = json.loads(json.dumps(self.fingerprint))
+        for part in ("config", "objective"):
+            for key in wanted[part] | found[part]:
+                a, b = found[part].get(key), wanted[part].get(key)
+                if a != b and (key != "steps" or strict_steps):
+                    raise CheckpointError(
+                        f"{path} was made with {key} = {a!r}, and {b!r} is asked for now: "
+                        "use the same settings, or another folder."
+                    )
+
+    def _restore(self, tensors: dict[str, Tensor], content: dict) -> None:
+        prefix = "model."
+        self.model.load_state_dict({k[len(prefix):]: v for k, v in tensors.items() if k.startswith(prefix)})
+        for name, parameter in self.model.named_parameters():
+            self.optimizer.state[parameter] = {
+                key: tensors[f"{key}.{name}"].to("cpu" if key == "step" and not parameter.is_cuda else parameter.device)
+                for key in ("step", "exp_avg", "exp_avg_sq")
+            }
+        if self.ema:
+            names = [name for name, _ in self.model.named_parameters()]
+            self.ema.shadow_params = [tensors[f"ema.{name}"].to(self.model.device) for name in names]
+            self.ema.optimization_step = content["ema_step"]
+        if content["scaler"]:
+            self.scaler.load_state_dict(content["scaler"])
+
+
+def read_state(path: Path) -> tuple[dict[str, Tensor], dict]:
+    """Tensors and settings of a saved training; CheckpointError if the file is damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            content = json.loads(file.metadata()["dimum"])
+            return {key: file.get_tensor(key) for key in file.keys()}, content  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}): delete it and start this training again.") from error
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: a kill or a full disk leaves the former content."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise TrainingError(f"{path} could not be written ({error.strerror}): free some space or choose another folder.") from error
