@@ -15,6 +15,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_train(commands)
+    _add_sample(commands)
+    _add_evaluate(commands)
+    doctor = commands.add_parser("doctor", help="say what this machine is, what is there, and what a preset costs here")
+    doctor.set_defaults(run=run_doctor)
     return parser
 
 
@@ -33,34 +37,111 @@ def _add_train(commands) -> None:
     train.set_defaults(run=run_train)
 
 
+def _add_checkpoint(parser) -> None:
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder, or the name of a shipped one, e.g. digits")
+    parser.add_argument("--guidance-scale", type=float, metavar="S", help="1 is no guidance (default: the checkpoint's)")
+    parser.add_argument("--steps", type=int, default=20, metavar="K", help="sampling steps (default: 20)")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def _add_sample(commands) -> None:
+    sample = commands.add_parser("sample", help="draw images from a checkpoint")
+    _add_checkpoint(sample)
+    sample.add_argument("--label", metavar="CLASS", help="what to draw (default: every class)")
+    sample.add_argument("--count", type=int, default=8, metavar="N", help="images of each class (default: 8)")
+    sample.add_argument("--out", type=Path, required=True, metavar="FILE", help="a picture, .png")
+    sample.set_defaults(run=run_sample)
+
+
+def _add_evaluate(commands) -> None:
+    evaluate = commands.add_parser("evaluate", help="let the judge say what a checkpoint draws, and how faithfully")
+    _add_checkpoint(evaluate)
+    evaluate.add_argument("--target", metavar="CLASS", help="the class that should be forgotten: adds UA and RA")
+    evaluate.add_argument("--count", type=int, default=100, metavar="N", help="samples of each class (default: 100)")
+    evaluate.add_argument("--data", help="reference of fidelity (default: digits or cifar10-mini, whichever fits)")
+    evaluate.add_argument("--json", action="store_true", help="print one JSON object")
+    evaluate.set_defaults(run=run_evaluate)
+
+
 def run_train(args) -> None:
     import torch
 
-    from .denoiser import get_preset
+    from .denoiser import PRESETS
+    from .errors import UnknownName
+    from .judge_training import JUDGE_PRESETS, train_judge
     from .pretraining import train_base
 
+    if args.preset not in PRESETS | JUDGE_PRESETS:
+        raise UnknownName("preset", args.preset, PRESETS | JUDGE_PRESETS)
     if args.threads:
         torch.set_num_threads(args.threads)
-    preset = get_preset(args.preset)
     settings = {"seed": args.seed} | ({"steps": args.steps} if args.steps is not None else {})
-    _, result = train_base(
-        preset, args.out, without=args.without, resume=args.resume, dtype=args.dtype,
-        evaluate=_grid_writer(args.out) if args.samples_every else None, evaluate_every=args.samples_every or 0,
-        on_log=_tensorboard_writer(args.out) if args.tensorboard else None, **settings,
+    settings |= {
+        "resume": args.resume, "dtype": args.dtype, "on_log": _tensorboard_writer(args.out) if args.tensorboard else None
+    }
+    if args.preset in JUDGE_PRESETS:
+        if args.without or args.samples_every:
+            raise DimumError("A judge knows every class and draws no samples: leave --without and --samples-every out.")
+        _, result = train_judge(args.preset, args.out, **settings)
+    else:
+        _, result = train_base(
+            args.preset, args.out, without=args.without, evaluate_every=args.samples_every or 0,
+            evaluate=_grid_writer(args.out) if args.samples_every else None, **settings,
+        )
+    print(f"{args.out}: trained {args.preset} in {result.seconds / 60:.1f} minutes")
+
+
+def run_sample(args) -> None:
+    from .checkpoints import load_pipeline
+    from .evaluation import draw_samples
+    from .pretraining import save_picture, tile
+
+    if args.count < 1 or args.steps < 1:
+        raise DimumError("--count and --steps must be at least 1.")
+    pipe = load_pipeline(args.checkpoint)
+    classes = pipe.class_names if args.label is None else (args.label,)
+    labels = [name for name in classes for _ in range(args.count)]
+    pipe.label_tensor(labels)  # a wrong name is refused before anything is drawn
+    images = draw_samples(
+        pipe, labels, seed=args.seed, guidance_scale=args.guidance_scale, num_inference_steps=args.steps
     )
-    print(f"{args.out}: trained {preset.name} for {result.seconds / 60:.1f} minutes")
+    save_picture(tile(images, columns=args.count), args.out)
+    print(f"{args.out}: {len(images)} images, a row for each of {', '.join(classes)}")
+
+
+def run_evaluate(args) -> None:
+    import json
+
+    from .checkpoints import load_pipeline
+    from .data import load_dataset
+    from .evaluation import default_data, evaluate
+
+    if args.count < 1 or args.steps < 1:
+        raise DimumError("--count and --steps must be at least 1.")
+    pipe = load_pipeline(args.checkpoint)
+    measured = evaluate(
+        pipe, target=args.target, data=load_dataset(args.data) if args.data else default_data(pipe), seed=args.seed,
+        per_class=args.count, guidance_scale=args.guidance_scale, num_inference_steps=args.steps,
+    )
+    if args.json:
+        print(json.dumps({"checkpoint": args.checkpoint, **measured.as_dict()}, indent=2))
+        return
+    print(measured.table.round(4).to_string(), end="\n\n")
+    print(measured.per_class.round(3).to_string(), end="\n\n")
+    print(", ".join(f"{key} {value}" for key, value in measured.provenance.items()))
+
+
+def run_doctor(args) -> None:
+    from .doctor import report
+
+    report()
 
 
 def _grid_writer(out: Path):
     def write(step: int, pipe) -> None:
-        from .pretraining import image_grid
+        from .pretraining import image_grid, save_picture
 
-        grid = (image_grid(pipe).permute(1, 2, 0) + 1).mul(127.5).round().byte()
-        path = out / "samples" / f"step-{step:06d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        from PIL import Image
-
-        Image.fromarray(grid.squeeze(-1).numpy()).save(path)
+        save_picture(image_grid(pipe), out / "samples" / f"step-{step:06d}.png")
 
     return write
 

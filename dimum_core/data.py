@@ -147,13 +147,14 @@ def from_uint8(name: str, pixels: np.ndarray, labels: np.ndarray, class_names: I
     return ImageSet(name, images, torch.from_numpy(np.asarray(labels, dtype=np.int64)), tuple(class_names), hashes)
 
 
-def load_dataset(name: str, image_size: int | None = None) -> Dataset:
+def load_dataset(name: str, image_size: int | None = None, *, download: bool = True) -> Dataset:
     """Load a data set by name: "digits", "cifar10-mini" (both without network) or "cifar10".
 
     image_size: average the images down to this side (a divisor of the original one).
+    download: whether "cifar10" may be fetched if it is not on this machine.
     Raises UnknownName for another name and DataError if files are missing or damaged.
     """
-    loaders = {"digits": _load_digits, "cifar10-mini": _load_cifar10_mini, "cifar10": _load_cifar10}
+    loaders = {"digits": _load_digits, "cifar10-mini": _load_cifar10_mini, "cifar10": lambda: _load_cifar10(download)}
     if name not in loaders:
         raise UnknownName("data set", name, DATASETS)
     data = loaders[name]()
@@ -204,10 +205,10 @@ def _decode_split(pack, split: str, class_names: tuple[str, ...]) -> ImageSet:
 
 
 @lru_cache(maxsize=1)
-def _load_cifar10() -> Dataset:
+def _load_cifar10(download: bool) -> Dataset:
     from .cifar10 import read_cifar10
 
-    arrays = read_cifar10()
+    arrays = read_cifar10(download=download)
     names = arrays["class_names"]
     return Dataset(*(from_uint8("cifar10", *arrays[split], names) for split in ("train", "test")))
 

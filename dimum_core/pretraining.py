@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,7 +16,7 @@ from .data import ImageSet, draw_batch, load_dataset, step_generator
 from .denoiser import Preset, build_denoiser, get_preset
 from .diffusion import denoising_loss, drop_labels
 from .sampling import ClassConditionalPipeline
-from .training import TrainConfig, TrainResult, train
+from .training import TrainConfig, TrainResult, train, write_atomically
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ def train_base(
     evaluate=None,
     evaluate_every: int = 0,
     on_log=None,
+    progress: bool = True,
     **settings,
 ) -> tuple[ClassConditionalPipeline, TrainResult]:
     """Train a preset from scratch; returns the pipeline with averaged weights, and the log.
@@ -75,7 +78,7 @@ def train_base(
     call = None if evaluate is None else lambda step, _: evaluate(step, pipe)
     result = train(
         unet, objective, config, out=out, resume=resume, evaluate=call, evaluate_every=evaluate_every,
-        on_log=on_log, description=f"training {preset.name}",
+        on_log=on_log, description=f"training {preset.name}", progress=progress,
     )
     if out is not None:
         result.log.to_csv(Path(out) / "log.csv", index=False)
@@ -107,8 +110,24 @@ def base_card(preset: Preset, config: TrainConfig, data: ImageSet, without: str 
 
 
 def image_grid(pipe: ClassConditionalPipeline, rows: int = 4, seed: int = 0, **sampling) -> Tensor:
-    """`rows` samples of each class from fixed noise, as one image in [-1, 1]: C x (rows H) x (classes W)."""
+    """`rows` samples of each class from fixed noise, a column a class, as one image in [-1, 1]."""
     labels = [name for _ in range(rows) for name in pipe.class_names]
     images = pipe(labels, generator=torch.Generator().manual_seed(seed), output_type="pt", **sampling).images
-    classes = len(pipe.class_names)
-    return torch.cat([torch.cat(list(images[i * classes:(i + 1) * classes]), dim=2) for i in range(rows)], dim=1)
+    return tile(images, columns=len(pipe.class_names))
+
+
+def tile(images: Tensor, columns: int, margin: int = 1) -> Tensor:
+    """N x C x H x W side by side, row after row, with a white margin: C x (rows (H + m)) x (columns (W + m))."""
+    padded = F.pad(images, (0, margin, 0, margin), value=1.0)
+    missing = -len(images) % columns
+    padded = torch.cat([padded, padded.new_ones(missing, *padded.shape[1:])])
+    return torch.cat([torch.cat(list(row), dim=2) for row in padded.split(columns)], dim=1)
+
+
+def save_picture(image: Tensor, path: Path, scale: int = 4) -> None:
+    """Write an image, C x H x W in [-1, 1], with `scale` x `scale` screen pixels to a pixel."""
+    pixels = ((image.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).squeeze(-1).numpy()
+    pixels = pixels.repeat(scale, axis=0).repeat(scale, axis=1)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    write_atomically(Path(path), buffer.getvalue())

@@ -29,7 +29,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         self,
         unet: UNet2DModel,
         scheduler: SchedulerMixin,
-        id2label: dict[int, str] | None = None,
+        id2label: dict | None = None,
         patch_size: int = 1,
         guidance_scale: float = 1.0,
     ):

@@ -89,10 +89,23 @@ class TrainResult:
 
 @dataclass
 class _Progress:
+    """Where a training stands: steps done, seconds taken, the log, and the losses since its last row."""
+
     step: int = 0
     seconds: float = 0.0
     rows: list[dict] = field(default_factory=list)
-    pending: list[float] = field(default_factory=list)  # losses since the last row
+    losses: list[float] = field(default_factory=list)
+
+    def log(self, learning_rate: float, grad_norm: float) -> dict:
+        self.rows.append({
+            "step": self.step,
+            "loss": sum(self.losses) / len(self.losses),
+            "learning_rate": learning_rate,
+            "grad_norm": grad_norm,
+            "seconds": round(self.seconds, 3),
+        })
+        self.losses.clear()
+        return self.rows[-1]
 
 
 def native_precision(device: torch.device) -> str:
@@ -120,6 +133,7 @@ def train(
     on_log: Callable[[dict], None] | None = None,
     checkpoint_seconds: float = 60.0,
     description: str = "training",
+    progress: bool = True,
 ) -> TrainResult:
     """Minimise an objective; the given model is trained in place and the result holds its average.
 
@@ -139,39 +153,40 @@ def train(
     ema = EMAModel(model.parameters(), decay=config.ema_decay, foreach=True) if config.ema_decay else None
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     state = _State(model, optimizer, ema, scaler, {"config": asdict(config), "objective": objective.fingerprint})
-    progress = state.load(out, resume, config.decay)
+    at = state.load(out, resume, config.decay)
     wrapped = accelerator.prepare(model)
-    log_every = max(1, config.steps // 400)
-    started = last_saved = time.monotonic() - progress.seconds
-    bar = tqdm(total=config.steps, initial=progress.step, desc=description, unit="step", mininterval=0.5)
-
+    started = last_saved = time.monotonic() - at.seconds
+    bar = tqdm(
+        total=config.steps, initial=at.step, desc=description, unit="step", mininterval=0.5, disable=not progress
+    )
     with torch.random.fork_rng(), bar:
-        while progress.step < config.steps:
-            step = progress.step
-            loss, grad_norm = _step(wrapped, objective, optimizer, scaler, config, precision, step, accelerator)
+        while at.step < config.steps:
+            loss, grad_norm = _step(wrapped, objective, optimizer, scaler, config, precision, at.step, accelerator)
             if ema:
                 ema.step(model.parameters())
-            progress.step, progress.seconds = step + 1, time.monotonic() - started
-            progress.pending.append(loss)
+            at.step, at.seconds = at.step + 1, time.monotonic() - started
+            at.losses.append(loss)
             bar.update()
-            if progress.step % log_every == 0 or progress.step == config.steps:
-                row = _row(progress, config.learning_rate_at(step), grad_norm)
-                bar.set_postfix(loss=f"{row['loss']:.4f}")
-                progress.rows.append(row)
+            if _due(at.step, max(1, config.steps // 400), config.steps):
+                row = at.log(config.learning_rate_at(at.step - 1), grad_norm)
+                bar.set_postfix(loss=f"{row['loss']:.4f}", refresh=False)
                 if on_log:
                     on_log(row)
-            if evaluate and evaluate_every and (progress.step % evaluate_every == 0 or progress.step == config.steps):
+            if evaluate and evaluate_every and _due(at.step, evaluate_every, config.steps):
                 with averaged(model, ema):
-                    measured = evaluate(progress.step, model)
-                progress.rows.append({"step": progress.step, **(measured or {})})
+                    at.rows.append({"step": at.step, **(evaluate(at.step, model) or {})})
                 model.train()
-            due = time.monotonic() - last_saved > checkpoint_seconds or progress.step == config.steps
-            if out and due and accelerator.is_main_process:
-                state.save(out, progress)
+            late = time.monotonic() - last_saved > checkpoint_seconds
+            if out and accelerator.is_main_process and (late or at.step == config.steps):
+                state.save(out, at)
                 last_saved = time.monotonic()
     if ema:
         ema.copy_to(model.parameters())
-    return TrainResult(model.eval(), pd.DataFrame(progress.rows), progress.seconds, precision)
+    return TrainResult(model.eval(), pd.DataFrame(at.rows), at.seconds, precision)
+
+
+def _due(step: int, every: int, last: int) -> bool:
+    return step % every == 0 or step == last
 
 
 def _step(model, objective, optimizer, scaler, config, precision, step, accelerator) -> tuple[float, float]:
@@ -195,18 +210,6 @@ def _step(model, objective, optimizer, scaler, config, precision, step, accelera
     scaler.step(optimizer)
     scaler.update()
     return value, float(grad_norm)
-
-
-def _row(progress: _Progress, learning_rate: float, grad_norm: float) -> dict:
-    loss = sum(progress.pending) / len(progress.pending)
-    progress.pending.clear()
-    return {
-        "step": progress.step,
-        "loss": loss,
-        "learning_rate": learning_rate,
-        "grad_norm": grad_norm,
-        "seconds": round(progress.seconds, 3),
-    }
 
 
 @contextlib.contextmanager
@@ -236,7 +239,7 @@ class _State:
     scaler: torch.amp.GradScaler
     fingerprint: dict
 
-    def save(self, out: Path, progress: _Progress) -> None:
+    def save(self, out: Path, at: _Progress) -> None:
         parameters = dict(self.model.named_parameters())
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         for name, parameter in parameters.items():
@@ -246,7 +249,7 @@ class _State:
             tensors |= {f"ema.{name}": p for name, p in zip(parameters, self.ema.shadow_params, strict=True)}
         content = {
             "fingerprint": self.fingerprint,
-            "progress": asdict(progress),
+            "progress": asdict(at),
             "scaler": self.scaler.state_dict(),
             "ema_step": self.ema.optimization_step if self.ema else 0,
         }
@@ -264,7 +267,8 @@ class _State:
         tensors, content = read_state(path)
         self._compare(path, content["fingerprint"], strict_steps)
         self._restore(tensors, content)
-        return _Progress(**content["progress"])
+        saved = content["progress"]
+        return _Progress(saved["step"], saved["seconds"], saved["rows"], saved["losses"])
 
     def _compare(self, path: Path, found: dict, strict_steps: bool) -> None:
         wanted = json.loads(json.dumps(self.fingerprint))
@@ -287,7 +291,8 @@ class _State:
             }
         if self.ema:
             names = [name for name, _ in self.model.named_parameters()]
-            self.ema.shadow_params = [tensors[f"ema.{name}"].to(self.model.device) for name in names]
+            device = next(self.model.parameters()).device
+            self.ema.shadow_params = [tensors[f"ema.{name}"].to(device) for name in names]
             self.ema.optimization_step = content["ema_step"]
         if content["scaler"]:
             self.scaler.load_state_dict(content["scaler"])

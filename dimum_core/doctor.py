@@ -1,0 +1,127 @@
+"""`dimum doctor`: what this machine is, what is installed, what data and checkpoints are there, what a preset costs."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from .checkpoints import CARD_FILE, CHECKPOINT_FOLDER, read_card, shipped_checkpoints
+from .data import DATASETS, ImageSet, load_dataset
+from .denoiser import PRESETS, Preset
+from .errors import DimumError
+from .training import native_precision
+
+PACKAGES = ("torch", "diffusers", "accelerate", "safetensors", "numpy", "scipy", "scikit-learn", "pandas", "matplotlib",
+            "papermill", "nbconvert", "jupyterlab", "ipywidgets", "torch-fidelity")
+
+
+def machine() -> dict[str, str]:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    rows = {
+        "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        "CPU": f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads",
+        "GPU": torch.cuda.get_device_name() if device.type == "cuda" else "none",
+        "precision": f"{native_precision(device)} on {device.type}",
+        "matmul": f"{matmul_gflops(device):.0f} GFLOP/s in float32",
+        "free disk": f"{shutil.disk_usage(Path.cwd()).free / 1e9:.0f} GB here",
+    }
+    return rows
+
+
+def matmul_gflops(device: torch.device, size: int = 1024) -> float:
+    """The best of ten float32 matrix products, in GFLOP/s."""
+    a = torch.randn(size, size, device=device)
+    return 2e-9 * size**3 / min(_seconds(lambda: a @ a, device) for _ in range(10))
+
+
+def packages() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def datasets() -> dict[str, str]:
+    """Each data set, and whether it can be loaded here without a download."""
+    rows = {}
+    for name in DATASETS:
+        try:
+            data = load_dataset(name, download=False)
+            rows[name] = f"{len(data.train):,} + {len(data.test):,} images"
+        except DimumError as error:
+            rows[name] = str(error)
+    return rows
+
+
+def checkpoints() -> dict[str, str]:
+    rows = {}
+    for name in shipped_checkpoints():
+        card = read_card(CHECKPOINT_FOLDER / name)
+        size = sum(f.stat().st_size for f in (CHECKPOINT_FOLDER / name).rglob("*") if f.is_file())
+        rows[name] = f"{card['summary']} {size / 1e6:.1f} MB, see {CARD_FILE}"
+    return rows
+
+
+def preset_minutes(preset: Preset, steps: int = 3) -> float:
+    """Minutes that training a preset takes on this machine, from a few timed steps on random images."""
+    from .data import from_uint8
+    from .pretraining import train_base
+
+    channels = 1 if preset.dataset == "digits" else 3
+    generator = torch.Generator().manual_seed(0)
+    batch = min(preset.training.batch_size, 32 if preset.name == "cifar10" and not torch.cuda.is_available() else 10**6)
+    pixels = torch.randint(256, (batch, channels, preset.image_size, preset.image_size), generator=generator)
+    data: ImageSet = from_uint8("random", pixels.byte().numpy(), [i % 10 for i in range(batch)], map(str, range(10)))
+    quiet = replace(preset, training=replace(preset.training, batch_size=batch))
+    once = _timed_training(train_base, quiet, data, 1)
+    more = _timed_training(train_base, quiet, data, 1 + steps)
+    share = preset.training.batch_size / batch
+    return max(more - once, 1e-6) / steps * share * preset.training.steps / 60
+
+
+def _timed_training(train_base, preset: Preset, data: ImageSet, steps: int) -> float:
+    started = time.perf_counter()
+    train_base(preset, data=data, steps=steps, progress=False)
+    return time.perf_counter() - started
+
+
+def _seconds(work, device: torch.device) -> float:
+    started = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def report() -> None:
+    """Print everything, section by section."""
+    for title, rows in (
+        ("This machine", machine()), ("Packages", packages()), ("Data", datasets()), ("Checkpoints", checkpoints())
+    ):
+        _section(title, rows)
+    print("\nTraining a preset here (measured now, on an otherwise idle machine)")
+    for name, preset in PRESETS.items():
+        minutes = preset_minutes(preset)
+        print(f"  {name:<22} {preset.training.steps:>7,} steps, about {_duration(minutes)}", flush=True)
+
+
+def _section(title: str, rows: dict[str, str]) -> None:
+    print(f"\n{title}")
+    for key, value in rows.items():
+        print(f"  {key:<22} {value}")
+
+
+def _duration(minutes: float) -> str:
+    if minutes < 90:
+        return f"{minutes:.0f} minutes" if minutes >= 2 else f"{minutes * 60:.0f} seconds"
+    return f"{minutes / 60:.0f} hours" if minutes < 60 * 48 else f"{minutes / 60 / 24:.0f} days: take a GPU"

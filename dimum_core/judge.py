@@ -1,0 +1,169 @@
+"""The judge: a small classifier that says what a sample shows, how sure it is, and when it shows none of the classes.
+
+A classifier forced to choose calls noise a class. The judge therefore also measures how far an image's features lie
+from every class (Mahalanobis distance, Lee et al. 2018, arXiv 1807.03888) and rejects what lies further than 99 % of
+held-out real images do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from diffusers import ModelMixin
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .errors import DataError
+
+NONE_OF_THESE = -1
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the judge says of N images, on the CPU.
+
+    probabilities: float32, N x classes, calibrated by the fitted temperature; the forced choice.
+    distance: float32, N; squared Mahalanobis distance to the nearest class; large is out of distribution.
+    labels: int64, N; the most probable class, or NONE_OF_THESE where the distance exceeds the threshold.
+    features: float32, N x D; what fidelity is measured on.
+    """
+
+    probabilities: Tensor
+    distance: Tensor
+    labels: Tensor
+    features: Tensor
+
+    @property
+    def forced_labels(self) -> Tensor:
+        return self.probabilities.argmax(1)
+
+
+class Judge(ModelMixin, ConfigMixin):
+    """A convolutional classifier for images of one size, with a temperature and a rejection threshold.
+
+    widths, pools: channels of each stage, and by how much it shrinks the image (1 or 2). A stage is two 3 x 3
+        convolutions, each with batch normalisation and GELU, as in airbench (Jordan 2024, arXiv 2404.00498).
+    mirror: average over the image and its mirror image (right for photographs, wrong for digits).
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        image_size: int = 32,
+        image_channels: int = 3,
+        class_names: tuple[str, ...] = (),
+        widths: tuple[int, ...] = (64, 256, 256),
+        pools: tuple[int, ...] = (2, 2, 2),
+        mirror: bool = False,
+        temperature: float = 1.0,
+        threshold: float = float("inf"),
+    ):
+        super().__init__()
+        self.stem = nn.Conv2d(image_channels, 32, 3, padding=1)
+        self.stages = nn.ModuleList(
+            _stage(a, b, pool) for a, b, pool in zip((32, *widths), widths, pools, strict=False)
+        )
+        self.head = nn.Linear(widths[-1], len(class_names), bias=False)
+        traces = sum(widths)
+        self.register_buffer("class_means", torch.zeros(len(class_names), traces))
+        self.register_buffer("whitening", torch.eye(traces))
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(self.config.class_names)
+
+    def stage_outputs(self, images: Tensor) -> list[Tensor]:
+        """B x C x H x W in [-1, 1] to the output of each stage."""
+        outputs = [F.gelu(self.stem(images))]
+        for stage in self.stages:
+            outputs.append(stage(outputs[-1]))
+        return outputs[1:]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Uncalibrated logits, B x classes."""
+        return self.head(_strongest(self.stage_outputs(images)[-1]))
+
+    def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features, B x D: the strongest response of each channel of the last stage; fidelity is measured on them.
+        Traces, B x sum(widths): the mean response of each channel of every stage; the early ones betray noise.
+        """
+        outputs = self.stage_outputs(images)
+        return _strongest(outputs[-1]), torch.cat([output.mean(dim=(2, 3)) for output in outputs], dim=1)
+
+    def distance(self, traces: Tensor) -> Tensor:
+        """Squared Mahalanobis distance to the nearest class mean, B."""
+        return torch.cdist(traces @ self.whitening, self.class_means @ self.whitening).square().amin(1)
+
+    @torch.inference_mode()
+    def judge(self, images: Tensor, batch_size: int = 500) -> Verdict:
+        """What N images show. images: float32, N x C x H x W in [-1, 1], of the judge's own size."""
+        expected = (self.config.image_channels, self.config.image_size, self.config.image_size)
+        if images.ndim != 4 or tuple(images.shape[1:]) != expected:
+            raise DataError(f"This judge looks at images of shape N x {expected}, not {tuple(images.shape)}.")
+        if not len(images) or not bool(images.isfinite().all()):
+            raise DataError("The judge needs at least one image, and finite pixels.")
+        self.eval()
+        parts = [self._judge_batch(batch.to(self.device)) for batch in images.split(batch_size)]
+        probabilities, distance, features = (torch.cat(part).float().cpu() for part in zip(*parts, strict=True))
+        labels = torch.where(distance > self.config.threshold, NONE_OF_THESE, probabilities.argmax(1))
+        return Verdict(probabilities, distance, labels, features)
+
+    def _judge_batch(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        features, traces = self._look_both_ways(images)
+        logits = self.head(features) / self.config.temperature
+        return logits.softmax(1), self.distance(traces), features
+
+    def _look_both_ways(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.config.mirror:
+            return self.look(images)
+        return tuple((a + b) / 2 for a, b in zip(self.look(images), self.look(images.flip(-1)), strict=True))
+
+    @torch.inference_mode()
+    def traces(self, images: Tensor, batch_size: int = 500) -> Tensor:
+        """What `distance` is computed from, N x sum(widths), on the CPU."""
+        self.eval()
+        return torch.cat([self._look_both_ways(batch.to(self.device))[1].float().cpu() for batch in images.split(batch_size)])
+
+
+def _strongest(output: Tensor) -> Tensor:
+    return output.amax(dim=(2, 3))
+
+
+def _stage(in_channels: int, out_channels: int, pool: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
+        nn.MaxPool2d(pool) if pool > 1 else nn.Identity(),
+        nn.BatchNorm2d(out_channels),
+        nn.GELU(),
+        nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.GELU(),
+    )
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """The temperature that minimises cross-entropy on held-out logits (Guo et al. 2017, arXiv 1706.04599)."""
+    from scipy.optimize import minimize_scalar
+
+    logits = logits.double()
+
+    def loss(log_temperature: float) -> float:
+        return float(F.cross_entropy(logits / np.exp(log_temperature), labels))
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-1.5, 1.5), method="bounded").x))
+
+
+def class_gaussians(traces: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Class means, and the matrix W with W W' = inverse of the pooled covariance, so that |(x - m) W| is the distance.
+
+    The covariance is shrunk by Ledoit and Wolf's estimate: a small judge has channels that hardly vary.
+    """
+    from sklearn.covariance import ledoit_wolf
+
+    means = torch.stack([traces[labels == label].mean(0) for label in range(classes)])
+    covariance, _ = ledoit_wolf((traces - means[labels]).double().numpy(), assume_centered=True)
+    values, vectors = np.linalg.eigh(covariance)
+    return means, torch.from_numpy(vectors / np.sqrt(np.maximum(values, 1e-12))).float()

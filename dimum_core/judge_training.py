@@ -1,0 +1,214 @@
+"""Training a judge by the one loop, calibrating it on images it did not train on, and measuring it on the test split."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .checkpoints import command_line, provenance, save_checkpoint
+from .data import ImageSet, draw_batch, load_dataset, step_generator
+from .errors import UnknownName
+from .judge import Judge, class_gaussians, fit_temperature
+from .training import TrainConfig, TrainResult, train
+
+
+@dataclass(frozen=True)
+class JudgePreset:
+    """What a judge is trained on, and how.
+
+    crop: images move by up to so many pixels either way; flip: a fresh half of each batch is mirrored.
+    calibration_every: every so-manieth training image is kept for the temperature and the threshold.
+    """
+
+    name: str
+    dataset: str
+    image_size: int
+    widths: tuple[int, ...]
+    pools: tuple[int, ...]
+    crop: int
+    flip: bool
+    calibration_every: int
+    label_smoothing: float = 0.05
+    training: TrainConfig = field(default_factory=TrainConfig)
+
+
+JUDGE_PRESETS = {
+    preset.name: preset
+    for preset in (
+        JudgePreset(
+            "digits-judge", dataset="digits", image_size=8, widths=(32, 64, 128), pools=(1, 2, 2), crop=1, flip=False,
+            calibration_every=5, label_smoothing=0.0,
+            training=TrainConfig(
+                steps=600, batch_size=128, learning_rate=3e-3, warmup_steps=60, weight_decay=0.05, ema_decay=0
+            ),
+        ),
+        JudgePreset(
+            "cifar10-small-judge", dataset="cifar10", image_size=16, widths=(64, 192, 256), pools=(1, 2, 2), crop=1,
+            flip=True, calibration_every=20,
+            training=TrainConfig(
+                steps=2_280, batch_size=250, learning_rate=4e-3, warmup_steps=400, weight_decay=0.05, ema_decay=0
+            ),
+        ),
+        JudgePreset(
+            "cifar10-judge", dataset="cifar10", image_size=32, widths=(64, 256, 256), pools=(2, 2, 2), crop=2, flip=True,
+            calibration_every=20,
+            training=TrainConfig(
+                steps=2_660, batch_size=250, learning_rate=4e-3, warmup_steps=400, weight_decay=0.05, ema_decay=0
+            ),
+        ),
+    )
+}
+
+
+def get_judge_preset(name: str) -> JudgePreset:
+    if name not in JUDGE_PRESETS:
+        raise UnknownName("judge preset", name, JUDGE_PRESETS)
+    return JUDGE_PRESETS[name]
+
+
+def shift_randomly(images: Tensor, by: int, generator: torch.Generator) -> Tensor:
+    """Move each image by its own -by to +by pixels in both directions; what comes in is the mirrored edge."""
+    if not by:
+        return images
+    count, _, height, width = images.shape
+    padded = F.pad(images, (by,) * 4, mode="reflect")
+    shift = torch.randint(2 * by + 1, (2, count, 1), generator=generator)
+    rows = torch.arange(height) + shift[0]
+    columns = torch.arange(width) + shift[1]
+    item = torch.arange(count)[:, None, None]
+    return padded[item, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True)
+class ClassificationObjective:
+    """Cross-entropy with a little label smoothing on shifted and mirrored images, all drawn afresh for each batch."""
+
+    data: ImageSet
+    batch_size: int
+    crop: int
+    flip: bool
+    label_smoothing: float
+
+    @property
+    def fingerprint(self) -> dict:
+        return {"data": self.data.digest, **{k: v for k, v in vars(self).items() if k != "data"}}
+
+    def __call__(self, model: nn.Module, seed: int, step: int) -> Tensor:
+        device = next(model.parameters()).device
+        images, labels = draw_batch(self.data, self.batch_size, seed, step, self.flip)
+        images = shift_randomly(images, self.crop, step_generator(seed, step))
+        logits = model(images.to(device)).float()
+        return F.cross_entropy(logits, labels.to(device), label_smoothing=self.label_smoothing)
+
+
+def train_judge(
+    preset: str | JudgePreset,
+    out: Path | None = None,
+    *,
+    resume: bool = False,
+    dtype: str = "float32",
+    on_log=None,
+    **settings,
+) -> tuple[Judge, TrainResult]:
+    """Train, calibrate and measure a judge; `settings` are fields of TrainConfig that differ from the preset's."""
+    preset = get_judge_preset(preset) if isinstance(preset, str) else preset
+    config = replace(preset.training, **settings)
+    data = load_dataset(preset.dataset, preset.image_size)
+    held_out = torch.arange(len(data.train)) % preset.calibration_every == 0
+    fitting, calibration = data.train.select(~held_out), data.train.select(held_out)
+    judge = new_judge(preset, data.class_names, data.train.images.shape[1], config.seed)
+    objective = ClassificationObjective(fitting, config.batch_size, preset.crop, preset.flip, preset.label_smoothing)
+    result = train(
+        judge, objective, config, out=out, resume=resume, on_log=on_log, description=f"training {preset.name}"
+    )
+    calibrate(judge, fitting, calibration)
+    if out is not None:
+        result.log.to_csv(Path(out) / "log.csv", index=False)
+        save_checkpoint(judge, Path(out), judge_card(preset, config, data, judge, result), dtype)
+    return judge, result
+
+
+def new_judge(preset: JudgePreset, class_names: tuple[str, ...], image_channels: int, seed: int) -> Judge:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        judge = Judge(preset.image_size, image_channels, class_names, preset.widths, preset.pools, mirror=preset.flip)
+    return judge.to(memory_format=torch.channels_last)  # a quarter faster on a CPU
+
+
+def calibrate(judge: Judge, fitting: ImageSet, calibration: ImageSet) -> None:
+    """Fit temperature, class Gaussians and rejection threshold; the last from images the judge did not train on."""
+    judge.register_to_config(temperature=1.0, threshold=float("inf"))
+    means, whitening = class_gaussians(judge.traces(fitting.images), fitting.labels, len(fitting.class_names))
+    judge.class_means.copy_(means)
+    judge.whitening.copy_(whitening)
+    verdict = judge.judge(calibration.images)
+    temperature = fit_temperature(verdict.probabilities.clamp_min(1e-12).log(), calibration.labels)
+    threshold = float(np.quantile(verdict.distance.numpy(), 0.99))
+    judge.register_to_config(temperature=round(temperature, 4), threshold=round(threshold, 3))
+
+
+# Measuring ----------------------------------------------------------------------------------------------------------
+
+
+def outliers(images: Tensor, labels: Tensor, seed: int = 0) -> dict[str, Tensor]:
+    """Images that show none of the classes, made from real ones of N x C x H x W; used to measure, never to fit."""
+    generator = torch.Generator().manual_seed(seed)
+    count, channels, side, _ = images.shape
+    noise = torch.randn(images.shape, generator=generator)
+    coarse = torch.randn((count, channels, side // 4, side // 4), generator=generator)
+    tiles = F.pixel_unshuffle(images.permute(1, 0, 2, 3), 1).permute(1, 0, 2, 3)
+    tiles = tiles.unfold(2, side // 4, side // 4).unfold(3, side // 4, side // 4).reshape(count, channels, 16, -1)
+    order = torch.rand((count, 16), generator=generator).argsort(1)
+    shuffled = tiles.gather(2, order[:, None, :, None].expand(-1, channels, -1, tiles.shape[-1]))
+    shuffled = shuffled.reshape(count, channels, 4, 4, side // 4, side // 4).permute(0, 1, 2, 4, 3, 5).reshape(images.shape)
+    partner = torch.randperm(count, generator=generator)
+    mixed = (labels != labels[partner]).nonzero().squeeze(1)
+    return {
+        "white noise": noise.mul(0.5).clamp(-1, 1),
+        "coloured clouds": F.interpolate(coarse, size=side, mode="bilinear").clamp(-1, 1),
+        "shuffled tiles": shuffled,
+        "mixtures of two classes": ((images + images[partner]) / 2)[mixed],
+    }
+
+
+def measure_judge(judge: Judge, test: ImageSet) -> dict:
+    """Accuracy, calibration error and the detection of outliers, on images that neither training nor calibration saw."""
+    from .metrics import accuracy, auroc, expected_calibration_error
+
+    verdict = judge.judge(test.images)
+    quality = {
+        "accuracy": str(accuracy(verdict.forced_labels, test.labels)),
+        "accuracy_with_none_of_these": str(accuracy(verdict.labels, test.labels)),
+        "expected_calibration_error": round(expected_calibration_error(verdict.probabilities, test.labels), 4),
+        "rejected_real_images": round(float((verdict.labels < 0).float().mean()), 4),
+    }
+    for kind, images in outliers(test.images, test.labels).items():
+        other = judge.judge(images)
+        area = auroc(verdict.distance, other.distance)
+        quality[f"rejected: {kind}"] = f"{float((other.labels < 0).float().mean()):.1%} (AUROC {area:.3f})"
+    return quality
+
+
+def judge_card(preset: JudgePreset, config: TrainConfig, data, judge: Judge, result: TrainResult) -> dict:
+    return {
+        "title": preset.name,
+        "summary": f"The judge of {data.name} images at {preset.image_size} x {preset.image_size} pixels: "
+                   "what a sample shows, how surely, and whether it shows any class at all.",
+        "kind": "judge",
+        "preset": preset.name,
+        "training": {
+            "command": command_line(),
+            "parameters": sum(p.numel() for p in judge.parameters()),
+            **asdict(config),
+            "precision": result.precision,
+            "seconds": round(result.seconds),
+        },
+        "data": {"name": data.name, "images": len(data.train), "image_size": preset.image_size, "digest": data.train.digest},
+        "quality": measure_judge(judge, data.test),
+        "provenance": provenance(),
+    }

@@ -1,0 +1,39 @@
+"""Shared by all tests: one thread a worker, no network, tiny models that train in seconds."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dimum_core.data import from_uint8
+from dimum_core.denoiser import Preset
+from dimum_core.training import TrainConfig
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    torch.set_num_threads(1)  # workers share the cores, and results do not depend on how many there are
+
+
+@pytest.fixture(autouse=True)
+def no_cifar_of_this_machine(monkeypatch, tmp_path):
+    monkeypatch.setenv("DIMUM_DATA", str(tmp_path / "no-data-here"))
+
+
+@pytest.fixture
+def tiny_data():
+    """60 images of 8 x 8 in 3 classes: bright at the left, at the top, or in checks; each with a little noise."""
+    generator = torch.Generator().manual_seed(0)
+    row, column = torch.meshgrid(torch.arange(8), torch.arange(8), indexing="ij")
+    patterns = torch.stack([column < 4, row < 4, (row // 2 + column // 2) % 2 == 0])[:, None]
+    labels = torch.arange(60) % 3
+    pixels = 40 + 160 * patterns[labels] + torch.randint(16, (60, 1, 8, 8), generator=generator)
+    return from_uint8("tiny", pixels.byte().numpy(), labels.numpy(), ("left", "top", "checks"))
+
+
+@pytest.fixture
+def tiny_preset():
+    return Preset(
+        "tiny", dataset="digits", image_size=8, patch_size=2, channels=(32, 64), layers=1, attention=(False, True),
+        flip=False, training=TrainConfig(steps=6, batch_size=8, learning_rate=1e-3, ema_decay=0.9, precision="fp32"),
+    )

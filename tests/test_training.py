@@ -1,0 +1,227 @@
+"""The one loop: descends, resumes bit for bit even after a kill, and stops at the first bad sign."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from dimum_core.diffusion import add_noise
+from dimum_core.errors import CheckpointError, TrainingError
+from dimum_core.pretraining import DenoisingObjective, train_base
+from dimum_core.training import STATE_FILE, TrainConfig, train, write_atomically
+
+
+@dataclass(frozen=True)
+class Line:
+    """Fit y = 3 x by least squares, on a batch that depends on (seed, step) alone."""
+
+    poison_at: int = -1
+    fingerprint = {"line": 3}
+
+    def __call__(self, model, seed, step):
+        x = torch.randn(16, 1, generator=torch.Generator().manual_seed(1000 * seed + step))
+        loss = (model(x) - 3 * x).square().mean()
+        return loss * float("nan") if step == self.poison_at else loss
+
+
+def line_config(**changes) -> TrainConfig:
+    return replace(TrainConfig(steps=40, learning_rate=0.05, ema_decay=0.0, precision="fp32"), **changes)
+
+
+def new_line() -> nn.Linear:
+    torch.manual_seed(0)
+    return nn.Linear(1, 1)
+
+
+def test_the_loop_is_adamw_with_clipping_and_the_schedule_by_hand():
+    config = line_config(steps=7, warmup_steps=2, weight_decay=0.01, grad_clip=0.5)
+    ours = train(new_line(), Line(), config, progress=False).model
+
+    by_hand = new_line()
+    optimizer = torch.optim.AdamW(by_hand.parameters(), weight_decay=0.01)
+    for step in range(7):
+        warm = min(1, (step + 1) / 3)
+        cosine = 0.5 * (1 + math.cos(math.pi * max(0, step - 2) / 5))
+        optimizer.param_groups[0]["lr"] = 0.05 * warm * cosine
+        optimizer.zero_grad()
+        Line()(by_hand, 0, step).backward()
+        nn.utils.clip_grad_norm_(by_hand.parameters(), 0.5)
+        optimizer.step()
+    torch.testing.assert_close(ours.weight, by_hand.weight, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(ours.bias, by_hand.bias, rtol=1e-5, atol=1e-7)
+
+
+def test_the_average_is_the_warmed_up_exponential_one():
+    seen = []
+    config = line_config(steps=5, ema_decay=0.9, decay=False)
+    raw = []
+
+    @dataclass(frozen=True)
+    class Watched(Line):
+        def __call__(self, model, seed, step):
+            raw.append(model.weight.item())  # the weight before this update
+            return super().__call__(model, seed, step)
+
+    model = train(new_line(), Watched(), config, evaluate=lambda s, m: seen.append(m.weight.item()), evaluate_every=1,
+                  progress=False).model
+    assert len(seen) == 5 and seen[-1] == pytest.approx(model.weight.item())
+    average = None
+    for step, weight in enumerate(raw[1:]):  # weights after updates 1 to 4
+        decay = min(0.9, (1 + step) / (10 + step)) if step else 0.0
+        average = weight if average is None else decay * average + (1 - decay) * weight
+        assert seen[step] == pytest.approx(average, rel=1e-4)
+
+
+def test_evaluation_leaves_the_training_as_it_was():
+    plain = train(new_line(), Line(), line_config(ema_decay=0.9), progress=False)
+    watched = train(new_line(), Line(), line_config(ema_decay=0.9), evaluate=lambda s, m: {"weight": m.weight.item()},
+                    evaluate_every=7, progress=False)
+    assert torch.equal(plain.model.weight, watched.model.weight)
+    assert watched.log["weight"].dropna().index.size == 6  # steps 7, 14, 21, 28, 35 and the last
+
+
+def test_a_resumed_training_equals_an_unbroken_one_bit_for_bit(tiny_preset, tiny_data, tmp_path):
+    whole, _ = train_base(tiny_preset, tmp_path / "whole", data=tiny_data, progress=False)
+
+    def interrupt(row):
+        if row["step"] == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stop_after_three(tiny_preset, tiny_data, tmp_path / "broken", interrupt)
+    resumed, _ = train_base(tiny_preset, tmp_path / "broken", data=tiny_data, resume=True, progress=False)
+    a, b = whole.unet.state_dict(), resumed.unet.state_dict()
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    whole_state, broken_state = (load_file(tmp_path / part / STATE_FILE) for part in ("whole", "broken"))
+    assert whole_state.keys() == broken_state.keys()
+    assert all(torch.equal(whole_state[key], broken_state[key]) for key in whole_state)
+
+
+def stop_after_three(preset, data, out, interrupt):
+    """A training that saves its state after every step and is interrupted in the fourth."""
+    from dimum_core.denoiser import build_denoiser
+
+    unet = build_denoiser(preset, 3, 1, preset.training.seed)
+    objective = DenoisingObjective(data, 8, 3, preset.patch_size, preset.label_dropout, preset.flip)
+    train(unet, objective, preset.training, out=out, on_log=interrupt, checkpoint_seconds=0, progress=False)
+
+
+KILLED = """
+import sys, torch
+from pathlib import Path
+from tests.test_training import new_line, Line, line_config
+from dimum_core.training import train
+import time
+torch.set_num_threads(1)
+train(new_line(), Line(), line_config(steps=400, ema_decay=0.9), out=Path(sys.argv[1]), checkpoint_seconds=0,
+      resume=True, on_log=lambda row: time.sleep(0.01), progress=False)
+"""
+
+
+def test_kill_nine_loses_at_most_one_checkpoint_and_resumes_bit_for_bit(tmp_path):
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "killed")]
+    process = subprocess.Popen(command, cwd=os.path.dirname(os.path.dirname(__file__)))
+    state = tmp_path / "killed" / STATE_FILE
+    deadline = time.monotonic() + 60
+    while not state.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.3)  # kill it somewhere in the middle, perhaps while it writes
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    config = line_config(steps=400, ema_decay=0.9)
+    resumed = train(new_line(), Line(), config, out=tmp_path / "killed", resume=True, progress=False)
+    whole = train(new_line(), Line(), config, progress=False)
+    assert torch.equal(resumed.model.weight, whole.model.weight) and torch.equal(resumed.model.bias, whole.model.bias)
+    assert resumed.log["loss"].tolist() == whole.log["loss"].tolist()
+
+
+def test_dropout_is_a_function_of_seed_and_step_and_the_global_stream_is_left_alone():
+    def run(global_seed):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(1, 8), nn.Dropout(0.5), nn.Linear(8, 1))
+        torch.manual_seed(global_seed)
+        before = torch.random.get_rng_state()
+        weight = train(model, Line(), line_config(steps=5), progress=False).model[0].weight.detach()
+        assert torch.equal(before, torch.random.get_rng_state())
+        return weight
+
+    assert torch.equal(run(1), run(2))
+
+
+def test_a_loss_that_is_not_finite_stops_at_once_and_keeps_the_last_state(tmp_path):
+    with pytest.raises(TrainingError, match=r"loss became nan at step 5: lower the learning rate"):
+        train(new_line(), Line(poison_at=5), line_config(), out=tmp_path, checkpoint_seconds=0, progress=False)
+    resumed = train(new_line(), Line(), line_config(), out=tmp_path, resume=True, progress=False)
+    assert torch.equal(resumed.model.weight, train(new_line(), Line(), line_config(), progress=False).model.weight)
+
+
+def test_a_folder_with_a_training_is_not_overwritten_and_not_mixed_up(tmp_path):
+    train(new_line(), Line(), line_config(), out=tmp_path, progress=False)
+    with pytest.raises(CheckpointError, match="already holds a training: continue it with --resume"):
+        train(new_line(), Line(), line_config(), out=tmp_path, progress=False)
+    with pytest.raises(CheckpointError, match="made with learning_rate = 0.05, and 0.1 is asked for"):
+        train(new_line(), Line(), line_config(learning_rate=0.1), out=tmp_path, resume=True, progress=False)
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-100], lambda b: b"\0" * len(b), lambda b: b""])
+def test_a_damaged_state_is_said_to_be_damaged(tmp_path, damage):
+    train(new_line(), Line(), line_config(), out=tmp_path, progress=False)
+    state = tmp_path / STATE_FILE
+    state.write_bytes(damage(state.read_bytes()))
+    with pytest.raises(CheckpointError, match="is damaged .*delete it and start this training again"):
+        train(new_line(), Line(), line_config(), out=tmp_path, resume=True, progress=False)
+
+
+def test_a_full_disk_leaves_the_former_file_and_no_debris(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    write_atomically(path, b"former")
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(TrainingError, match="No space left on device.*free some space"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"former" and [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_bad_settings_are_refused_in_a_sentence():
+    for wrong in ({"steps": -1}, {"learning_rate": 0}, {"learning_rate": float("nan")}, {"batch_size": 0}, {"ema_decay": 1}):
+        with pytest.raises(TrainingError, match="A training needs"):
+            TrainConfig(**wrong)
+    with pytest.raises(TrainingError, match="precision must be"):
+        TrainConfig(precision="int4")
+
+
+def test_bf16_trains_to_the_same_loss_within_its_precision(tiny_preset, tiny_data):
+    losses = []
+    for precision in ("fp32", "bf16"):
+        _, result = train_base(tiny_preset, data=tiny_data, steps=12, precision=precision, progress=False)
+        losses.append(result.log["loss"].iloc[-3:].mean())
+    assert losses[1] == pytest.approx(losses[0], rel=0.05) and losses[1] != losses[0]
+
+
+def test_the_base_model_learns_its_classes(tiny_preset, tiny_data):
+    """The real loop on three patterns: after seconds, the right label predicts the noise better than a wrong one."""
+    pipe, result = train_base(tiny_preset, data=tiny_data, steps=100, batch_size=30, learning_rate=2e-3, progress=False)
+    assert result.log["loss"].iloc[-5:].mean() < 0.5 * result.log["loss"].iloc[:5].mean()
+    x, t = pipe.encode(tiny_data.images), torch.full((60,), 200)
+    eps = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+
+    @torch.no_grad()
+    def loss(labels):
+        return float((pipe.unet(add_noise(x, eps, t), t, class_labels=labels).sample - eps).square().mean())
+
+    right, *wrong = (loss((tiny_data.labels + shift) % 3) for shift in range(3))
+    assert right < 0.8 * min(wrong)
