@@ -1,0 +1,37 @@
+"""Metrics on plain arrays: accuracies with intervals, calibration, and distances between sets of features."""
+
+from .accuracy import accuracy, auroc, confusion_matrix, expected_calibration_error
+from .fidelity import (
+    REQUIRED_PROVENANCE,
+    Fidelity,
+    FrechetStatistics,
+    fidelity,
+    frechet_distance,
+    frechet_noise_floor,
+    kernel_distance,
+    nearest_neighbours,
+    precision_recall,
+)
+from .intervals import Interval, MetricError, bootstrap_interval, difference_interval, t_interval, wilson_interval
+
+__all__ = [
+    "REQUIRED_PROVENANCE",
+    "Fidelity",
+    "FrechetStatistics",
+    "Interval",
+    "MetricError",
+    "accuracy",
+    "auroc",
+    "bootstrap_interval",
+    "confusion_matrix",
+    "difference_interval",
+    "expected_calibration_error",
+    "fidelity",
+    "frechet_distance",
+    "frechet_noise_floor",
+    "kernel_distance",
+    "nearest_neighbours",
+    "precision_recall",
+    "t_interval",
+    "wilson_interval",
+]
