@@ -113,8 +113,9 @@ def save_checkpoint(model, folder: Path, card: dict, dtype: str = "float32") -> 
     except OSError as error:
         raise TrainingError(f"{folder} could not be written ({error.strerror or error}): free some space or choose another folder.") from error
     finally:
-        for module in _modules(model):
-            module.to(original)
+        with quiet_diffusers():
+            for module in _modules(model):
+                module.to(original)
         shutil.rmtree(aside, ignore_errors=True)
 
 
@@ -163,8 +164,10 @@ def read_card(folder: Path) -> dict:
 
 
 def command_line() -> str:
-    """The `dimum` command that is running, as one would type it."""
-    return " ".join(["dimum", *sys.argv[1:]]) if Path(sys.argv[0]).name.startswith("dimum") else "python"
+    """The `dimum` command that is running, as one would type it; of a path, only its last part."""
+    if not Path(sys.argv[0]).name.startswith("dimum"):
+        return "python"
+    return " ".join(["dimum", *(Path(arg).name if os.path.isabs(arg) else arg for arg in sys.argv[1:])])
 
 
 def render_card(card: dict) -> str:

@@ -14,7 +14,7 @@ from .checkpoints import CHECKPOINT_FOLDER, find_checkpoint, loading_errors, qui
 from .data import Dataset, ImageSet, load_dataset, step_generator
 from .errors import CheckpointError, DataError
 from .judge import Judge, Verdict
-from .metrics import Interval, fidelity, wilson_interval
+from .metrics import Interval, accuracy, fidelity, wilson_interval
 from .sampling import ClassConditionalPipeline
 
 
@@ -128,6 +128,7 @@ def evaluate(
         "steps": num_inference_steps, "guidance_scale": scale, "seed": seed, "resize": "none", "target": target,
     }
     rows = accuracies(verdict.labels, labels, target_label)
+    rows["forced accuracy"] = accuracy(verdict.forced_labels, labels)
     if data is not None:
         kept = labels != target_label if target is not None else labels >= 0
         reference = reference_set(data, judge, target)
