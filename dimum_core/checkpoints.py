@@ -111,7 +111,8 @@ def save_checkpoint(model, folder: Path, card: dict, dtype: str = "float32") -> 
         for path in sorted(aside.iterdir(), key=lambda path: path.name == CARD_FILE):
             _replace(path, Path(folder) / path.name)
     except OSError as error:
-        raise TrainingError(f"{folder} could not be written ({error.strerror or error}): free some space or choose another folder.") from error
+        reason = error.strerror or error
+        raise TrainingError(f"{folder} could not be written ({reason}): free some space or choose another folder.") from error
     finally:
         with quiet_diffusers():
             for module in _modules(model):

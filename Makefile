@@ -1,0 +1,35 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help course site lab test clean
+
+help:  ## Say what there is
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 10
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[course,test]'
+	@touch $(READY)
+
+course: $(READY)  ## Run every chapter and build the site
+	$(BIN)/python tools/course.py run
+	$(BIN)/python tools/site.py
+
+site: $(READY)  ## Build the site from the outputs stored in notebooks/
+	$(BIN)/python tools/site.py --stored
+
+lab: $(READY)  ## Open the first chapter in JupyterLab
+	$(BIN)/jupyter lab $(firstword $(sort $(wildcard notebooks/*.ipynb)))
+
+test: $(READY)  ## Run what continuous integration runs
+	$(BIN)/ruff check dimum_core tests tools benchmarks notebooks
+	$(BIN)/python tools/notebook_check.py
+	$(BIN)/python -m pytest --quiet --numprocesses 2
+	$(BIN)/python tools/course.py run --smoke
+	$(BIN)/python -m pytest --quiet --nbval-lax build/smoke
+
+clean:  ## Remove what was built, but not the environment
+	rm -rf build

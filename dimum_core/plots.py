@@ -1,0 +1,71 @@
+"""Pictures for notebooks: one style, colours that a colour-blind reader tells apart, a caption and a text for each."""
+
+from __future__ import annotations
+
+import io
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from torch import Tensor
+
+# Okabe and Ito's palette without yellow, which is too light on white.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
+STYLE = {
+    "axes.prop_cycle": plt.cycler(color=COLOURS),
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "font.size": 10,
+    "figure.figsize": (7.2, 3.4),
+    "legend.frameon": False,
+}
+
+
+def use_style() -> None:
+    """Make every later figure look like the course's."""
+    plt.rcParams.update(STYLE)
+
+
+def show(figure: Figure, caption: str, alt: str) -> None:
+    """Display a figure with its caption, and with a text for those who cannot see it, which the site keeps.
+
+    alt: what the picture shows and what is to be seen in it, in a sentence or two.
+    """
+    from IPython.display import Image, Markdown, display
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", facecolor="white")
+    plt.close(figure)
+    display(Image(buffer.getvalue(), format="png", alt=alt), Markdown(f"*{caption}*"))
+
+
+def as_picture(images: Tensor) -> np.ndarray:
+    """C x H x W in [-1, 1] as H x W x 3 in [0, 1] for `imshow`; grey becomes three equal channels."""
+    picture = ((images.detach().cpu().clamp(-1, 1) + 1) / 2).permute(1, 2, 0).numpy()
+    return picture.repeat(3, axis=2) if picture.shape[2] == 1 else picture
+
+
+def image_rows(rows: dict[str, Tensor], title: str = "", column_titles=(), size: float = 0.62) -> Figure:
+    """A labelled row of images for each entry; each a tensor N x C x H x W in [-1, 1], all of one N."""
+    columns = max(len(images) for images in rows.values())
+    margin = 0.012 * max(len(name) for name in rows) * 10 / max(1, columns * size)
+    figure, axes = plt.subplots(
+        len(rows), columns, figsize=(columns * size + 0.09 * max(map(len, rows)), len(rows) * size + 0.5), squeeze=False,
+        gridspec_kw={"wspace": 0.04, "hspace": 0.06, "left": min(0.4, margin)},
+    )
+    for line, (name, images) in zip(axes, rows.items(), strict=True):
+        for ax, image in zip(line, images, strict=False):
+            ax.imshow(as_picture(image), interpolation="nearest")
+        for ax in line:
+            ax.set(xticks=[], yticks=[])
+            ax.grid(False)
+            ax.spines[:].set_visible(False)
+        line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+    for ax, text in zip(axes[0], column_titles, strict=False):
+        ax.set_title(text, fontsize=8, fontweight="normal")
+    figure.suptitle(title, fontsize=11, fontweight="bold", y=0.99 if len(rows) > 2 else 1.04)
+    return figure

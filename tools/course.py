@@ -1,0 +1,105 @@
+"""Run the chapters headless, as a reader would run them.
+
+    python tools/course.py run            every chapter whose code or inputs changed, into build/notebooks
+    python tools/course.py run --smoke    with the small budgets of its metadata, into build/smoke (for tests)
+    python tools/course.py run --store    and keep the outputs in notebooks/, where readers first see them
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import papermill
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def chapters(folder: Path, only: str = "") -> list[Path]:
+    found = sorted(path for path in folder.glob("[0-9]*.ipynb") if only in path.name)
+    if not found:
+        raise SystemExit(f"There is no chapter in {folder.name}/" + (f" with {only!r} in its name." if only else "."))
+    return found
+
+
+def fingerprint(notebook: Path, parameters: dict, root: Path = ROOT) -> str:
+    """Hash of all that a chapter's outputs depend on: its cells, the package, the data and the pinned versions."""
+    digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode())
+    for cell in nbformat.read(notebook, as_version=4).cells:
+        digest.update(f"{cell.cell_type}\0{cell.source}\0".encode())
+    for path in [root / "constraints.txt", *sorted((root / "dimum_core").rglob("*.py"))]:
+        digest.update(path.read_bytes() if path.exists() else b"")
+    for path in sorted(path for path in (root / "data").rglob("*") if path.is_file()):
+        digest.update(f"{path.relative_to(root)} {path.stat().st_size}\0".encode())
+    return digest.hexdigest()
+
+
+def run_chapter(notebook: Path, out: Path, parameters: dict) -> str:
+    """Execute one chapter if need be; returns what to say of it. The first failing cell ends the program."""
+    executed, key = out / notebook.name, out / f"{notebook.stem}.key"
+    current = fingerprint(notebook, parameters)
+    if executed.exists() and key.exists() and key.read_text() == current:
+        return "unchanged"
+    key.unlink(missing_ok=True)
+    started = time.monotonic()
+    try:
+        papermill.execute_notebook(
+            notebook, executed, parameters=parameters, cwd=notebook.parent, kernel_name="python3", progress_bar=False
+        )
+    except papermill.PapermillExecutionError as error:
+        print(f"failed in cell {error.exec_count}\n\n{error.source}\n\n" + "\n".join(error.traceback), flush=True)
+        raise SystemExit(1) from None
+    key.write_text(current)
+    return _duration(time.monotonic() - started)
+
+
+def run(folder: Path, out: Path, only: str = "", smoke: bool = False) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    found = chapters(folder, only)
+    for number, notebook in enumerate(found, start=1):
+        print(f"[{number}/{len(found)}] {notebook.stem} ... ", end="", flush=True)
+        metadata = nbformat.read(notebook, as_version=4).metadata.get("dimum", {})
+        print(run_chapter(notebook, out, dict(metadata.get("smoke", {})) if smoke else {}), flush=True)
+
+
+def store(folder: Path, out: Path, only: str = "") -> None:
+    """Put executed chapters back into notebooks/, without what papermill noted in them."""
+    for notebook in chapters(folder, only):
+        executed = nbformat.read(out / notebook.name, as_version=4)
+        executed.metadata.pop("papermill", None)
+        for cell in executed.cells:
+            for mark in ("papermill", "execution", "widgets"):
+                cell.metadata.pop(mark, None)
+            cell.metadata["tags"] = [tag for tag in cell.metadata.get("tags", []) if tag == "parameters"]
+            if not cell.metadata["tags"]:
+                del cell.metadata["tags"]
+            if cell.cell_type == "code":  # progress bars are for the one who waits
+                cell.outputs = [o for o in cell.outputs if not (o.output_type == "stream" and o.name == "stderr")]
+        executed.metadata.pop("widgets", None)
+        nbformat.write(executed, notebook)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 60 else f"{seconds // 60:.0f} min {seconds % 60:02.0f} s"
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=["run"])
+    parser.add_argument("--only", default="", help="chapters with this in their name")
+    parser.add_argument("--smoke", action="store_true")
+    parser.add_argument("--store", action="store_true")
+    args = parser.parse_args(argv)
+    out = ROOT / "build" / ("smoke" if args.smoke else "notebooks")
+    run(ROOT / "notebooks", out, args.only, args.smoke)
+    if args.store:
+        store(ROOT / "notebooks", out, args.only)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

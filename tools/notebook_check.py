@@ -1,0 +1,106 @@
+"""Check that every chapter keeps the course's conventions; with --write, bring title badge and set-up cell up to date."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parent.parent
+LIMIT = 2_000_000  # bytes
+MACHINE_PATH = re.compile(r"(?<![\w.])/(work|home|root|tmp|Users)/\w")
+
+
+def repository() -> str:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["dimum"]["repository"]
+
+
+def badge(name: str, address: str) -> str:
+    target = address.replace("https://github.com/", "https://colab.research.google.com/github/")
+    return f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({target}/blob/main/notebooks/{name})"
+
+
+def setup_source(address: str) -> str:
+    return f"""# On Colab, this fetches the course and installs it beside Colab's own torch. Elsewhere it does nothing.
+import sys
+
+if "google.colab" in sys.modules:
+    !test -d dimum || git clone --quiet --depth 1 {address} dimum
+    %pip install --quiet --editable ./dimum
+    sys.path.insert(0, "dimum")"""
+
+
+def problems(path: Path, address: str) -> list[str]:
+    """What is wrong with a chapter, one sentence each."""
+    notebook = nbformat.read(path, as_version=4)
+    found = _structure(notebook, path.name, address) + _outputs(notebook)
+    if path.stat().st_size > LIMIT:
+        found.append(f"it is {path.stat().st_size / 1e6:.1f} MB; the limit is {LIMIT / 1e6:.0f} MB")
+    return [f"{path.name}: {problem}" for problem in found]
+
+
+def _structure(notebook, name: str, address: str) -> list[str]:
+    found, about = [], notebook.metadata.get("dimum", {})
+    for key in ("title", "aims", "minutes", "smoke"):
+        if key not in about:
+            found.append(f"its metadata lacks dimum.{key}")
+    first, code = notebook.cells[0], [cell for cell in notebook.cells if cell.cell_type == "code"]
+    if first.cell_type != "markdown" or not first.source.startswith("# ") or badge(name, address) not in first.source:
+        found.append("its first cell should be a title with the Colab badge (notebook_check.py --write)")
+    if not code or code[0].source != setup_source(address):
+        found.append("its first code cell should be the set-up cell (notebook_check.py --write)")
+    if sum("parameters" in cell.metadata.get("tags", []) for cell in code) != 1:
+        found.append("it needs one cell tagged parameters")
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    found += [f"it has no section {title!r}" for title in ("## Exercises", "## Where to read on") if title not in text]
+    return found
+
+
+def _outputs(notebook) -> list[str]:
+    found = []
+    counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+    if counts != list(range(1, len(counts) + 1)):
+        found.append("its outputs are not those of one run from top to bottom (course.py run --store)")
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "error":
+                found.append(f"cell {cell.execution_count} ended in an error")
+            if "image/png" in output.get("data", {}) and not output.metadata.get("image/png", {}).get("alt"):
+                found.append(f"a picture of cell {cell.execution_count} has no text (use plots.show)")
+            if MACHINE_PATH.search(str(output.get("text", "")) + str(output.get("data", {}).get("text/plain", ""))):
+                found.append(f"the output of cell {cell.execution_count} shows a path of the machine it ran on")
+    return found
+
+
+def write(path: Path, address: str) -> None:
+    """Put the current badge under the title and the current set-up cell first."""
+    notebook = nbformat.read(path, as_version=4)
+    first = notebook.cells[0]
+    title, _, rest = re.sub(r"\n*\[!\[Open in Colab\].*?\n|\n*\[!\[Open in Colab\].*?$", "\n", first.source).partition("\n")
+    first.source = f"{title}\n\n{badge(path.name, address)}\n\n{rest.strip()}".strip()
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.source = setup_source(address)
+            break
+    nbformat.write(notebook, path)
+
+
+def main(arguments: list[str], folder: Path = ROOT / "notebooks") -> int:
+    notebooks, address = sorted(folder.glob("*.ipynb")), repository()
+    if arguments == ["--write"]:
+        for path in notebooks:
+            write(path, address)
+    found = [problem for path in notebooks for problem in problems(path, address)]
+    print("\n".join(found) if found else f"{len(notebooks)} chapters keep the conventions")
+    return bool(found)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
