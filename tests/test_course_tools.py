@@ -1,0 +1,172 @@
+"""Running, checking and rendering chapters, on small notebooks made here."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+TOOLS = Path(__file__).resolve().parent.parent / "tools"
+
+
+def load(name: str):
+    spec = importlib.util.spec_from_file_location(f"dimum_tools_{name}", TOOLS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+course, notebook_check, site = load("course"), load("notebook_check"), load("site")
+ADDRESS = "https://github.com/someone/something"
+PICTURE = """import matplotlib.pyplot as plt
+from dimum_core.plots import show
+figure, ax = plt.subplots(figsize=(1, 1))
+ax.plot([0, value])
+show(figure, "A line.", "A straight line that rises.")"""
+
+
+def chapter(path: Path, *code: str, title: str = "First steps") -> Path:
+    parameters = new_code_cell("value = 3", metadata={"tags": ["parameters"]})
+    notebook = new_notebook(
+        cells=[
+            new_markdown_cell(f"# {title}\n\n{notebook_check.badge(path.name, ADDRESS)}\n\nAbout $x_t$ and `$PATH`."),
+            new_code_cell(notebook_check.setup_source(ADDRESS)), parameters, *map(new_code_cell, code),
+            new_markdown_cell("## Exercises\n\nOne.\n\n## Where to read on\n\nThere."),
+        ],
+        metadata={
+            "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
+            "dimum": {"title": title, "aims": ["see a line"], "minutes": 1, "smoke": {"value": 2}},
+        },
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    """Two chapters, run once with their small budgets."""
+    root = tmp_path_factory.mktemp("course")
+    chapter(root / "notebooks" / "01_first.ipynb", "print(value)", PICTURE)
+    chapter(root / "notebooks" / "02_second.ipynb", "value * 2", title="Second steps")
+    course.run(root / "notebooks", root / "out", smoke=True)
+    return root
+
+
+def test_a_chapter_runs_with_its_small_budget_and_unchanged_ones_are_not_run_again(executed, capsys):
+    notebook = nbformat.read(executed / "out" / "01_first.ipynb", as_version=4)
+    assert any(output.get("text") == "2\n" for cell in notebook.cells for output in cell.get("outputs", []))
+    course.run(executed / "notebooks", executed / "out", smoke=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["[1/2] 01_first ... unchanged", "[2/2] 02_second ... unchanged"]
+
+
+def test_a_change_of_code_or_parameters_is_noticed(executed, tmp_path):
+    path = chapter(tmp_path / "01_first.ipynb", "print(value)", PICTURE)
+    before = course.fingerprint(path, {})
+    assert before == course.fingerprint(executed / "notebooks" / "01_first.ipynb", {})
+    assert before != course.fingerprint(path, {"value": 2})
+    assert before != course.fingerprint(chapter(tmp_path / "01_first.ipynb", "print(value + 0)", PICTURE), {})
+
+
+def test_the_fingerprint_sees_package_and_data(tmp_path):
+    path = chapter(tmp_path / "notebooks" / "01_first.ipynb", "print(value)")
+    seen = {course.fingerprint(path, {}, tmp_path)}
+    for file in ("dimum_core/a.py", "data/b.npz", "constraints.txt"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text("x")
+        seen.add(course.fingerprint(path, {}, tmp_path))
+    assert len(seen) == 4
+
+
+def test_a_failing_cell_ends_the_run_and_is_shown(tmp_path, capsys):
+    chapter(tmp_path / "01_bad.ipynb", "before = 1", "raise ValueError('the reason why')")
+    with pytest.raises(SystemExit) as ended:
+        course.run(tmp_path, tmp_path / "out")
+    shown = capsys.readouterr().out
+    assert ended.value.code == 1
+    assert "raise ValueError('the reason why')" in shown and "the reason why" in shown.split("ValueError")[-1]
+    assert not (tmp_path / "out" / "01_bad.key").exists()
+
+
+def test_stored_outputs_pass_the_check(executed, tmp_path):
+    for path in (executed / "notebooks").iterdir():
+        (tmp_path / path.name).write_text(path.read_text())
+    course.run(tmp_path, tmp_path / "out")
+    course.store(tmp_path, tmp_path / "out")
+    assert notebook_check.problems(tmp_path / "01_first.ipynb", ADDRESS) == []
+
+
+def break_it(notebook, how: str) -> None:
+    picture = next(o for cell in notebook.cells for o in cell.get("outputs", []) if "image/png" in o.get("data", {}))
+    printed = next(o for cell in notebook.cells for o in cell.get("outputs", []) if o.output_type == "stream")
+    if how == "alt":
+        picture.metadata["image/png"].pop("alt")
+    elif how == "badge":
+        notebook.cells[0].source = "# First steps"
+    elif how == "path":
+        printed.text = "/home/someone/file"
+    elif how == "order":
+        notebook.cells[2].execution_count = 9
+    elif how == "parameters":
+        notebook.cells[2].metadata.pop("tags")
+    elif how == "exercises":
+        notebook.cells[-1].source = "The end."
+    elif how == "metadata":
+        notebook.metadata.dimum.pop("minutes")
+    elif how == "error":
+        notebook.cells[2].outputs = [nbformat.v4.new_output("error", ename="E", evalue="", traceback=[])]
+    elif how == "size":
+        printed.text = "x" * notebook_check.LIMIT
+
+
+@pytest.mark.parametrize(("how", "said"), [
+    ("alt", "has no text"), ("badge", "Colab badge"), ("path", "path of the machine"), ("order", "one run from top"),
+    ("parameters", "tagged parameters"), ("exercises", "'## Exercises'"), ("metadata", "dimum.minutes"),
+    ("error", "ended in an error"), ("size", "2.0 MB|2.1 MB"),
+])
+def test_each_breach_of_the_conventions_is_named(executed, tmp_path, how, said):
+    path = tmp_path / "01_first.ipynb"
+    executed_copy = nbformat.read(executed / "out" / "01_first.ipynb", as_version=4)
+    executed_copy.cells = [c for c in executed_copy.cells if "injected-parameters" not in c.metadata.get("tags", [])]
+    for number, cell in enumerate((c for c in executed_copy.cells if c.cell_type == "code"), start=1):
+        cell.execution_count = number
+    nbformat.write(executed_copy, path)
+    assert notebook_check.problems(path, ADDRESS) == []
+    break_it(executed_copy, how)
+    nbformat.write(executed_copy, path)
+    found = "\n".join(notebook_check.problems(path, ADDRESS))
+    assert any(part in found for part in said.split("|")), found
+
+
+def test_write_brings_badge_and_set_up_cell_up_to_date(tmp_path):
+    path = chapter(tmp_path / "01_first.ipynb", "print(value)")
+    notebook_check.write(path, "https://github.com/moved/elsewhere")
+    notebook = nbformat.read(path, as_version=4)
+    assert notebook.cells[0].source.count("colab-badge") == 1 and "moved/elsewhere" in notebook.cells[0].source
+    assert notebook.cells[0].source.endswith("About $x_t$ and `$PATH`.")
+    assert "moved/elsewhere" in notebook.cells[1].source
+
+
+def test_the_site_has_cards_links_texts_and_formulas(executed, tmp_path):
+    index = site.build(executed / "out", tmp_path / "site").read_text()
+    first, second = ((tmp_path / "site" / f"{name}.html").read_text() for name in ("01_first", "02_second"))
+    assert index.count('class="card"') == 2 and "see a line" in index and "1 minutes" in index
+    assert 'alt="A straight line that rises."' in index and 'alt="A straight line that rises."' in first
+    assert (tmp_path / "site" / "pictures" / "01_first.png").read_bytes().startswith(b"\x89PNG")
+    assert 'rel="next" href="02_second.html"' in first and 'rel="prev" href="01_first.html"' in second
+    assert "<math" in first and "<code>$PATH</code>" in first
+    assert "google.colab" not in first and "http://" not in first.replace("http://www.w3.org", "")
+
+
+def test_the_site_refuses_a_picture_without_text(executed, tmp_path):
+    notebook = nbformat.read(executed / "out" / "01_first.ipynb", as_version=4)
+    break_it(notebook, "alt")
+    nbformat.write(notebook, tmp_path / "01_first.ipynb")
+    with pytest.raises(SystemExit, match="no text for those who cannot see it"):
+        site.build(tmp_path, tmp_path / "site")
