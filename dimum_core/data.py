@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -187,7 +188,7 @@ def _load_cifar10_mini() -> Dataset:
         with np.load(path, allow_pickle=False) as pack:
             names = tuple(pack["class_names"].tolist())
             return Dataset(*(_decode_split(pack, split, names) for split in ("train", "test")))
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} is damaged ({error}): run `git checkout -- data` in the clone.") from error
 
 

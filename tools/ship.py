@@ -9,6 +9,7 @@ report the luck of the choice. A judge is measured when it is trained, and is on
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
 
 from dimum_core.checkpoints import CHECKPOINT_FOLDER, load_pipeline, read_card, save_checkpoint
@@ -30,6 +31,7 @@ def main() -> None:
     pipe.register_to_config(guidance_scale=choose_scale(pipe, args.scales))
     card["quality"] = quality(pipe, card["without"])
     save_checkpoint(pipe, CHECKPOINT_FOLDER / args.name, card, "float16")
+    shutil.copy(args.run / "log.csv", CHECKPOINT_FOLDER / args.name / "log.csv")
 
 
 def portable(command: str) -> str:

@@ -6,6 +6,7 @@ which reference. `fidelity` computes all of them together and refuses to leave t
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +69,7 @@ class FrechetStatistics:
         try:
             with np.load(path, allow_pickle=False) as stored:
                 return cls(stored["mean"], stored["factor"], int(stored["n"]))
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise MetricError(f"{path} holds no reference statistics ({error}): delete it, and they are made again.") from error
 
 

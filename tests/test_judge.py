@@ -1,0 +1,159 @@
+"""The judge: learns, is calibrated, rejects, and its parts against formulas and scikit-learn."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from dimum_core.checkpoints import load_pipeline, save_checkpoint
+from dimum_core.data import Dataset, from_uint8
+from dimum_core.errors import CheckpointError, DataError, UnknownName
+from dimum_core.evaluation import load_judge
+from dimum_core.judge import NONE_OF_THESE, Judge, class_gaussians, fit_temperature
+from dimum_core.judge_training import (
+    JUDGE_PRESETS,
+    ClassificationObjective,
+    calibrate,
+    get_judge_preset,
+    measure_judge,
+    new_judge,
+    outliers,
+    shift_randomly,
+)
+from dimum_core.training import train
+
+TINY = replace(JUDGE_PRESETS["digits-judge"], widths=(8, 16, 16))
+
+
+@pytest.fixture(scope="module")
+def patterns():
+    """Three patterns with noise, as a train and a test split."""
+    def split(count, seed):
+        generator = torch.Generator().manual_seed(seed)
+        row, column = torch.meshgrid(torch.arange(8), torch.arange(8), indexing="ij")
+        shapes = torch.stack([column < 4, row < 4, (row // 2 + column // 2) % 2 == 0])[:, None]
+        labels = torch.arange(count) % 3
+        pixels = 60 + 120 * shapes[labels] + torch.randint(60, (count, 1, 8, 8), generator=generator)
+        return from_uint8("patterns", pixels.byte().numpy(), labels.numpy(), ("left", "top", "checks"))
+
+    return Dataset(split(300, 0), split(150, 1))
+
+
+@pytest.fixture(scope="module")
+def judge(patterns):
+    judge = new_judge(TINY, patterns.class_names, 1, seed=0)
+    objective = ClassificationObjective(patterns.train, 64, crop=0, flip=False, label_smoothing=0.0)
+    train(judge, objective, replace(TINY.training, steps=60), progress=False)
+    calibrate(judge, patterns.train, patterns.test.select(torch.arange(75)))
+    return judge
+
+
+def test_the_judge_learns_and_rejects_what_it_has_not_seen(judge, patterns):
+    verdict = judge.judge(patterns.test.images[75:])
+    assert (verdict.labels == patterns.test.labels[75:]).float().mean() > 0.9
+    noise = torch.randn(100, 1, 8, 8, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
+    other = judge.judge(noise)
+    assert (other.labels == NONE_OF_THESE).float().mean() > 0.9
+    assert set(other.forced_labels.tolist()) <= {0, 1, 2}
+
+
+def test_a_verdict_is_consistent_and_does_not_depend_on_the_batch(judge, patterns):
+    whole, parts = judge.judge(patterns.test.images), judge.judge(patterns.test.images, batch_size=7)
+    torch.testing.assert_close(whole.probabilities.sum(1), torch.ones(150))
+    torch.testing.assert_close(whole.probabilities, parts.probabilities, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(whole.distance, parts.distance, atol=1e-2, rtol=1e-3)
+    rejected = whole.distance > judge.config.threshold
+    assert torch.equal(whole.labels < 0, rejected) and torch.equal(whole.labels[~rejected], whole.forced_labels[~rejected])
+
+
+def test_mirroring_makes_the_judge_symmetric(patterns):
+    judge = new_judge(replace(TINY, flip=True), patterns.class_names, 1, seed=0).eval()
+    images = patterns.test.images[:10]
+    torch.testing.assert_close(judge.judge(images).probabilities, judge.judge(images.flip(-1)).probabilities)
+
+
+def test_the_distance_is_that_of_scikit_learn():
+    from sklearn.covariance import LedoitWolf
+
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(200) % 2
+    traces = torch.randn(200, 24, generator=generator) @ torch.randn(24, 24, generator=generator) + 3 * labels[:, None]
+    means, whitening = class_gaussians(traces, labels, 2)
+    estimate = LedoitWolf(assume_centered=True).fit((traces - means[labels]).double().numpy())
+    expected = np.stack([estimate.mahalanobis((traces - mean).double().numpy()) for mean in means]).min(0)
+    judge = Judge(8, 1, ("a", "b"), (8, 8, 8), (1, 2, 2))
+    judge.class_means.copy_(means)
+    judge.whitening.copy_(whitening)
+    np.testing.assert_allclose(judge.distance(traces).numpy(), expected, rtol=5e-3)
+
+
+def test_the_temperature_undoes_a_known_overconfidence():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(20_000, 5, generator=generator) * 2
+    labels = torch.multinomial(logits.softmax(1), 1, generator=generator).squeeze(1)  # calibrated by construction
+    assert fit_temperature(3 * logits, labels) == pytest.approx(3, rel=0.05)
+    grid = np.linspace(2, 4, 201)
+    best = grid[np.argmin([float(F.cross_entropy(3 * logits / t, labels)) for t in grid])]
+    assert fit_temperature(3 * logits, labels) == pytest.approx(best, abs=0.011)
+
+
+def test_shifts_are_those_of_a_roll_inside_and_drawn_for_each_image():
+    images = torch.rand(200, 2, 9, 9)
+    shifted = shift_randomly(images, 1, torch.Generator().manual_seed(0))
+    inner = slice(2, -2)
+    offsets = set()
+    for image, result in zip(images, shifted, strict=True):
+        matches = [
+            (dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)
+            if torch.equal(result[:, inner, inner], image.roll((dy, dx), (1, 2))[:, inner, inner])
+        ]
+        assert len(matches) == 1
+        offsets.add(matches[0])
+    assert len(offsets) == 9
+    assert shift_randomly(images, 0, torch.Generator()) is images
+
+
+def test_outliers_are_what_they_say(patterns):
+    images, labels = patterns.test.images, patterns.test.labels
+    made = outliers(images, labels)
+    assert made["shuffled tiles"].flatten(1).sort(1).values.equal(images.flatten(1).sort(1).values)
+    assert not made["shuffled tiles"].equal(images)
+    assert all(kind.abs().max() <= 1 for kind in made.values())
+    assert made["white noise"].std() == pytest.approx(0.5, abs=0.05)
+
+
+def test_the_measures_of_a_judge_are_complete(judge, patterns):
+    quality = measure_judge(judge, patterns.test)
+    assert quality["rejected: white noise"].startswith("100") and float(quality["accuracy"].split()[0]) > 0.9
+    assert quality["expected_calibration_error"] < 0.2
+
+
+def test_saving_and_loading_keeps_verdicts_and_thresholds(judge, patterns, tmp_path):
+    card = {"title": "t", "summary": "s", "kind": "judge"}
+    save_checkpoint(judge, tmp_path, card, "float16")
+    again = load_judge(tmp_path)
+    assert (again.config.temperature, again.config.threshold) == (judge.config.temperature, judge.config.threshold)
+    a, b = judge.judge(patterns.test.images), again.judge(patterns.test.images)
+    torch.testing.assert_close(a.probabilities, b.probabilities, atol=0.02, rtol=0)
+    assert (a.labels == b.labels).float().mean() > 0.95
+
+
+def test_wrong_images_are_refused_in_a_sentence(judge):
+    with pytest.raises(DataError, match=r"looks at images of shape N x \(1, 8, 8\), not \(2, 3, 8, 8\)"):
+        judge.judge(torch.zeros(2, 3, 8, 8))
+    with pytest.raises(DataError, match="finite"):
+        judge.judge(torch.full((2, 1, 8, 8), float("nan")))
+    with pytest.raises(DataError, match="at least one image"):
+        judge.judge(torch.zeros(0, 1, 8, 8))
+    with pytest.raises(UnknownName, match="Did you mean 'digits-judge'"):
+        get_judge_preset("digit-judge")
+
+
+def test_a_judge_is_not_a_pipeline(judge, tmp_path):
+    save_checkpoint(judge, tmp_path, {"title": "t", "summary": "s"}, "float32")
+    with pytest.raises(CheckpointError, match="not a diffusers pipeline"):
+        load_pipeline(tmp_path)
