@@ -48,7 +48,7 @@ def load_pipeline(checkpoint: str | os.PathLike) -> ClassConditionalPipeline:
         raise CheckpointError(f"{folder} has no model_index.json, so it is not a diffusers pipeline (an unfinished training?).")
     with loading_errors(folder), quiet_diffusers():
         pipe = ClassConditionalPipeline.from_pretrained(
-            folder, torch_dtype=torch.float32, use_safetensors=True, local_files_only=True
+            folder, use_safetensors=True, local_files_only=True
         )
     if any(not bool(p.isfinite().all()) for p in pipe.unet.parameters()):
         raise CheckpointError(f"{folder} holds weights that are not finite: train it again.")

@@ -22,7 +22,7 @@ def load_judge(checkpoint) -> Judge:
     """A judge in float32, from a folder or by the name of a shipped one. Never unpickles."""
     folder = find_checkpoint(checkpoint)
     with loading_errors(folder), quiet_diffusers():
-        judge = Judge.from_pretrained(folder, torch_dtype=torch.float32, use_safetensors=True, local_files_only=True)
+        judge = Judge.from_pretrained(folder, use_safetensors=True, local_files_only=True)
     return judge.to(memory_format=torch.channels_last).eval()
 
 

@@ -14,7 +14,7 @@ from .checkpoints import command_line, provenance, save_checkpoint
 from .data import ImageSet, draw_batch, load_dataset, step_generator
 from .errors import UnknownName
 from .judge import Judge, class_gaussians, fit_temperature
-from .training import TrainConfig, TrainResult, train
+from .training import TrainConfig, TrainResult, train, write_atomically
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def train_judge(
     )
     calibrate(judge, fitting, calibration)
     if out is not None:
-        result.log.to_csv(Path(out) / "log.csv", index=False)
+        write_atomically(Path(out) / "log.csv", result.log.to_csv(index=False).encode())
         save_checkpoint(judge, Path(out), judge_card(preset, config, data, judge, result), dtype)
     return judge, result
 

@@ -81,7 +81,7 @@ def train_base(
         on_log=on_log, description=f"training {preset.name}", progress=progress,
     )
     if out is not None:
-        result.log.to_csv(Path(out) / "log.csv", index=False)
+        write_atomically(Path(out) / "log.csv", result.log.to_csv(index=False).encode())
         save_checkpoint(pipe, Path(out), base_card(preset, config, data, without, result), dtype)
     return pipe, result
 

@@ -142,6 +142,8 @@ def train(
     Raises TrainingError at the first non-finite loss (the last checkpoint stays), CheckpointError if `out` holds a
     training with other settings, or holds one at all and `resume` is false.
     """
+    if out:
+        check_writable(out)
     accelerator = Accelerator()
     device = accelerator.device
     precision = native_precision(device) if config.precision == "auto" else config.precision
@@ -308,6 +310,13 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict]:
         raise CheckpointError(f"{path} is damaged ({error}): delete it and start this training again.") from error
 
 
+def check_writable(folder: Path) -> None:
+    """Find out before the work, not after it, that a folder cannot be written to."""
+    probe = Path(folder) / ".writable"
+    write_atomically(probe, b"")
+    probe.unlink()
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file whole or not at all: a kill or a full disk leaves the former content."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -321,4 +330,5 @@ def write_atomically(path: Path, content: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise TrainingError(f"{path} could not be written ({error.strerror}): free some space or choose another folder.") from error
+        reason = error.strerror or error
+        raise TrainingError(f"{path} could not be written ({reason}): free some space or choose another folder.") from error

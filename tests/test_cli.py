@@ -1,0 +1,233 @@
+"""The command line and the checkpoints behind it: from training to samples and measurements, and every refusal."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from dimum_core import checkpoints, denoiser
+from dimum_core.checkpoints import load_pipeline, read_card, shipped_checkpoints
+from dimum_core.cli import main
+from dimum_core.data import Dataset
+from dimum_core.errors import CheckpointError
+from dimum_core.pretraining import save_picture, tile, train_base
+
+
+@pytest.fixture
+def trained(tiny_preset, tiny_data, tmp_path):
+    """A checkpoint as `dimum train` leaves it."""
+    folder = tmp_path / "trained"
+    train_base(tiny_preset, folder, data=tiny_data, progress=False)
+    return folder
+
+
+def refusal(capsys, *arguments: object) -> str:
+    """Run a command that should be refused; returns the one sentence that it says."""
+    assert main([str(argument) for argument in arguments]) == 1
+    said = capsys.readouterr()
+    message = said.err.strip().splitlines()[-1]
+    assert message.startswith("dimum: ")
+    assert "Traceback" not in said.err
+    return message
+
+
+def test_training_from_the_command_line_leaves_a_checkpoint_with_its_card(tiny_preset, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(denoiser.PRESETS, "tiny", tiny_preset)
+    out = tmp_path / "run"
+    assert main(["train", "tiny", "--out", str(out), "--steps", "3", "--without", "7", "--samples-every", "3"]) == 0
+    card = read_card(out)
+    assert card["without"] == "7" and card["training"]["steps"] == 3 and card["data"]["images"] < 1442
+    assert len(card["data"]["digest"]) == 32 and "# tiny without the class 7" in (out / "README.md").read_text()
+    assert Image.open(out / "samples" / "step-000003.png").size == (10 * 9 * 4, 4 * 9 * 4)
+    assert (out / "log.csv").read_text().startswith("step,loss,learning_rate,grad_norm,seconds")
+    assert "already holds a training" in refusal(capsys, "train", "tiny", "--out", out, "--steps", 3)
+    assert main(["train", "tiny", "--out", str(out), "--steps", "3", "--without", "7", "--resume"]) == 0
+
+
+def test_the_card_names_no_path_of_the_machine(tiny_preset, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/dimum", "train", "tiny", "--out", "/somewhere/run"])
+    assert checkpoints.command_line() == "dimum train tiny --out run"
+
+
+def test_half_precision_halves_the_file_and_hardly_moves_the_weights(tiny_preset, tiny_data, tmp_path):
+    for dtype in ("float32", "float16"):
+        train_base(tiny_preset, tmp_path / dtype, data=tiny_data, dtype=dtype, progress=False)
+    sizes = [(tmp_path / d / "unet" / "diffusion_pytorch_model.safetensors").stat().st_size for d in ("float16", "float32")]
+    assert sizes[0] < 0.55 * sizes[1]
+    a, b = (load_pipeline(tmp_path / dtype).unet.state_dict() for dtype in ("float32", "float16"))
+    assert all(b[key].dtype == torch.float32 and torch.allclose(a[key], b[key], atol=2e-3) for key in a)
+
+
+def test_sample_writes_a_grid_and_the_seed_decides_it(trained, tmp_path):
+    files = [tmp_path / name for name in ("a.png", "b.png", "c.png", "all.png")]
+    for file, seed in zip(files, (0, 0, 1), strict=False):
+        sample = f"sample {trained} --label top --count 2 --steps 2 --seed {seed} --out {file}"
+        assert main(sample.split()) == 0
+    assert main(["sample", str(trained), "--count", "2", "--steps", "2", "--out", str(files[3])]) == 0
+    a, b, c = (np.asarray(Image.open(file)) for file in files[:3])
+    assert a.shape == (9 * 4, 2 * 9 * 4) and (a == b).all() and (a != c).any()
+    assert Image.open(files[3]).size == (2 * 9 * 4, 3 * 9 * 4)
+
+
+def test_evaluate_prints_a_table_or_json(capsys):
+    assert main(["evaluate", "digits", "--count", "2", "--steps", "4", "--target", "3", "--json"]) == 0
+    measured = json.loads(capsys.readouterr().out)
+    assert measured["checkpoint"] == "digits" and measured["provenance"]["sampler"] == "DPMSolverMultistepScheduler"
+    assert measured["metrics"]["UA"]["n"] == 2 and measured["metrics"]["RA"]["n"] == 18
+    assert 0 <= measured["metrics"]["UA"]["low"] <= measured["metrics"]["UA"]["value"] <= 1
+    assert set(measured["per_class_accuracy"]) == {str(i) for i in range(10)}
+    assert main(["evaluate", "digits", "--count", "2", "--steps", "4"]) == 0
+    assert "kernel distance" in capsys.readouterr().out
+
+
+def test_tiles_stand_in_rows_and_pictures_are_exact(tmp_path):
+    images = torch.stack([torch.full((1, 2, 2), v) for v in (-1.0, 0.0, 1.0)])
+    grid = tile(images, columns=2)
+    assert grid.shape == (1, 6, 6) and grid[0, 0, 0] == -1 and grid[0, 0, 3] == 0 and grid[0, 3, 0] == 1 and grid[0, 5, 5] == 1
+    save_picture(grid, tmp_path / "grid.png", scale=1)
+    assert np.asarray(Image.open(tmp_path / "grid.png"))[0].tolist() == [0, 0, 255, 128, 128, 255]
+
+
+# Refusals -----------------------------------------------------------------------------------------------------------
+
+
+def test_names_that_do_not_exist(capsys, tmp_path):
+    assert "no preset 'digit'. Did you mean 'digits'" in refusal(capsys, "train", "digit", "--out", tmp_path)
+    assert "no class 'cat'" in refusal(capsys, "train", "digits", "--without", "cat", "--out", tmp_path, "--steps", 1)
+    assert "no checkpoint 'digitz'" in refusal(capsys, "evaluate", "digitz")
+    assert "no class '12'" in refusal(capsys, "sample", "digits", "--label", 12, "--out", tmp_path / "x.png")
+    assert "no data set 'mnist'" in refusal(capsys, "evaluate", "digits", "--data", "mnist", "--count", 1)
+    mismatch = ("evaluate", "digits", "--data", "cifar10-mini", "--count", 1, "--steps", 1)
+    assert "other classes than the judge" in refusal(capsys, *mismatch)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_numbers_that_make_no_sense(capsys, tmp_path):
+    assert "must be at least 1" in refusal(capsys, "sample", "digits", "--count", 0, "--out", tmp_path / "x.png")
+    assert "steps >= 0" in refusal(capsys, "train", "digits", "--steps", -5, "--out", tmp_path)
+    assert "leave --without" in refusal(capsys, "train", "digits-judge", "--without", "3", "--out", tmp_path)
+
+
+def test_missing_data(capsys, tmp_path, monkeypatch):
+    from dimum_core import cifar10
+
+    monkeypatch.setattr(cifar10, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(cifar10, "SOURCES", ("http://127.0.0.1:9/nothing",))
+    monkeypatch.setattr(cifar10.fetch_archive, "__defaults__", (("http://127.0.0.1:9/nothing",), "0"))
+    assert "could not be downloaded" in refusal(capsys, "train", "cifar10-small", "--out", tmp_path / "out", "--steps", 1)
+    assert not (tmp_path / "out").exists()
+
+
+WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
+
+
+def test_damaged_checkpoints(trained, capsys, tmp_path):
+    weights = trained / WEIGHTS
+    whole, target = weights.read_bytes(), tmp_path / "x.png"
+    sample = ("sample", trained, "--label", "top", "--out", target)
+
+    weights.write_bytes(whole[:-1000])
+    assert "cannot be loaded" in refusal(capsys, *sample)
+    weights.unlink()
+    assert "cannot be loaded" in refusal(capsys, *sample)
+
+    weights.write_bytes(whole)
+    tensors = load_file(weights)
+    first = next(iter(tensors))
+    save_file(tensors | {first: torch.full_like(tensors[first], float("nan"))}, weights)
+    assert "not finite" in refusal(capsys, *sample)
+    save_file(tensors | {"conv_in.weight": torch.zeros(7, 4, 3, 3)}, weights)
+    assert "of another shape" in refusal(capsys, *sample)
+    (trained / "model_index.json").unlink()
+    assert "not a diffusers pipeline" in refusal(capsys, *sample)
+    assert not target.exists()
+
+
+def test_pickled_weights_are_never_loaded(trained, tmp_path):
+    trace = tmp_path / "trace"
+
+    class RunsCode:
+        def __reduce__(self):
+            return os.mkdir, (str(trace),)
+
+    torch.save(RunsCode(), trained / "unet" / "diffusion_pytorch_model.bin")
+    (trained / WEIGHTS).unlink()
+    with pytest.raises(CheckpointError, match="cannot be loaded"):
+        load_pipeline(trained)
+    assert not trace.exists()
+
+
+def test_a_place_that_cannot_be_written(trained, capsys, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    sample = ("sample", trained, "--label", "top", "--count", 1, "--steps", 1, "--out")
+    assert "could not be written" in refusal(capsys, *sample, tmp_path / "file" / "x.png")
+    assert "could not be written" in refusal(capsys, "train", "digits", "--steps", 0, "--out", tmp_path / "file" / "run")
+
+
+def test_a_full_disk_leaves_the_former_checkpoint(tiny_preset, tiny_data, trained, monkeypatch):
+    before = load_pipeline(trained).unet.state_dict()
+
+    def full(*arguments, **keywords):
+        raise OSError(28, "No space left on device")
+
+    pipe = load_pipeline(trained)
+    monkeypatch.setattr(type(pipe), "save_pretrained", full)
+    with pytest.raises(Exception, match="could not be written.*No space left on device.*free some space"):
+        checkpoints.save_checkpoint(pipe, trained, {"title": "t", "summary": "s"})
+    after = load_pipeline(trained).unet.state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert not list(trained.glob(".saving*"))
+
+
+# What is shipped ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", shipped_checkpoints())
+def test_every_shipped_checkpoint_loads_and_its_card_is_complete(name):
+    card = read_card(checkpoints.CHECKPOINT_FOLDER / name)
+    assert card["training"]["command"].startswith("dimum train ") and card["quality"] and card["data"]["digest"]
+    assert "/" not in card["training"]["command"]
+    if card["kind"] == "denoiser":
+        assert load_pipeline(name).unet.dtype == torch.float32
+        assert (checkpoints.CHECKPOINT_FOLDER / name / "log.csv").is_file()
+    else:
+        from dimum_core.evaluation import load_judge
+
+        assert load_judge(name).config.threshold < float("inf")
+
+
+def test_help_is_quick_and_names_every_command():
+    command = [sys.executable, "-X", "importtime", "-m", "dimum_core.cli", "--help"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert all(command in said.stdout for command in ("train", "sample", "evaluate", "doctor"))
+    assert " torch\n" not in said.stderr and " diffusers\n" not in said.stderr
+
+
+def test_the_doctor_reports_every_section(capsys, monkeypatch, tiny_preset, tmp_path):
+    from dimum_core import cifar10, doctor
+
+    monkeypatch.setattr(cifar10, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(doctor, "PRESETS", {"tiny": tiny_preset})
+    doctor.report()
+    said = capsys.readouterr().out
+    assert all(part in said for part in ("This machine", "Packages", "Data", "Checkpoints", "tiny", "GFLOP/s"))
+    assert "1,442 + 355 images" in said and "not on this machine" in said
+
+
+def test_a_model_is_evaluated_against_its_own_target_only(tiny_data):
+    from dimum_core.evaluation import reference_set
+
+    class FakeJudge:
+        class_names = tiny_data.class_names
+        config = type("Config", (), {"image_size": 8})
+
+    reference = reference_set(Dataset(tiny_data, tiny_data), FakeJudge(), "top")
+    assert 1 not in reference.labels and len(reference) == 40
