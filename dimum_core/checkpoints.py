@@ -174,9 +174,9 @@ def command_line() -> str:
 def render_card(card: dict) -> str:
     """The model card that people read: the same facts as card.json, as Markdown."""
     lines = ["---", "library_name: diffusers", "license: mit", "---", "", f"# {card['title']}", "", card["summary"], ""]
-    for section in ("training", "data", "quality", "provenance"):
+    for section in ("training", "data", "quality", "quality_at_the_most_accurate_scale", "provenance"):
         if card.get(section):
-            lines += [f"## {section.capitalize()}", "", "| | |", "|---|---|"]
+            lines += [f"## {section.capitalize().replace('_', ' ')}", "", "| | |", "|---|---|"]
             lines += [f"| {key.replace('_', ' ')} | {_cell(value)} |" for key, value in card[section].items()] + [""]
     return "\n".join(lines)
 

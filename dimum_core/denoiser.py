@@ -45,7 +45,7 @@ PRESETS = {
         ),
         Preset(
             "cifar10-small", dataset="cifar10", image_size=16, patch_size=2, channels=(96, 192), layers=1,
-            attention=(False, True),
+            attention=(False, True), guidance_scale=3.0,
             training=TrainConfig(steps=6_000, batch_size=128, learning_rate=6e-4, warmup_steps=200, ema_decay=0.999),
         ),
         Preset(
