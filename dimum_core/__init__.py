@@ -13,6 +13,7 @@ _HOMES = {
     "Dataset": "data",
     "load_pipeline": "checkpoints",
     "ClassConditionalPipeline": "sampling",
+    "evaluate": "evaluation",
     "train_base": "pretraining",
     "TrainConfig": "training",
     "train": "training",

@@ -86,7 +86,8 @@ def loading_errors(folder: Path):
 def build_pipeline(unet, preset, class_names) -> ClassConditionalPipeline:
     from .diffusion import SCHEDULER_CONFIG
 
-    scheduler = DPMSolverMultistepScheduler(**SCHEDULER_CONFIG)
+    # Guesses of the image are clipped to the range of pixels at every step: a small model overshoots, most of all with guidance.
+    scheduler = DPMSolverMultistepScheduler(**SCHEDULER_CONFIG, thresholding=True, sample_max_value=1.0)
     pipe = ClassConditionalPipeline(
         unet, scheduler, dict(enumerate(class_names)), preset.patch_size, preset.guidance_scale
     )

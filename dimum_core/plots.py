@@ -49,13 +49,14 @@ def as_picture(images: Tensor) -> np.ndarray:
     return picture.repeat(3, axis=2) if picture.shape[2] == 1 else picture
 
 
-def image_rows(rows: dict[str, Tensor], title: str = "", column_titles=(), size: float = 0.62) -> Figure:
-    """A labelled row of images for each entry; each a tensor N x C x H x W in [-1, 1], all of one N."""
+def image_rows(rows: dict[str, Tensor], title: str = "", column_titles=(), size: float = 0.72) -> Figure:
+    """A labelled row of images for each entry; each a tensor N x C x H x W in [-1, 1]. size: inches an image."""
     columns = max(len(images) for images in rows.values())
-    margin = 0.012 * max(len(name) for name in rows) * 10 / max(1, columns * size)
+    label, header = 0.15 + 0.075 * max(map(len, rows)), 0.32 + 0.2 * bool(len(column_titles))
+    width, height = label + columns * size, header + len(rows) * size
     figure, axes = plt.subplots(
-        len(rows), columns, figsize=(columns * size + 0.09 * max(map(len, rows)), len(rows) * size + 0.5), squeeze=False,
-        gridspec_kw={"wspace": 0.04, "hspace": 0.06, "left": min(0.4, margin)},
+        len(rows), columns, figsize=(width, height), squeeze=False,
+        gridspec_kw={"wspace": 0.06, "hspace": 0.06, "left": label / width, "right": 1, "bottom": 0, "top": 1 - header / height},
     )
     for line, (name, images) in zip(axes, rows.items(), strict=True):
         for ax, image in zip(line, images, strict=False):
@@ -66,6 +67,6 @@ def image_rows(rows: dict[str, Tensor], title: str = "", column_titles=(), size:
             ax.spines[:].set_visible(False)
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
     for ax, text in zip(axes[0], column_titles, strict=False):
-        ax.set_title(text, fontsize=8, fontweight="normal")
-    figure.suptitle(title, fontsize=11, fontweight="bold", y=0.99 if len(rows) > 2 else 1.04)
+        ax.set_title(text, fontsize=8, fontweight="normal", pad=3)
+    figure.suptitle(title, x=(label + columns * size / 2) / width, y=1 - 0.08 / height, va="top", fontsize=11, fontweight="bold")
     return figure
