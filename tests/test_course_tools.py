@@ -161,6 +161,7 @@ def test_the_site_has_cards_links_texts_and_formulas(executed, tmp_path):
     assert (tmp_path / "site" / "pictures" / "01_first.png").read_bytes().startswith(b"\x89PNG")
     assert 'rel="next" href="02_second.html"' in first and 'rel="prev" href="01_first.html"' in second
     assert "<math" in first and "<code>$PATH</code>" in first
+    assert "Open this chapter in Colab" in first and "colab-badge" not in first
     assert "google.colab" not in first and "http://" not in first.replace("http://www.w3.org", "")
 
 

@@ -76,7 +76,7 @@ def store(folder: Path, out: Path, only: str = "") -> None:
         for cell in executed.cells:
             for mark in ("papermill", "execution", "widgets"):
                 cell.metadata.pop(mark, None)
-            cell.metadata["tags"] = [tag for tag in cell.metadata.get("tags", []) if tag == "parameters"]
+            cell.metadata["tags"] = [tag for tag in cell.metadata.get("tags", []) if tag in ("parameters", "cover")]
             if not cell.metadata["tags"]:
                 del cell.metadata["tags"]
             if cell.cell_type == "code":  # progress bars are for the one who waits

@@ -23,6 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PARTS = Path(__file__).resolve().parent / "site_parts"
 MATH = re.compile(r"(?P<code>```.*?```|`[^`\n]*`)|\$\$(?P<block>.+?)\$\$|(?<![\\$\w])\$(?P<inline>[^$\n]+?)\$(?!\w)", re.DOTALL)
 
+BADGE = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\(([^)]*)\)")  # its picture would need a network
+
 
 @dataclass
 class Chapter:
@@ -56,7 +58,7 @@ def read_chapter(path: Path) -> Chapter:
     ]
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell.source = with_mathml(cell.source)
+            cell.source = with_mathml(BADGE.sub(r"[Open this chapter in Colab](\1)", cell.source))
         cell.outputs = [o for o in cell.get("outputs", []) if o.get("name") != "stderr"]  # progress bars
     body, _ = HTMLExporter(template_name="basic").from_notebook_node(notebook)
     about = notebook.metadata.get("dimum", {})

@@ -1,0 +1,38 @@
+"""The same code on a CUDA device: skipped where there is none."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dimum_core.pretraining import train_base
+from dimum_core.training import native_precision
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+
+
+def test_training_on_the_gpu_follows_that_on_the_cpu(tiny_preset, tiny_data, monkeypatch):
+    _, on_gpu = train_base(tiny_preset, data=tiny_data, steps=20, progress=False)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    _, on_cpu = train_base(tiny_preset, data=tiny_data, steps=20, progress=False)
+    assert on_gpu.log["loss"].iloc[-5:].mean() == pytest.approx(on_cpu.log["loss"].iloc[-5:].mean(), rel=0.05)
+
+
+def test_a_killed_training_resumes_on_the_gpu(tiny_preset, tiny_data, tmp_path):
+    train_base(tiny_preset, tmp_path, data=tiny_data, progress=False)
+    pipe, result = train_base(tiny_preset, tmp_path, data=tiny_data, resume=True, progress=False)
+    assert len(result.log) == 6
+    assert all(p.isfinite().all() for p in pipe.unet.parameters())
+
+
+def test_samples_are_those_of_the_cpu(tiny_preset, tiny_data):
+    pipe, _ = train_base(tiny_preset, data=tiny_data, progress=False)
+    latents = torch.randn(3, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    draw = lambda: pipe([0, 1, 2], latents=latents, num_inference_steps=5, output_type="pt").images.cpu()  # noqa: E731
+    on_gpu = draw()
+    pipe.to("cpu")
+    torch.testing.assert_close(on_gpu, draw(), atol=2e-2, rtol=0)
+
+
+def test_the_precision_is_one_that_the_device_has():
+    assert native_precision(torch.device("cuda")) in ("bf16", "fp16")
