@@ -107,6 +107,8 @@ def save_checkpoint(model, folder: Path, card: dict, dtype: str = "float32") -> 
             for module in _modules(model):
                 module.to(DTYPES[dtype])
             model.save_pretrained(aside, safe_serialization=True)
+        for config in aside.rglob("*.json"):
+            _forget_origin(config)
         (aside / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n")
         (aside / "README.md").write_text(render_card(card))
         for path in sorted(aside.iterdir(), key=lambda path: path.name == CARD_FILE):
@@ -119,6 +121,13 @@ def save_checkpoint(model, folder: Path, card: dict, dtype: str = "float32") -> 
             for module in _modules(model):
                 module.to(original)
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _forget_origin(config: Path) -> None:
+    """diffusers notes the folder that a model was loaded from; a path of this machine is of no use to anyone else."""
+    content = json.loads(config.read_text())
+    if content.pop("_name_or_path", None) is not None:
+        config.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def _modules(model):

@@ -57,6 +57,13 @@ def test_the_card_names_no_path_of_the_machine(tiny_preset, tmp_path, monkeypatc
     assert checkpoints.command_line() == "dimum train tiny --out run"
 
 
+def test_nothing_that_is_saved_names_a_path_of_the_machine(trained, tmp_path):
+    checkpoints.save_checkpoint(load_pipeline(trained), tmp_path / "again", read_card(trained))
+    saved = [path for path in (tmp_path / "again").rglob("*") if path.suffix in (".json", ".md")]
+    assert len(saved) >= 5
+    assert not any(str(tmp_path.parent) in path.read_text() for path in saved)
+
+
 def test_half_precision_halves_the_file_and_hardly_moves_the_weights(tiny_preset, tiny_data, tmp_path):
     for dtype in ("float32", "float16"):
         train_base(tiny_preset, tmp_path / dtype, data=tiny_data, dtype=dtype, progress=False)
