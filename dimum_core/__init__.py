@@ -14,6 +14,8 @@ _HOMES = {
     "load_pipeline": "checkpoints",
     "ClassConditionalPipeline": "sampling",
     "evaluate": "evaluation",
+    "unlearn": "unlearning",
+    "relearn": "attacks",
     "train_base": "pretraining",
     "TrainConfig": "training",
     "train": "training",

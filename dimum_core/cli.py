@@ -17,6 +17,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_sample(commands)
     _add_evaluate(commands)
+    _add_unlearn(commands)
+    _add_relearn(commands)
     doctor = commands.add_parser("doctor", help="say what this machine is, what is there, and what a preset costs here")
     doctor.set_defaults(run=run_doctor)
     return parser
@@ -61,6 +63,34 @@ def _add_evaluate(commands) -> None:
     evaluate.add_argument("--data", help="reference of fidelity (default: digits or cifar10-mini, whichever fits)")
     evaluate.add_argument("--json", action="store_true", help="print one JSON object")
     evaluate.set_defaults(run=run_evaluate)
+
+
+def _add_unlearn(commands) -> None:
+    unlearn = commands.add_parser("unlearn", help="make a checkpoint forget a class")
+    _add_finetuning(unlearn, steps=200)
+    unlearn.add_argument("--method", default="dimum", help="dimum, esd, salun, ... (default: dimum)")
+    unlearn.add_argument("--target", metavar="CLASS", required=True, help="what to forget")
+    unlearn.add_argument(
+        "--set", dest="settings", nargs="*", default=[], metavar="NAME=VALUE", help="hyper-parameters of the method"
+    )
+    unlearn.add_argument("--resume", action="store_true", help="go on where a killed run stopped")
+    unlearn.set_defaults(run=run_unlearn)
+
+
+def _add_relearn(commands) -> None:
+    relearn = commands.add_parser("relearn", help="DiMRA: try to bring a forgotten class back")
+    _add_finetuning(relearn, steps=200)
+    relearn.add_argument("--target", metavar="CLASS", required=True, help="what is measured; the attack never sees it")
+    relearn.set_defaults(run=run_relearn)
+
+
+def _add_finetuning(parser, steps: int) -> None:
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder, or the name of a shipped one, e.g. digits")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the new checkpoint")
+    parser.add_argument("--data", help="data set (default: digits or cifar10-mini, whichever fits)")
+    parser.add_argument("--steps", type=int, default=steps, help=f"optimisation steps (default: {steps})")
+    parser.add_argument("--learning-rate", type=float, default=1e-4, metavar="LR")
+    parser.add_argument("--seed", type=int, default=0)
 
 
 def run_train(args) -> None:
@@ -129,6 +159,66 @@ def run_evaluate(args) -> None:
     print(measured.table.round(4).to_string(), end="\n\n")
     print(measured.per_class.round(3).to_string(), end="\n\n")
     print(", ".join(f"{key} {value}" for key, value in measured.provenance.items()))
+
+
+def run_unlearn(args) -> None:
+    from .checkpoints import command_line, load_pipeline, provenance, save_checkpoint
+    from .data import load_dataset
+    from .evaluation import default_data
+    from .unlearning import unlearn
+
+    pipe = load_pipeline(args.checkpoint)
+    data = load_dataset(args.data) if args.data else default_data(pipe)
+    forgetful = unlearn(
+        pipe, args.method, target=args.target, data=data, steps=args.steps, learning_rate=args.learning_rate, seed=args.seed,
+        out=args.out, resume=args.resume, **dict(map(_setting, args.settings)),
+    )
+    record = forgetful.unlearning
+    card = {
+        "title": f"{args.checkpoint} without {args.target}, by {args.method}",
+        "summary": f"{args.checkpoint}, made to forget {args.target} by {args.method}.", "kind": "denoiser",
+        "training": {"command": command_line(), "steps": args.steps, "learning_rate": args.learning_rate, "seed": args.seed,
+                     "seconds": round(record["seconds"]), **record["settings"]},
+        "data": {"name": data.name, "digest": data.train.digest}, "provenance": provenance(),
+    }
+    save_checkpoint(forgetful, args.out, card)
+    print(f"{args.out}: forgot {args.target} in {record['seconds']:.0f} s; measure it with dimum evaluate")
+
+
+def _setting(text: str) -> tuple[str, int | float | str]:
+    """name=value as a pair; numbers become numbers."""
+    import ast
+
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise DimumError(f"--set takes NAME=VALUE, such as weight=2.0, not {text!r}.")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+def run_relearn(args) -> None:
+    from .attacks import relearn
+    from .checkpoints import command_line, load_pipeline, provenance, save_checkpoint
+    from .data import load_dataset
+    from .evaluation import default_data
+    from .training import check_writable, write_atomically
+
+    check_writable(args.out)
+    pipe = load_pipeline(args.checkpoint)
+    data = load_dataset(args.data) if args.data else default_data(pipe)
+    attack = relearn(
+        pipe, data.without(args.target), target=args.target, steps=args.steps, learning_rate=args.learning_rate, seed=args.seed
+    )
+    card = {
+        "title": f"{args.checkpoint}, attacked by DiMRA", "summary": f"{args.checkpoint}, finetuned on data without {args.target}.",
+        "kind": "denoiser", "data": {"name": data.name, "auxiliary": "retained"}, "provenance": provenance(),
+        "training": {"command": command_line(), "steps": args.steps, "learning_rate": args.learning_rate, "seed": args.seed},
+    }
+    save_checkpoint(attack.pipeline, args.out, card)
+    write_atomically(args.out / "curve.csv", attack.curve.to_csv(index=False).encode())
+    print(attack.curve.round(3).to_string(index=False))
 
 
 def run_doctor(args) -> None:

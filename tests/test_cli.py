@@ -95,6 +95,18 @@ def test_evaluate_prints_a_table_or_json(capsys):
     assert "kernel distance" in capsys.readouterr().out
 
 
+def test_unlearn_and_relearn_leave_checkpoints_that_can_be_measured(tmp_path, capsys):
+    quick = "--steps 2 --target 3"
+    assert main(f"unlearn digits --method dimum --set alternative=mixed count=8 --out {tmp_path / 'u'} {quick}".split()) == 0
+    card = read_card(tmp_path / "u")
+    assert card["training"]["alternative"] == "mixed" and card["training"]["method"] == "DiMUM"
+    assert main(f"relearn {tmp_path / 'u'} --out {tmp_path / 'r'} {quick}".split()) == 0
+    assert (tmp_path / "r" / "curve.csv").read_text().startswith("step,target accuracy")
+    load_pipeline(tmp_path / "r")
+    assert "--set takes NAME=VALUE" in refusal(capsys, *f"unlearn digits --set weight --out {tmp_path / 'x'} {quick}".split())
+    assert "no method 'dimun'" in refusal(capsys, *f"unlearn digits --method dimun --out {tmp_path / 'x'} {quick}".split())
+
+
 def test_tiles_stand_in_rows_and_pictures_are_exact(tmp_path):
     images = torch.stack([torch.full((1, 2, 2), v) for v in (-1.0, 0.0, 1.0)])
     grid = tile(images, columns=2)
@@ -214,7 +226,7 @@ def test_every_shipped_checkpoint_loads_and_its_card_is_complete(name):
 def test_help_is_quick_and_names_every_command():
     command = [sys.executable, "-X", "importtime", "-m", "dimum_core.cli", "--help"]
     said = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert all(command in said.stdout for command in ("train", "sample", "evaluate", "doctor"))
+    assert all(command in said.stdout for command in ("train", "sample", "evaluate", "unlearn", "relearn", "doctor"))
     assert " torch\n" not in said.stderr and " diffusers\n" not in said.stderr
 
 

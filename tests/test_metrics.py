@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -17,17 +19,20 @@ from dimum_core.metrics import (
     bootstrap_interval,
     confusion_matrix,
     difference_interval,
+    difference_of_proportions,
     expected_calibration_error,
     fidelity,
     frechet_distance,
     frechet_noise_floor,
+    inception,
     kernel_distance,
     nearest_neighbours,
+    per_class_accuracy,
     precision_recall,
     t_interval,
     wilson_interval,
 )
-from dimum_core.metrics.inception import as_uint8, inception_features
+from dimum_core.metrics.inception import as_uint8, inception_features, reference_statistics
 
 
 @pytest.fixture
@@ -35,7 +40,7 @@ def rng():
     return np.random.default_rng(0)
 
 
-# Intervals and accuracy ---------------------------------------------------------------------------------------------
+# Intervals and accuracy -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 10), (3, 10), (10, 10), (461, 500)])
@@ -50,8 +55,10 @@ def test_wilson_is_its_closed_form(k, n):
 
 def test_newcombes_example():
     """Newcombe 1998, table II: 56/70 against 48/80 by method 10 gives 0.0524 to 0.3339."""
-    difference = difference_interval(wilson_interval(56, 70), wilson_interval(48, 80))
-    assert (difference.value, difference.low, difference.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)
+    difference = difference_of_proportions(56, 70, 48, 80)
+    assert difference.value == pytest.approx(0.2)
+    assert (difference.low, difference.high) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+    assert difference == difference_interval(wilson_interval(56, 70), wilson_interval(48, 80))
 
 
 def test_t_interval_is_scipys():
@@ -60,15 +67,21 @@ def test_t_interval_is_scipys():
     assert (t_interval(values).low, t_interval(values).high) == pytest.approx(expected)
 
 
-def test_bootstrap_of_a_mean_is_near_the_normal_one(rng):
-    values = rng.normal(size=400)
-    interval, error = bootstrap_interval(np.mean, values, resamples=4000), values.std() / 20
-    assert (interval.low, interval.high) == pytest.approx((values.mean() - 1.96 * error, values.mean() + 1.96 * error), abs=0.01)
+def test_bootstrap_is_near_the_normal_interval_and_keeps_arrays_together(rng):
+    x, y = rng.normal(size=(2, 400))
+    y += 3 * x  # the mean of y - 3 x varies little, but only if the items stay paired
+    for statistic, arrays in ((np.mean, [x]), (lambda x, y: (y - 3 * x).mean(), [x, y])):
+        interval, reach = bootstrap_interval(statistic, *arrays, resamples=2000), 1.96 / 20
+        assert (interval.low, interval.high) == pytest.approx(
+            (interval.value - reach, interval.value + reach), abs=0.015
+        )
 
 
-def test_ties():
+def test_ties_and_printing():
     assert Interval(0.5, 0.4, 0.6, 9).ties_with(Interval(0.65, 0.6, 0.7, 9))
     assert not Interval(0.5, 0.4, 0.6, 9).ties_with(Interval(0.65, 0.61, 0.7, 9))
+    assert str(wilson_interval(461, 500)) == "0.922 [0.895, 0.942], n = 500"
+    assert wilson_interval(461, 500).percent == "92.2% [89.5%, 94.2%], n = 500"
 
 
 def test_accuracy_and_confusion_by_hand():
@@ -77,20 +90,22 @@ def test_accuracy_and_confusion_by_hand():
     table = confusion_matrix(predicted, labels, ("a", "b", "c"))
     assert table.to_numpy().tolist() == [[1, 0, 0, 1], [0, 1, 1, 0], [0, 0, 1, 0]]
     assert list(table.columns) == ["a", "b", "c", "none of these"]
+    assert confusion_matrix(predicted, labels, 3).to_numpy().tolist() == table.to_numpy().tolist()
+    classes = per_class_accuracy(predicted, labels, ("a", "b", "c", "never"))
+    assert classes["value"][:3].tolist() == [0.5, 0.5, 1] and classes["n"].tolist() == [2, 2, 1, 0]
+    assert classes.loc["a", "low"] == wilson_interval(1, 2).low and np.isnan(classes.loc["never", "value"])
 
 
-def test_calibration_error_by_hand():
-    """Bin (0.6, 0.7]: two items at 0.65, one right, gap 0.15; bin of 0.95: one right, gap 0.05; weights 2/3 and 1/3."""
-    probabilities = [[0.65, 0.35], [0.65, 0.35], [0.05, 0.95]]
-    assert expected_calibration_error(probabilities, [0, 1, 1]) == pytest.approx(0.15 * 2 / 3 + 0.05 / 3)
-
-
-def test_calibration_error_is_that_of_torchmetrics(rng):
+def test_calibration_error_by_hand_and_that_of_torchmetrics(rng):
+    """By hand: two items at 0.65, one right, gap 0.15; one item at 0.95, right, gap 0.05."""
     from torchmetrics.functional.classification import multiclass_calibration_error
 
-    probabilities, labels = torch.from_numpy(rng.dirichlet([1, 1, 1], 500)), torch.from_numpy(rng.integers(3, size=500))
-    expected = multiclass_calibration_error(probabilities, labels, num_classes=3, n_bins=15)
-    assert expected_calibration_error(probabilities, labels) == pytest.approx(float(expected), abs=1e-6)
+    by_hand = expected_calibration_error([[0.65, 0.35], [0.65, 0.35], [0.05, 0.95]], [0, 1, 1])
+    assert by_hand == pytest.approx(0.15 * 2 / 3 + 0.05 / 3)
+    probabilities, labels = rng.dirichlet([1, 1, 1], 500), rng.integers(3, size=500)
+    tensors = torch.from_numpy(probabilities), torch.from_numpy(labels)
+    expected = float(multiclass_calibration_error(*tensors, num_classes=3, n_bins=15))
+    assert expected_calibration_error(probabilities, labels) == pytest.approx(expected, abs=1e-6)
 
 
 def test_auroc_counts_the_pairs(rng):
@@ -98,20 +113,20 @@ def test_auroc_counts_the_pairs(rng):
     assert auroc(inside, outside) == pytest.approx((outside[:, None] > inside).mean())
 
 
-# Frechet distance ---------------------------------------------------------------------------------------------------
+# Frechet distance -------------------------------------------------------------------------------------------
 
 
-def reference_frechet(a, b):
-    """The definition, with a general matrix square root."""
-    covariances = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
-    root = np.real(linalg.sqrtm(covariances[0] @ covariances[1]))
-    return np.sum((a.mean(0) - b.mean(0)) ** 2) + np.trace(covariances[0]) + np.trace(covariances[1]) - 2 * np.trace(root)
+def test_frechet_is_its_definition_and_that_of_torchmetrics(rng):
+    from torchmetrics.image.fid import _compute_fid
 
-
-@pytest.mark.parametrize(("n", "m", "d"), [(200, 150, 8), (30, 200, 8), (400, 400, 40)])
-def test_frechet_is_its_definition(rng, n, m, d):
-    a, b = rng.normal(size=(n, d)) @ rng.normal(size=(d, d)), rng.normal(0.3, size=(m, d))
-    assert frechet_distance(a, b) == pytest.approx(reference_frechet(a, b), rel=1e-6)
+    for n, m, d in [(200, 150, 8), (30, 200, 8), (400, 400, 40)]:
+        a, b = rng.normal(size=(n, d)) @ rng.normal(size=(d, d)), rng.normal(0.3, size=(m, d))
+        covariances = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+        root = np.real(linalg.sqrtm(covariances[0] @ covariances[1]))
+        expected = np.sum((a.mean(0) - b.mean(0)) ** 2) + np.trace(sum(covariances) - 2 * root)
+        assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-6)
+        moments = (torch.from_numpy(x) for x in (a.mean(0), covariances[0], b.mean(0), covariances[1]))
+        assert frechet_distance(a, b) == pytest.approx(float(_compute_fid(*moments)), rel=1e-6)
 
 
 def test_frechet_with_fewer_items_than_features_is_that_of_the_full_covariances(rng):
@@ -131,30 +146,42 @@ def test_frechet_of_gaussians_tends_to_the_closed_form(rng):
     assert frechet_distance(a, b) == pytest.approx(np.sum(m**2) + np.sum((s_a - s_b) ** 2), rel=0.02)
 
 
-def test_frechet_of_a_set_with_itself_is_nothing_and_it_does_not_care_for_rotation(rng):
+def test_frechet_does_not_care_for_rotation_or_features_that_add_nothing(rng):
     a, b = rng.normal(size=(100, 6)), rng.normal(1, 2, size=(90, 6))
-    rotation = stats.ortho_group.rvs(6, random_state=0)
+    rotation, basis = stats.ortho_group.rvs(6, random_state=0), stats.ortho_group.rvs(8, random_state=1)[:6]
+    expected = pytest.approx(frechet_distance(a, b), rel=1e-6)
     assert frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
-    assert frechet_distance(a @ rotation, b @ rotation) == pytest.approx(frechet_distance(a, b))
-    assert frechet_distance(a, b) == pytest.approx(frechet_distance(b, a))
+    assert frechet_distance(b, a) == expected
+    assert frechet_distance(a @ rotation, b @ rotation) == expected
+    assert frechet_distance(a @ basis, b @ basis) == expected  # singular: of rank 6 in 8 dimensions
+    assert frechet_distance(*(np.insert(x, 2, 0.5, axis=1) for x in (a, b))) == expected
 
 
-def test_frechet_copes_with_a_feature_that_never_varies(rng):
-    a, b = rng.normal(size=(100, 4)), rng.normal(1, size=(90, 4))
-    a[:, 2] = b[:, 2] = 0.5
-    keep = [0, 1, 3]
-    assert frechet_distance(a, b) == pytest.approx(frechet_distance(a[:, keep], b[:, keep]), rel=1e-6)
+@pytest.mark.parametrize("items", [200, 30])
+def test_frechet_keeps_its_digits_when_variances_differ_by_a_millionfold(rng, items):
+    """As those of real features do; against singular values, which need no squaring."""
+    scales = np.logspace(0, -3, 60)
+    a, b = rng.normal(size=(items, 60)) * scales, rng.normal(size=(items, 60)) * scales[::-1]
+    x, y = ((features - features.mean(0)) / np.sqrt(items - 1) for features in (a, b))
+    trace = linalg.svdvals(x @ y.T).sum()
+    expected = np.sum((a.mean(0) - b.mean(0)) ** 2) + np.sum(x**2) + np.sum(y**2) - 2 * trace
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-6)
 
 
 def test_stored_statistics_give_the_same_distance_and_damage_is_told(rng, tmp_path):
     a, b = rng.normal(size=(50, 5)), rng.normal(size=(60, 5))
-    FrechetStatistics.of(b).save(tmp_path / "b.npz")
-    assert frechet_distance(a, FrechetStatistics.load(tmp_path / "b.npz")) == frechet_distance(a, b)
-    whole = (tmp_path / "b.npz").read_bytes()
-    for damaged in (b"nothing", whole[: len(whole) // 2]):
-        (tmp_path / "b.npz").write_bytes(damaged)
+    path, other = tmp_path / "b.npz", tmp_path / "other.npz"
+    FrechetStatistics.of(b).save(path)
+    assert list(tmp_path.iterdir()) == [path]
+    assert frechet_distance(a, FrechetStatistics.load(path)) == frechet_distance(a, b)
+    damage = [b"nothing", b"", path.read_bytes()[:300]]
+    for factor in (np.eye(3), np.array([{}], dtype=object)):  # of another width; pickled
+        np.savez(other, mean=np.zeros(4), factor=factor, n=5)
+        damage.append(other.read_bytes())
+    for damaged in damage:
+        path.write_bytes(damaged)
         with pytest.raises(MetricError, match=r"b.npz holds no reference statistics"):
-            FrechetStatistics.load(tmp_path / "b.npz")
+            FrechetStatistics.load(path)
 
 
 def test_the_noise_floor_is_what_a_perfect_generator_gets(rng):
@@ -165,7 +192,7 @@ def test_the_noise_floor_is_what_a_perfect_generator_gets(rng):
     assert frechet_noise_floor(reference, 400).value < floor.value / 2
 
 
-# Kernel distance ----------------------------------------------------------------------------------------------------
+# Kernel distance --------------------------------------------------------------------------------------------
 
 
 def reference_kernel_distance(a, b):
@@ -176,16 +203,13 @@ def reference_kernel_distance(a, b):
     return aa + bb - 2 * sum(k(x, y) for x in a for y in b) / (n * m)
 
 
-def test_kernel_distance_is_the_sum_over_all_pairs(rng):
-    a, b = rng.normal(size=(9, 4)), rng.normal(1, size=(7, 4))
-    assert kernel_distance(a, b).value == pytest.approx(reference_kernel_distance(a, b))
-
-
-def test_kernel_distance_is_that_of_torchmetrics(rng):
+def test_kernel_distance_is_the_sum_over_all_pairs_and_that_of_torchmetrics(rng):
     from torchmetrics.image.kid import poly_mmd
 
-    a, b = rng.normal(size=(40, 4)), rng.normal(1, size=(40, 4))
-    assert kernel_distance(a, b).value == pytest.approx(float(poly_mmd(torch.from_numpy(a), torch.from_numpy(b))))
+    a, b = rng.normal(size=(9, 4)), rng.normal(1, size=(7, 4))
+    assert kernel_distance(a, b).value == pytest.approx(reference_kernel_distance(a, b))
+    theirs = float(poly_mmd(torch.from_numpy(a[:7]), torch.from_numpy(b)))
+    assert kernel_distance(a[:7], b).value == pytest.approx(theirs)
 
 
 def test_the_jackknife_leaves_each_item_out_once(rng):
@@ -197,16 +221,19 @@ def test_the_jackknife_leaves_each_item_out_once(rng):
     assert (interval.high - interval.value) / stats.norm.ppf(0.975) == pytest.approx(error)
 
 
-def test_kernel_distance_has_no_bias_and_its_interval_covers(rng):
-    values = [kernel_distance(rng.normal(size=(30, 5)), rng.normal(size=(40, 5))).value for _ in range(400)]
-    assert abs(np.mean(values)) < 3 * np.std(values) / 20
-    truth = kernel_distance(rng.normal(size=(6000, 5)), rng.normal(0.5, size=(6000, 5))).value
-    covered = [i.low <= truth <= i.high for i in
-               (kernel_distance(rng.normal(size=(100, 5)), rng.normal(0.5, size=(100, 5))) for _ in range(300))]
-    assert 0.9 < np.mean(covered) < 0.99
+@pytest.mark.parametrize("shift", [0, 0.5])
+def test_kernel_distance_has_no_bias_and_its_interval_covers(rng, shift):
+    """Equal distributions, where the jackknife errs towards caution, and unequal ones."""
+    many = rng.normal(size=(5000, 5)), rng.normal(shift, size=(5000, 5))
+    truth = kernel_distance(*many).value if shift else 0
+    drawn = [kernel_distance(rng.normal(size=(60, 5)), rng.normal(shift, size=(90, 5))) for _ in range(400)]
+    values, covered = [i.value for i in drawn], np.mean([i.low <= truth <= i.high for i in drawn])
+    # The truth is an estimate, too, where it is not 0.
+    assert abs(np.mean(values) - truth) < 3 * np.std(values) / 20 + 0.04 * truth
+    assert 0.9 < covered <= 1 and np.mean([i.high - i.value for i in drawn]) < 2 * 1.96 * np.std(values)
 
 
-# Neighbours ---------------------------------------------------------------------------------------------------------
+# Neighbours -------------------------------------------------------------------------------------------------
 
 
 def reference_precision_recall(real, fake, k):
@@ -220,14 +247,37 @@ def reference_precision_recall(real, fake, k):
     }
 
 
-def test_precision_and_recall_are_their_definitions(rng):
+def test_precision_and_recall_are_their_definitions_and_exchange_when_swapped(rng):
     real, fake = rng.normal(size=(60, 3)), rng.normal(0.7, 0.8, size=(45, 3))
-    assert precision_recall(reference=real, samples=fake) == pytest.approx(reference_precision_recall(real, fake, 5))
+    scores = precision_recall(reference=real, samples=fake)
+    swapped = precision_recall(reference=fake, samples=real)
+    assert scores == pytest.approx(reference_precision_recall(real, fake, 5))
+    assert (scores["precision"], scores["recall"]) == (swapped["recall"], swapped["precision"])
 
 
-def test_blocks_do_not_change_the_result(rng):
-    real, fake = rng.normal(size=(3000, 4)), rng.normal(0.5, size=(2500, 4))  # more than one block of 64 MiB
-    assert precision_recall(reference=real, samples=fake, k=3) == pytest.approx(reference_precision_recall(real, fake, 3))
+def test_blocks_do_not_change_the_result(rng, monkeypatch):
+    from dimum_core.metrics.fidelity import pairwise_distances_chunked as chunked
+
+    real, fake = rng.normal(size=(400, 4)), rng.normal(0.5, size=(300, 4))
+    scores, distance = precision_recall(reference=real, samples=fake, k=3), kernel_distance(real, fake)
+    small = lambda *arrays, working_memory: chunked(*arrays, working_memory=0.05)  # noqa: E731
+    module = sys.modules["dimum_core.metrics.fidelity"]  # as an attribute, that name is the function
+    monkeypatch.setattr(module, "pairwise_distances_chunked", small)
+    monkeypatch.setattr(module, "BLOCK", 7)
+    assert precision_recall(reference=real, samples=fake, k=3) == scores
+    assert scores == pytest.approx(reference_precision_recall(real, fake, 3))
+    again = kernel_distance(real, fake)
+    assert (again.value, again.low) == pytest.approx((distance.value, distance.low))
+
+
+@pytest.mark.parametrize("shift", [0, 1e4])
+def test_a_copy_is_at_no_distance_and_an_item_on_the_edge_of_a_ball_is_in_it(rng, shift):
+    """A set against itself: each ball holds its item and k neighbours, the last of them on its edge."""
+    a = rng.normal(size=(700, 64)) + shift
+    scores = precision_recall(reference=a, samples=a[::-1])
+    assert scores == pytest.approx({"precision": 1, "recall": 1, "density": 6 / 5, "coverage": 1}, abs=1e-12)
+    distance, index = nearest_neighbours(a[::-1], a)
+    assert (distance == 0).all() and (index[:, 0] == np.arange(700)[::-1]).all()
 
 
 def test_collapse_costs_recall_and_noise_costs_precision(rng):
@@ -249,7 +299,7 @@ def test_nearest_neighbours_are_scikit_learns(rng):
     assert (index[:, 0] != np.arange(80)).all() and (distance > 0).all()
 
 
-# All together, and what is refused ------------------------------------------------------------------------------------
+# All together, and what is refused --------------------------------------------------------------------------
 
 
 def test_a_fidelity_must_say_what_it_was_computed_on(rng):
@@ -263,14 +313,41 @@ def test_a_fidelity_must_say_what_it_was_computed_on(rng):
 @pytest.mark.parametrize("call", [
     lambda a: frechet_distance(a, a[:, :2]),
     lambda a: frechet_distance(a[:1], a),
-    lambda a: kernel_distance(a, np.full_like(a, np.nan)),
+    lambda a: frechet_distance(a[:, 0], a),
+    lambda a: frechet_distance(a[:, :0], a[:, :0]),
+    lambda a: frechet_distance([[1.0], [1.0, 2.0]], a),
+    lambda a: frechet_noise_floor(a, 1),
+    lambda a: frechet_distance(torch.ones(4, 3, requires_grad=True), a),
     lambda a: precision_recall(reference=a, samples=a[:4]),
+    lambda a: precision_recall(reference=a, samples=a, k=0),
     lambda a: nearest_neighbours(a, a[:1], 2),
+    lambda a: nearest_neighbours(a, a[:5], exclude_self=True),
+    lambda a: kernel_distance(a, np.nan * a),
+    lambda a: kernel_distance(a[:2], a),
+    lambda a: kernel_distance(a, a, 95),
     lambda a: wilson_interval(3, 2),
     lambda a: wilson_interval(0, 0),
+    lambda a: wilson_interval(3.5, 10),
+    lambda a: wilson_interval(np.nan, 10),
+    lambda a: wilson_interval(3, 10, 95),
     lambda a: t_interval([1.0]),
+    lambda a: bootstrap_interval(np.mean, [1.0]),
+    lambda a: bootstrap_interval(np.corrcoef, a, a[:4]),
+    lambda a: bootstrap_interval(lambda x: np.nan, a),
     lambda a: accuracy([1, 2], [1]),
+    lambda a: accuracy([-1], [-1]),
+    lambda a: accuracy([0.2], [0]),
+    lambda a: confusion_matrix([-2, 0], [0, 1], 2),
+    lambda a: confusion_matrix([2], [0], 2),
+    lambda a: expected_calibration_error([[np.nan, 1.0]], [0]),
+    lambda a: expected_calibration_error([[-3.0, 7.0]], [0]),
     lambda a: auroc([], [1.0]),
+    lambda a: auroc([np.nan], [1.0]),
+    lambda a: as_uint8(torch.full((1, 3, 4, 4), 2.0)),
+    lambda a: as_uint8(torch.full((1, 3, 4, 4), torch.nan)),
+    lambda a: as_uint8(torch.zeros(1, 2, 4, 4)),
+    lambda a: as_uint8(torch.zeros(3, 4, 4)),
+    lambda a: as_uint8(torch.zeros(1, 3, 4, 4, dtype=torch.uint8)),
 ])
 def test_what_cannot_be_computed_is_refused_in_a_sentence(rng, call):
     with pytest.raises(MetricError) as raised:
@@ -278,16 +355,31 @@ def test_what_cannot_be_computed_is_refused_in_a_sentence(rng, call):
     assert str(raised.value).endswith(".") and "\n" not in str(raised.value)
 
 
-def test_inception_sees_one_fixed_scale():
+def test_inception_sees_one_fixed_scale_and_the_bytes_that_were():
     """No stretch of contrast by image: a dull image stays dull."""
     images = torch.tensor([-1.0, 0.0, 1.0, -0.1]).view(1, 1, 2, 2)
-    assert as_uint8(images).shape == (1, 3, 2, 2)
     assert as_uint8(images)[0, 1].flatten().tolist() == [0, 128, 255, 115]
+    pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    assert torch.equal(as_uint8(pixels.float().div_(127.5).sub_(1)), pixels.expand(-1, 3, -1, -1))
 
 
-def test_inception_says_how_to_install_it():
-    try:
-        import torch_fidelity  # noqa: F401
-    except ImportError:
-        with pytest.raises(MetricError, match=r"pip install 'dimum\[inception\]'"):
-            inception_features(torch.zeros(2, 3, 8, 8))
+def test_inception_statistics_are_computed_once(rng, monkeypatch, tmp_path):
+    """With four pixels in the place of the network, whose weights are not here."""
+    class Data:
+        name, digest = "tiny", "0123"
+        images = torch.from_numpy(rng.uniform(-1, 1, size=(10, 1, 4, 4))).float()
+
+    network = torch.nn.Module()
+    network.forward = lambda batch: (batch.float().flatten(1)[:, :4],)
+    monkeypatch.setattr(inception, "_extractor", lambda: network)
+    features = inception_features(Data.images, batch_size=4)
+    assert np.array_equal(features, as_uint8(Data.images)[:, 0, 0].numpy())
+    first = reference_statistics(Data, tmp_path)
+    monkeypatch.setattr(inception, "_extractor", None)
+    assert np.array_equal(reference_statistics(Data, tmp_path).factor, first.factor)
+
+
+def test_inception_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", None)
+    with pytest.raises(MetricError, match=r"pip install 'dimum\[inception\]'"):
+        inception_features(torch.zeros(2, 3, 8, 8))

@@ -1,6 +1,6 @@
 """Metrics on plain arrays: accuracies with intervals, calibration, and distances between sets of features."""
 
-from .accuracy import accuracy, auroc, confusion_matrix, expected_calibration_error
+from .accuracy import accuracy, auroc, confusion_matrix, expected_calibration_error, per_class_accuracy
 from .fidelity import (
     REQUIRED_PROVENANCE,
     Fidelity,
@@ -12,7 +12,15 @@ from .fidelity import (
     nearest_neighbours,
     precision_recall,
 )
-from .intervals import Interval, MetricError, bootstrap_interval, difference_interval, t_interval, wilson_interval
+from .intervals import (
+    Interval,
+    MetricError,
+    bootstrap_interval,
+    difference_interval,
+    difference_of_proportions,
+    t_interval,
+    wilson_interval,
+)
 
 __all__ = [
     "REQUIRED_PROVENANCE",
@@ -25,12 +33,14 @@ __all__ = [
     "bootstrap_interval",
     "confusion_matrix",
     "difference_interval",
+    "difference_of_proportions",
     "expected_calibration_error",
     "fidelity",
     "frechet_distance",
     "frechet_noise_floor",
     "kernel_distance",
     "nearest_neighbours",
+    "per_class_accuracy",
     "precision_recall",
     "t_interval",
     "wilson_interval",

@@ -36,24 +36,47 @@ class Interval:
         return self.low <= other.high and other.low <= self.high
 
 
+def check_confidence(confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise MetricError(f"A confidence lies between 0 and 1, such as 0.95, not {confidence}.")
+
+
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> Interval:
-    """Score interval of a proportion (Wilson 1927): right for few items and for proportions near 0 and 1."""
-    if n < 1 or not 0 <= successes <= n:
-        raise MetricError(f"A proportion needs 0 <= successes <= n and n >= 1, not {successes} of {n}.")
+    """Score interval of a proportion (Wilson 1927): right for few items and for proportions near 0 and 1.
+
+    successes, n: whole numbers, 0 <= successes <= n, or MetricError. The figure and its ends lie in [0, 1].
+    """
+    check_confidence(confidence)
+    if not (n >= 1 and 0 <= successes <= n and successes % 1 == n % 1 == 0):  # also refuses NaN
+        raise MetricError(
+            f"A proportion needs whole numbers, 0 <= successes <= n and n >= 1, not {successes} of {n}."
+        )
     interval = stats.binomtest(int(successes), int(n)).proportion_ci(confidence, method="wilson")
-    return Interval(successes / n, float(interval.low), float(interval.high), int(n))
+    return Interval(float(successes / n), float(interval.low), float(interval.high), int(n))
 
 
 def difference_interval(first: Interval, second: Interval) -> Interval:
-    """Interval of the difference of two independent proportions, from their Wilson intervals (Newcombe 1998, method 10)."""
+    """Interval of the difference first - second of two independent proportions, from their Wilson intervals.
+
+    Newcombe 1998, method 10. n of the result is the smaller one.
+    """
     value = first.value - second.value
     below = np.hypot(first.value - first.low, second.high - second.value)
     above = np.hypot(first.high - first.value, second.value - second.low)
     return Interval(value, value - float(below), value + float(above), min(first.n, second.n))
 
 
+def difference_of_proportions(
+    successes_1: int, n_1: int, successes_2: int, n_2: int, confidence: float = 0.95
+) -> Interval:
+    """`difference_interval` from the counts: successes_1 / n_1 - successes_2 / n_2, in [-1, 1]."""
+    first = wilson_interval(successes_1, n_1, confidence)
+    return difference_interval(first, wilson_interval(successes_2, n_2, confidence))
+
+
 def t_interval(values, confidence: float = 0.95) -> Interval:
-    """Mean over independent repetitions (seeds) with Student's interval; values: at least two numbers."""
+    """Mean over independent repetitions (seeds) with Student's interval; values: two or more numbers."""
+    check_confidence(confidence)
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 1 or len(values) < 2 or not np.isfinite(values).all():
         raise MetricError(f"An interval over seeds needs at least two finite values, not {values.tolist()}.")
@@ -63,16 +86,25 @@ def t_interval(values, confidence: float = 0.95) -> Interval:
 
 
 def bootstrap_interval(
-    statistic: Callable[[np.ndarray], float], values, resamples: int = 1000, confidence: float = 0.95, seed: int = 0
+    statistic: Callable[..., float], *arrays, resamples: int = 1000, confidence: float = 0.95, seed: int = 0
 ) -> Interval:
-    """Percentile bootstrap of a statistic of independent items; values: N or N x D, resampled along the first axis.
+    """Percentile bootstrap of statistic(*arrays) over independent items (Efron 1979).
 
-    Not for distances between sets: a resample repeats items, and a repeated item is its own nearest neighbour.
+    arrays: one or more of N or N x D, which hold the same N items and are resampled together along axis 0.
+    Not for distances between sets: a resample repeats items, a repeated item is its own nearest neighbour,
+    and a kernel sum "over different items" then holds equal ones, which biases it upwards. `kernel_distance`
+    has an interval of its own. MetricError if the arrays differ in length, N < 2, or a resample has no finite
+    value.
     """
-    values = np.asarray(values)
-    if len(values) < 2:
-        raise MetricError("A bootstrap needs at least two items.")
-    generator = np.random.default_rng(seed)
-    drawn = [statistic(values[generator.integers(len(values), size=len(values))]) for _ in range(resamples)]
+    check_confidence(confidence)
+    arrays = [np.asarray(array) for array in arrays]
+    lengths = {len(array) if array.ndim else 0 for array in arrays}
+    if len(lengths) != 1 or min(lengths) < 2:
+        raise MetricError(f"A bootstrap needs arrays of as many items, two or more, not {sorted(lengths)}.")
+    n, generator = lengths.pop(), np.random.default_rng(seed)
+    draws = (generator.integers(n, size=n) for _ in range(resamples))
+    drawn = np.array([statistic(*(array[draw] for array in arrays)) for draw in draws], dtype=np.float64)
+    if not len(drawn) or not np.isfinite(drawn).all():
+        raise MetricError("The statistic has no finite value on some resamples: it needs more items.")
     low, high = np.quantile(drawn, [0.5 - confidence / 2, 0.5 + confidence / 2])
-    return Interval(float(statistic(values)), float(low), float(high), len(values))
+    return Interval(float(statistic(*arrays)), float(low), float(high), n)

@@ -1,0 +1,148 @@
+"""What an unlearning method is, and what it may use: one step of the loop, seen by the method.
+
+A method is a frozen dataclass of its hyper-parameters with `needs`, the data it asks for, and `loss(step)`. It knows nothing
+of labels versus prompts, devices, logging or checkpoints. `register` is all that makes it known by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ..data import ImageSet, draw_batch, step_generator
+from ..diffusion import add_noise, draw_noise
+from ..errors import DataError, TrainingError, UnknownName
+from ..sampling import ClassConditionalPipeline
+
+DATA_KINDS = ("forget", "retain", "alternative")
+METHODS: dict[str, type] = {}
+
+
+class Method(Protocol):
+    """What the loop asks of a method."""
+
+    needs: ClassVar[frozenset[str]]  # of DATA_KINDS; it is given no more
+
+    def loss(self, step: Step) -> Tensor: ...
+
+
+def register(name: str) -> Callable[[type], type]:
+    """Class decorator: make a method known as `name` to `unlearn`, the tests and the benchmark."""
+
+    def add(method: type) -> type:
+        unknown = set(method.needs) - set(DATA_KINDS)
+        if unknown:
+            raise ValueError(f"{name} needs {', '.join(sorted(unknown))}, but there is only {', '.join(DATA_KINDS)}.")
+        METHODS[name] = method
+        method.name = name
+        return method
+
+    return add
+
+
+def get_method(method: str | Method, **hyperparameters) -> Method:
+    """A method by name with its published hyper-parameters, or as given."""
+    if not isinstance(method, str):
+        return method
+    if method not in METHODS:
+        raise UnknownName("method", method, METHODS)
+    try:
+        return METHODS[method](**hyperparameters)
+    except TypeError as error:
+        known = ", ".join(f.name for f in fields(METHODS[method]))
+        wrong = ", ".join(hyperparameters)
+        raise TrainingError(f"{method} has the hyper-parameters {known or 'none'}, but was given {wrong}.") from error
+
+
+@dataclass
+class ClassConditions:
+    """How a class-conditional pipeline is told what to draw. The only place that knows conditions are labels."""
+
+    target_label: int
+    null_label: int
+    patch_size: int
+
+    @classmethod
+    def of(cls, pipe: ClassConditionalPipeline, target: str | int) -> ClassConditions:
+        return cls(int(pipe.label_tensor([target])[0]), pipe.null_label, pipe.config.patch_size)
+
+    def encode(self, images: Tensor) -> Tensor:
+        return nn.functional.pixel_unshuffle(images, self.patch_size)
+
+    def predict(self, model: nn.Module, x_t: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        return model(x_t, t, class_labels=condition).sample.float()
+
+    def target(self, count: int) -> Tensor:
+        return torch.full((count,), self.target_label)
+
+    def null(self, count: int) -> Tensor:
+        return torch.full((count,), self.null_label)
+
+    def others(self, count: int, generator: torch.Generator) -> Tensor:
+        """Conditions other than the target's, drawn evenly."""
+        drawn = torch.randint(self.null_label - 1, (count,), generator=generator)
+        return drawn + (drawn >= self.target_label)
+
+
+@dataclass
+class Step:
+    """One step of the loop, as a method sees it: the student, a frozen original, its data, and a random stream of its own."""
+
+    model: nn.Module
+    original: nn.Module
+    conditions: ClassConditions
+    data: dict[str, ImageSet]
+    batch_size: int
+    latent_shape: tuple[int, int, int]
+    seed: int
+    index: int
+    state: dict = field(default_factory=dict)  # what `prepare` returned
+    generator: torch.Generator = field(init=False)
+
+    def __post_init__(self):
+        self.generator = step_generator(self.seed, self.index)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def batch(self, kind: str) -> tuple[Tensor, Tensor]:
+        """A batch of `forget`, `retain` or `alternative` data: what the network sees, and its conditions."""
+        if kind not in self.data:
+            raise DataError(f"This method did not ask for {kind} data: add it to its `needs`.")
+        images, labels = draw_batch(self.data[kind], self.batch_size, self.seed + DATA_KINDS.index(kind), self.index)
+        return self.conditions.encode(images).to(self.device), labels.to(self.device)
+
+    def noise(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x_t, eps and t for a batch, drawn from this step's stream."""
+        eps, t = draw_noise(x, self.generator)
+        return add_noise(x, eps, t), eps, t
+
+    def predict(self, x_t: Tensor, t: Tensor, condition: Tensor, original: bool = False) -> Tensor:
+        """The student's prediction of the noise, or the frozen original's, which has no gradient."""
+        if original:
+            with torch.no_grad():
+                return self.conditions.predict(self.original, x_t, t, condition.to(self.device))
+        return self.conditions.predict(self.model, x_t, t, condition.to(self.device))
+
+    def denoising(self, x: Tensor, condition: Tensor) -> Tensor:
+        """L_den: mean |eps - eps(x_t, t, c)|^2 of the student."""
+        x_t, eps, t = self.noise(x)
+        return (eps - self.predict(x_t, t, condition)).square().mean()
+
+    def target(self, count: int) -> Tensor:
+        return self.conditions.target(count).to(self.device)
+
+    def null(self, count: int) -> Tensor:
+        return self.conditions.null(count).to(self.device)
+
+    def others(self, count: int) -> Tensor:
+        return self.conditions.others(count, self.generator).to(self.device)
+
+
+def parameters_that_train(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)

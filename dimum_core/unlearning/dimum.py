@@ -1,0 +1,33 @@
+"""DiMUM: memorise something else under the forgotten condition (Yuan et al. 2025, arXiv 2512.03564)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from .base import Step, register
+
+
+@register("dimum")
+@dataclass(frozen=True)
+class DiMUM:
+    """L = L_den(D_r) + weight * E_{x in D_alt} |eps - eps(x_t, t, c_f)|^2.
+
+    The forgotten condition is trained with the true denoising loss on alternative data, so the objective has a real minimum
+    and nothing is pushed away.
+
+    weight: lambda of the paper. Both terms are means over every element.
+    alternative: what to memorise; see `alternatives.KINDS`.
+    count: how many alternative images there are.
+    """
+
+    weight: float = 1.0
+    alternative: str = "class"
+    count: int = 512
+    needs: ClassVar[frozenset[str]] = frozenset({"retain", "alternative"})
+
+    def loss(self, step: Step) -> Tensor:
+        x_alt, _ = step.batch("alternative")
+        return step.denoising(*step.batch("retain")) + self.weight * step.denoising(x_alt, step.target(len(x_alt)))

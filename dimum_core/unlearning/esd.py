@@ -1,0 +1,54 @@
+"""ESD: steer away from the forgotten condition, along the student's own trajectories (Gandikota et al. 2023, arXiv 2303.07345)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from diffusers import DDIMScheduler
+from torch import Tensor
+
+from ..diffusion import SCHEDULER_CONFIG
+from .base import Step, register
+
+
+@register("esd")
+@dataclass(frozen=True)
+class ESD:
+    """L = |eps_0(x_t, t, null) - guidance * (eps_0(x_t, t, c_f) - eps_0(x_t, t, null)) - eps(x_t, t, c_f)|^2.
+
+    x_t is no noised image but a point on the student's own path from noise, drawn under c_f, so no data is needed (eq. 7 and 8).
+    The target comes from the frozen original.
+
+    guidance: eta, published 1. sampling_steps: of DDIM, and sampling_scale of guidance, for the student's path (published 50 and 3;
+    10 steps here, because the path is drawn anew in every step of training).
+    """
+
+    guidance: float = 1.0
+    sampling_steps: int = 10
+    sampling_scale: float = 3.0
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    def loss(self, step: Step) -> Tensor:
+        x_t, t, condition = self.point_on_the_path(step)
+        null = step.null(len(x_t))
+        eps_null = step.predict(x_t, t, null, original=True)
+        eps_target = step.predict(x_t, t, condition, original=True)
+        wanted = eps_null - self.guidance * (eps_target - eps_null)
+        return (wanted - step.predict(x_t, t, condition)).square().mean()
+
+    @torch.no_grad()
+    def point_on_the_path(self, step: Step) -> tuple[Tensor, Tensor, Tensor]:
+        """x_t after a random number of the student's sampling steps, and the timestep that it belongs to."""
+        scheduler = DDIMScheduler(**SCHEDULER_CONFIG, clip_sample=True, timestep_spacing="trailing")
+        scheduler.set_timesteps(self.sampling_steps)
+        stop = int(torch.randint(self.sampling_steps, (1,), generator=step.generator))
+        condition, null = step.target(step.batch_size), step.null(step.batch_size)
+        x_t = torch.randn(step.batch_size, *step.latent_shape, generator=step.generator).to(step.device)
+        for t in scheduler.timesteps[:stop]:
+            every_t = t.expand(len(x_t)).to(step.device)
+            eps_null, eps_target = (step.predict(x_t, every_t, c) for c in (null, condition))
+            eps = eps_null + self.sampling_scale * (eps_target - eps_null)
+            x_t = scheduler.step(eps, t, x_t).prev_sample
+        return x_t, scheduler.timesteps[stop].expand(len(x_t)).to(step.device), condition

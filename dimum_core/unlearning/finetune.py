@@ -1,0 +1,21 @@
+"""Finetuning on the retained data and nothing else: the control that every method must beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from .base import Step, register
+
+
+@register("finetune")
+@dataclass(frozen=True)
+class Finetune:
+    """L = L_den(D_r). Forgets only as far as the model drifts."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"retain"})
+
+    def loss(self, step: Step) -> Tensor:
+        return step.denoising(*step.batch("retain"))

@@ -1,0 +1,31 @@
+"""Random label: under the forgotten condition, predict what the model predicts under another one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from .base import Step, register
+
+
+@register("random-label")
+@dataclass(frozen=True)
+class RandomLabel:
+    """L = E_{x in D_f} |sg eps(x_t, t, c') - eps(x_t, t, c_f)|^2 + retain_weight * L_den(D_r), c' another class.
+
+    Random labelling as SalUn uses it for class-wise forgetting (Fan et al. 2024, arXiv 2310.12508, eq. 6). The target is the
+    student's own prediction, so it moves with the student. Both terms are means here, and their weight is 1; a published weight
+    belongs to the scale of its authors' two terms and does not carry over.
+    """
+
+    retain_weight: float = 1.0
+    needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain"})
+
+    def loss(self, step: Step) -> Tensor:
+        x, condition = step.batch("forget")
+        x_t, _, t = step.noise(x)
+        wanted = step.predict(x_t, t, step.others(len(x))).detach()
+        forget = (wanted - step.predict(x_t, t, condition)).square().mean()
+        return forget + self.retain_weight * step.denoising(*step.batch("retain"))

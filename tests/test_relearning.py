@@ -1,0 +1,82 @@
+"""DiMRA: what it optimises, what it refuses, and that it brings back what was only hidden."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+
+from dimum_core import load_dataset, load_pipeline, relearn, unlearn
+from dimum_core.attacks.relearning import refuse_leaks
+from dimum_core.data import step_generator
+from dimum_core.diffusion import denoising_loss
+from dimum_core.errors import DataError
+
+
+def test_it_is_plain_finetuning_on_the_auxiliary_set():
+    """One step of AdamW on L_den(D_aux), by hand, from the same batch and noise."""
+    pipe, data = load_pipeline("digits"), load_dataset("digits").train.without("3")
+    settings = {"steps": 1, "learning_rate": 1e-4, "batch_size": 16, "precision": "fp32"}
+    attack = relearn(pipe, data, target="3", samples=2, progress=False, **settings)
+
+    from dimum_core.data import draw_batch
+    from dimum_core.diffusion import drop_labels
+
+    unet = copy.deepcopy(pipe.unet).train()
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=1e-4, weight_decay=0.0)
+    images, labels = draw_batch(data, 16, 0, 0)
+    generator = step_generator(0, 0)
+    labels = drop_labels(labels, pipe.null_label, 0.1, generator)
+    denoising_loss(unet, pipe.encode(images), labels, generator).backward()
+    torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
+    optimizer.step()
+    ours, by_hand = attack.pipeline.unet.state_dict(), unet.state_dict()
+    assert all(torch.allclose(ours[k], by_hand[k], atol=2e-6) for k in ours)
+    assert attack.curve["distance"].iloc[-1] == pytest.approx(
+        float(sum((by_hand[k] - v).square().sum() for k, v in pipe.unet.state_dict().items()) ** 0.5), rel=1e-2
+    )
+
+
+def test_the_attack_lowers_the_auxiliary_loss_and_the_curve_begins_before_it():
+    pipe, data = load_pipeline("digits"), load_dataset("digits")
+    unlearned = unlearn(pipe, "esd", target="3", data=data, steps=8, learning_rate=1e-3, batch_size=32, progress=False)
+    attack = relearn(unlearned, data.without("3"), steps=20, learning_rate=3e-4, samples=10, evaluate_every=10, progress=False)
+    curve, held_out = attack.curve, data.test.without("3")
+
+    @torch.no_grad()
+    def loss(p):
+        return float(denoising_loss(p.unet.eval(), p.encode(held_out.images), held_out.labels, step_generator(9, 9)))
+
+    assert loss(attack.pipeline) < loss(unlearned)
+    assert curve["step"].tolist() == [0, 10, 20]
+    assert curve["distance"].is_monotonic_increasing
+    assert curve["distance"].iloc[0] == 0
+    assert (curve["target low"] <= curve["target accuracy"]).all()
+    assert (curve["target accuracy"] <= curve["target high"]).all()
+
+
+def test_the_curve_does_not_change_the_attack_and_the_model_it_was_given_stays():
+    pipe, data = load_pipeline("digits"), load_dataset("digits").train.without("7")
+    before = copy.deepcopy(pipe.unet.state_dict())
+    attacks = [
+        relearn(pipe, data, target=target, steps=4, batch_size=8, samples=samples, evaluate_every=every, progress=False)
+        for target, samples, every in (("7", 2, 4), (7, 3, 1))
+    ]
+    a, b = (attack.pipeline.unet.state_dict() for attack in attacks)
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert all(torch.equal(before[k], v) for k, v in pipe.unet.state_dict().items())
+
+
+def test_a_target_in_the_auxiliary_set_is_refused_before_the_first_step(tiny_data):
+    pipe, data = load_pipeline("digits"), load_dataset("digits")
+    with pytest.raises(DataError, match=r"has \d+ images of the target class 3.*digits.without\('3'\)"):
+        relearn(pipe, data, target="3")
+    with pytest.raises(DataError, match="names no target"):
+        relearn(pipe, data.without("3"))
+    disguised = replace(tiny_data, labels=torch.zeros_like(tiny_data.labels))
+    with pytest.raises(DataError, match="images of the forget set under another label"):
+        refuse_leaks(disguised, 1, forget=tiny_data.only("top"))
+    with pytest.raises(DataError, match="is empty"):
+        refuse_leaks(tiny_data.select(torch.zeros(60, dtype=torch.bool)), 1)

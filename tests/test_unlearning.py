@@ -1,0 +1,232 @@
+"""Methods: each loss against its formula, what separates it from its neighbours, and the one call that runs them all."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import nn
+
+from dimum_core.checkpoints import build_pipeline
+from dimum_core.data import Dataset, draw_batch
+from dimum_core.denoiser import build_denoiser
+from dimum_core.errors import DataError, TrainingError, UnknownName
+from dimum_core.unlearning import METHODS, Step, get_method, register, unlearn
+from dimum_core.unlearning.alternatives import KINDS, build_alternative
+from dimum_core.unlearning.base import ClassConditions
+from dimum_core.unlearning.run import UnlearningObjective, method_data
+
+
+@pytest.fixture
+def pipe(tiny_preset):
+    return build_pipeline(build_denoiser(tiny_preset, 3, 1).eval(), tiny_preset, ("left", "top", "checks"))
+
+
+@pytest.fixture
+def data(tiny_data):
+    return Dataset(tiny_data, tiny_data)
+
+
+class Toy(nn.Module):
+    """eps(x_t, t, c) = w_c x_t: a network that can be worked by hand."""
+
+    def __init__(self, weights):
+        super().__init__()
+        self.weights = nn.Parameter(torch.tensor(weights))
+
+    def forward(self, x_t, t, class_labels):
+        return SimpleNamespace(sample=self.weights[class_labels].view(-1, 1, 1, 1) * x_t)
+
+
+def toy_step(tiny_data, target=1, student=(0.1, 0.2, 0.3, 0.4), original=(0.5, 0.6, 0.7, 0.8)):
+    sets = {"forget": tiny_data.only(target), "retain": tiny_data.without(target), "alternative": tiny_data.only("checks")}
+    return Step(Toy(student), Toy(original), ClassConditions(target, 3, 2), sets, 6, (4, 4, 4), seed=0, index=5)
+
+
+def replay(tiny_data, kind):
+    """The batch and the noise of the first, or of the only, term that draws them."""
+    step = toy_step(tiny_data)
+    x, labels = step.batch(kind)
+    x_t, eps, t = step.noise(x)
+    return x, labels, x_t, eps, t, step
+
+
+def mean_square(difference):
+    return float(sum(v**2 for v in difference.flatten().tolist()) / difference.numel())
+
+
+def test_finetune_and_negative_gradient_are_their_formulas(tiny_data):
+    _, labels, x_t, eps, _, _ = replay(tiny_data, "retain")
+    expected = mean_square(eps - torch.tensor([0.1, 0.2, 0.3, 0.4])[labels].view(-1, 1, 1, 1) * x_t)
+    assert float(get_method("finetune").loss(toy_step(tiny_data))) == pytest.approx(expected, rel=1e-5)
+    _, _, x_t, eps, _, _ = replay(tiny_data, "forget")
+    alone = get_method("negative-gradient", weight=1.0, retain_weight=0.0).loss(toy_step(tiny_data))
+    assert float(alone) == pytest.approx(-mean_square(eps - 0.2 * x_t), rel=1e-5)
+
+
+def test_dimum_memorises_the_alternative_under_the_targets_condition(tiny_data):
+    step = toy_step(tiny_data)
+    retain, labels = step.batch("retain")
+    x_t, eps, _ = step.noise(retain)
+    first = mean_square(eps - torch.tensor([0.1, 0.2, 0.3, 0.4])[labels].view(-1, 1, 1, 1) * x_t)
+    loss = get_method("dimum", weight=3.0).loss(toy_step(tiny_data))
+    alternative, _ = step.batch("alternative")
+    x_t, eps, _ = step.noise(alternative)
+    assert float(loss) == pytest.approx(first + 3 * mean_square(eps - 0.2 * x_t), rel=1e-5)
+
+
+def test_esd_steers_away_and_its_target_does_not_move(tiny_data):
+    method = get_method("esd", guidance=2.0, sampling_steps=4)
+    x_t, t, condition = method.point_on_the_path(toy_step(tiny_data))
+    assert (condition == 1).all() and len(t.unique()) == 1
+    wanted = 0.8 * x_t - 2.0 * (0.6 - 0.8) * x_t
+    assert float(method.loss(toy_step(tiny_data))) == pytest.approx(mean_square(wanted - 0.2 * x_t), rel=1e-4)
+    stops = {int(method.point_on_the_path(Step(**{**vars_of(toy_step(tiny_data)), "index": i}))[1][0]) for i in range(40)}
+    assert stops == {999, 749, 499, 249}
+
+
+def vars_of(step):
+    return {k: v for k, v in vars(step).items() if k != "generator"}
+
+
+def gradient_of_target(method, tiny_data, which: str) -> float:
+    """How much the loss changes with the weights that only its target depends on."""
+    students = [(0.1, 0.2, 0.3, 0.4), (0.9, 0.2, 0.9, 0.4)]  # the other classes' rows differ
+    if which == "student":
+        losses = [float(method.loss(toy_step(tiny_data, student=s))) for s in students]
+    else:
+        losses = [float(method.loss(toy_step(tiny_data, original=(*s[:1], 0.6, *s[2:])))) for s in students]
+    return abs(losses[0] - losses[1])
+
+
+def test_random_labels_target_moves_with_the_student_and_concept_ablations_does_not(tiny_data):
+    random_label, ablation = get_method("random-label", retain_weight=0.0), get_method("concept-ablation", retain_weight=0.0)
+    assert gradient_of_target(random_label, tiny_data, "student") > 1e-3 > gradient_of_target(random_label, tiny_data, "original")
+    assert gradient_of_target(ablation, tiny_data, "original") > 1e-3 > gradient_of_target(ablation, tiny_data, "student")
+
+
+def test_random_label_never_proposes_the_target_and_all_others_evenly():
+    for target in (0, 1, 9):
+        drawn = ClassConditions(target, 10, 1).others(9_000, torch.Generator().manual_seed(0))
+        counts = torch.bincount(drawn, minlength=10)
+        assert counts[target] == 0 and counts.sum() == 9000 and (counts[counts > 0] > 850).all() and len(counts) == 10
+
+
+def test_saluns_mask_keeps_its_share_and_the_other_weights_stay_bit_identical(pipe, data):
+    before = copy.deepcopy(pipe.unet.state_dict())
+    after = unlearn(pipe, "salun", target="top", data=data, steps=5, batch_size=8, keep=0.3, progress=False, precision="fp32")
+    changed = torch.cat([(after.unet.state_dict()[k] != before[k]).flatten() for k in before])
+    assert 0.05 < changed.float().mean() <= 0.3 + 1e-4
+    everything = unlearn(pipe, "random-label", target="top", data=data, steps=5, batch_size=8, progress=False, precision="fp32")
+    all_changed = torch.cat([(everything.unet.state_dict()[k] != before[k]).flatten() for k in before])
+    assert all_changed.float().mean() > 0.6
+
+
+def test_saluns_mask_is_where_the_gradient_of_the_forget_loss_is_large(tiny_data):
+    """Of the toy's four weights, only the target's has a gradient on the forget set."""
+    mask = get_method("salun", keep=0.25).prepare([toy_step(tiny_data)])["mask"]["weights"]
+    assert mask.tolist() == [False, True, False, False]
+
+
+def test_negative_gradient_is_unbounded_and_dimum_is_not(tiny_data):
+    far = (0.1, 1e4, 0.3, 0.4)
+    alone = get_method("negative-gradient", weight=1.0, retain_weight=0.0)
+    assert float(alone.loss(toy_step(tiny_data, student=far))) < -1e6
+    assert all(float(get_method(m).loss(toy_step(tiny_data, student=far))) > 0 for m in METHODS if m != "negative-gradient")
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_every_method_runs_leaves_its_input_alone_and_repeats_itself(name, pipe, data):
+    before = copy.deepcopy(pipe.unet.state_dict())
+    runs = [
+        unlearn(pipe, name, target="top", data=data, steps=3, batch_size=6, learning_rate=1e-3, progress=False) for _ in range(2)
+    ]
+    assert all(torch.equal(before[k], v) for k, v in pipe.unet.state_dict().items())
+    a, b = (run.unet.state_dict() for run in runs)
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert any(not torch.equal(a[k], before[k]) for k in a)
+    assert runs[0].unlearning["target"] == "top" and len(runs[0].unlearning["log"]) == 3
+    assert runs[0](["left"], num_inference_steps=2).images[0].size == (8, 8)
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_a_method_gets_the_data_it_asked_for_and_no_more(name, pipe, data):
+    method = get_method(name)
+    given = method_data(method, data, pipe, "top", seed=0)
+    assert set(given) == set(method.needs)
+    if "forget" not in method.needs:
+        assert all((images.labels != 1).all() or kind == "alternative" for kind, images in given.items())
+        hashes = set(data.train.only("top").item_hashes.tolist())
+        assert not any(hashes & set(images.item_hashes.tolist()) for images in given.values())
+    step = UnlearningObjective(method, pipe.unet, ClassConditions.of(pipe, "top"), given, 4, (4, 4, 4)).step(pipe.unet, 0, 0)
+    for kind in {"forget", "retain", "alternative"} - set(method.needs):
+        with pytest.raises(DataError, match=f"did not ask for {kind} data"):
+            step.batch(kind)
+
+
+def test_unlearning_resumes_bit_for_bit(pipe, data, tmp_path):
+    settings = {"target": "top", "data": data, "batch_size": 6, "progress": False, "precision": "fp32"}
+    whole = unlearn(pipe, "dimum", steps=6, **settings)
+    unlearn(pipe, "dimum", steps=3, out=tmp_path, **settings)
+    resumed = unlearn(pipe, "dimum", steps=6, out=tmp_path, resume=True, **settings)
+    a, b = whole.unet.state_dict(), resumed.unet.state_dict()
+    assert all(torch.allclose(a[k], b[k], atol=1e-7) for k in a)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_alternative_data_are_what_they_say_and_never_the_target(kind, pipe, tiny_data):
+    retain = tiny_data.without("top")
+    made = build_alternative(kind, 20, retain, pipe, "top", seed=0)
+    again = build_alternative(kind, 20, retain, pipe, "top", seed=0)
+    assert made.digest == again.digest and len(made) == (16 if kind == "images" else 20)
+    assert 1 not in made.labels.tolist()
+    if kind == "class":
+        assert len(made.labels.unique()) == 1
+    if kind == "mixed":
+        assert len(made.labels.unique()) == 2
+    if kind in ("class", "mixed", "images"):
+        assert set(made.item_hashes.tolist()) <= set(retain.item_hashes.tolist())
+
+
+def test_a_method_of_a_users_own_is_on_an_equal_footing(pipe, data):
+    @register("shrink")
+    @dataclass(frozen=True)
+    class Shrink:
+        weight: float = 1.0
+        needs: ClassVar[frozenset[str]] = frozenset()
+
+        def loss(self, step):
+            return self.weight * sum(p.square().sum() for p in step.model.parameters())
+
+    try:
+        shrunk = unlearn(pipe, "shrink", target="top", data=data, steps=3, learning_rate=1e-2, weight=2.0, progress=False)
+    finally:
+        del METHODS["shrink"]
+    norm = lambda p: float(nn.utils.parameters_to_vector(p.unet.parameters()).norm())  # noqa: E731
+    assert norm(shrunk) < norm(pipe) and shrunk.unlearning["settings"]["weight"] == 2.0
+
+
+def test_refusals(pipe, data):
+    with pytest.raises(UnknownName, match="no method 'dimun'. Did you mean 'dimum'"):
+        unlearn(pipe, "dimun", target="top", data=data)
+    with pytest.raises(UnknownName, match="no class 'tpo'. Did you mean 'top'"):
+        unlearn(pipe, "dimum", target="tpo", data=data)
+    with pytest.raises(UnknownName, match="kind of alternative data 'clas'"):
+        unlearn(pipe, "dimum", target="top", data=data, alternative="clas")
+    with pytest.raises(TrainingError, match="dimum has the hyper-parameters weight, alternative, count, but was given lambd"):
+        unlearn(pipe, "dimum", target="top", data=data, lambd=2.0)
+    with pytest.raises(ValueError, match="needs everything"):
+        register("x")(type("X", (), {"needs": {"everything"}}))
+    empty = Dataset(data.train.without("top"), data.test)
+    with pytest.raises(DataError, match="has no forget images for the target 'top'"):
+        unlearn(pipe, "random-label", target="top", data=empty)
+
+
+def test_the_forget_batch_comes_from_the_forget_set(tiny_data):
+    x, labels = toy_step(tiny_data).batch("forget")
+    images, _ = draw_batch(tiny_data.only("top"), 6, 0, 5)
+    assert torch.equal(x, nn.functional.pixel_unshuffle(images, 2)) and (labels == 1).all()
