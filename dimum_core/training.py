@@ -130,6 +130,7 @@ def train(
     resume: bool = False,
     evaluate: Callable[[int, nn.Module], dict | None] | None = None,
     evaluate_every: int = 0,
+    stop: Callable[[dict], bool] | None = None,
     on_log: Callable[[dict], None] | None = None,
     checkpoint_seconds: float = 60.0,
     description: str = "training",
@@ -139,6 +140,7 @@ def train(
 
     out: folder for the resumable state; none is kept without it. Its file is removed by nobody but the caller.
     evaluate: called with (step, averaged model) every `evaluate_every` steps; what it returns joins the log.
+    stop: told each row that `evaluate` makes; true ends the training early.
     Raises TrainingError at the first non-finite loss (the last checkpoint stays), CheckpointError if `out` holds a
     training with other settings, or holds one at all and `resume` is false.
     """
@@ -161,8 +163,9 @@ def train(
     bar = tqdm(
         total=config.steps, initial=at.step, desc=description, unit="step", mininterval=0.5, disable=not progress
     )
+    finished = bool(stop and at.rows and stop(at.rows[-1]))
     with torch.random.fork_rng(), bar:
-        while at.step < config.steps:
+        while at.step < config.steps and not finished:
             loss, grad_norm = _step(wrapped, objective, optimizer, scaler, config, precision, at.step, accelerator)
             if ema:
                 ema.step(model.parameters())
@@ -177,9 +180,10 @@ def train(
             if evaluate and evaluate_every and _due(at.step, evaluate_every, config.steps):
                 with averaged(model, ema):
                     at.rows.append({"step": at.step, **(evaluate(at.step, model) or {})})
+                finished = bool(stop and stop(at.rows[-1]))
                 model.train()
             late = time.monotonic() - last_saved > checkpoint_seconds
-            if out and accelerator.is_main_process and (late or at.step == config.steps):
+            if out and accelerator.is_main_process and (late or finished or at.step == config.steps):
                 state.save(out, at)
                 last_saved = time.monotonic()
     if ema:

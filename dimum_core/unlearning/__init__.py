@@ -1,10 +1,25 @@
 """Unlearning: methods, one small file each, and the one call that runs any of them."""
 
-from . import concept_ablation, dimum, esd, finetune, negative_gradient, random_label, salun
-from .base import METHODS, Method, Step, get_method, register
+from . import (
+    concept_ablation,
+    dimum,
+    erasediff,
+    esd,
+    finetune,
+    munba,
+    negative_gradient,
+    random_label,
+    salun,
+    scissorhands,
+    selective_amnesia,
+    sfr_on,
+    sharpness_aware,
+)
+from .base import METHODS, Method, Step, follow, get_method, gradient, register
 from .run import unlearn
 
 __all__ = [
-    "METHODS", "Method", "Step", "concept_ablation", "dimum", "esd", "finetune", "get_method", "negative_gradient", "random_label",
-    "register", "salun", "unlearn",
+    "METHODS", "Method", "Step", "concept_ablation", "dimum", "erasediff", "esd", "finetune", "follow", "get_method", "gradient",
+    "munba", "negative_gradient", "random_label", "register", "salun", "scissorhands", "selective_amnesia", "sfr_on",
+    "sharpness_aware", "unlearn",
 ]

@@ -6,6 +6,7 @@ of labels versus prompts, devices, logging or checkpoints. `register` is all tha
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from typing import ClassVar, Protocol
@@ -14,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from ..data import ImageSet, draw_batch, step_generator
-from ..diffusion import add_noise, draw_noise
+from ..diffusion import add_noise, draw_noise, drop_labels
 from ..errors import DataError, TrainingError, UnknownName
 from ..sampling import ClassConditionalPipeline
 
 DATA_KINDS = ("forget", "retain", "alternative")
+LABEL_DROPOUT = 0.1
 METHODS: dict[str, type] = {}
 
 
@@ -82,6 +84,9 @@ class ClassConditions:
     def null(self, count: int) -> Tensor:
         return torch.full((count,), self.null_label)
 
+    def dropped(self, condition: Tensor, generator: torch.Generator) -> Tensor:
+        return drop_labels(condition, self.null_label, LABEL_DROPOUT, generator)
+
     def others(self, count: int, generator: torch.Generator) -> Tensor:
         """Conditions other than the target's, drawn evenly."""
         drawn = torch.randint(self.null_label - 1, (count,), generator=generator)
@@ -100,6 +105,7 @@ class Step:
     latent_shape: tuple[int, int, int]
     seed: int
     index: int
+    steps: int = 1
     state: dict = field(default_factory=dict)  # what `prepare` returned
     generator: torch.Generator = field(init=False)
 
@@ -134,6 +140,11 @@ class Step:
         x_t, eps, t = self.noise(x)
         return (eps - self.predict(x_t, t, condition)).square().mean()
 
+    def retained(self) -> Tensor:
+        """L_den(D_r) as in pretraining, a tenth of the conditions dropped to null, so that guidance keeps its footing."""
+        x, condition = self.batch("retain")
+        return self.denoising(x, self.conditions.dropped(condition, self.generator))
+
     def target(self, count: int) -> Tensor:
         return self.conditions.target(count).to(self.device)
 
@@ -146,3 +157,37 @@ class Step:
 
 def parameters_that_train(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
+
+
+# Methods that choose a direction themselves ---------------------------------------------------------------------------
+
+
+def gradient(loss: Tensor, model: nn.Module) -> Tensor:
+    """The gradient of a loss by all weights that train, as one vector in float32."""
+    weights = [parameter for _, parameter in parameters_that_train(model)]
+    return torch.cat([g.flatten() for g in torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)])
+
+
+def follow(direction: Tensor, model: nn.Module, value: Tensor) -> Tensor:
+    """A loss of the given value whose gradient is `direction`: how a method with its own direction stays in the one loop."""
+    weights = torch.cat([parameter.flatten() for _, parameter in parameters_that_train(model)])
+    surrogate = (weights * direction).sum()
+    return surrogate - surrogate.detach() + value.detach()
+
+
+@contextlib.contextmanager
+def shifted(model: nn.Module, shift: Tensor) -> Iterator[None]:
+    """Within this context the weights that train are moved by `shift`, and come back exactly."""
+    weights = [parameter for _, parameter in parameters_that_train(model)]
+    kept = [weight.detach().clone() for weight in weights]
+    with torch.no_grad():
+        for weight, move in zip(weights, shift.split([w.numel() for w in weights]), strict=True):
+            weight.add_(move.view_as(weight))
+    torch.clear_autocast_cache()  # it holds low-precision copies of the weights as they were
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for weight, value in zip(weights, kept, strict=True):
+                weight.copy_(value)
+        torch.clear_autocast_cache()

@@ -35,4 +35,4 @@ class ConceptAblation:
         anchor = torch.full_like(condition, first if self.anchor is None else self.anchor)
         wanted = step.predict(x_t, t, anchor, original=True)
         forget = (wanted - step.predict(x_t, t, condition)).square().mean()
-        return forget + self.retain_weight * step.denoising(*step.batch("retain"))
+        return forget + self.retain_weight * step.retained()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from .base import Step, register
@@ -29,5 +30,16 @@ class DiMUM:
     needs: ClassVar[frozenset[str]] = frozenset({"retain", "alternative"})
 
     def loss(self, step: Step) -> Tensor:
+        return step.retained() + self.weight * self.memorisation(step)
+
+    def memorisation(self, step: Step) -> Tensor:
         x_alt, _ = step.batch("alternative")
-        return step.denoising(*step.batch("retain")) + self.weight * step.denoising(x_alt, step.target(len(x_alt)))
+        return step.denoising(x_alt, step.target(len(x_alt)))
+
+    @torch.no_grad()
+    def trace(self, step: Step) -> dict[str, float]:
+        """Is it memorised? Converged is when the memorisation loss is no higher than the loss of an ordinary class."""
+        return {
+            "memorisation loss": float(self.memorisation(step)),
+            "ordinary loss": float(step.denoising(*step.batch("retain"))),
+        }

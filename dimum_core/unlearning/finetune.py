@@ -18,4 +18,4 @@ class Finetune:
     needs: ClassVar[frozenset[str]] = frozenset({"retain"})
 
     def loss(self, step: Step) -> Tensor:
-        return step.denoising(*step.batch("retain"))
+        return step.retained()

@@ -26,4 +26,4 @@ class NegativeGradient:
         climb = -self.weight * step.denoising(*step.batch("forget"))
         if not self.retain_weight:
             return climb
-        return climb + self.retain_weight * step.denoising(*step.batch("retain"))
+        return climb + self.retain_weight * step.retained()

@@ -10,6 +10,14 @@ from torch import Tensor
 from .base import Step, register
 
 
+def random_label_loss(step: Step) -> Tensor:
+    """E_{x in D_f} |sg eps(x_t, t, c') - eps(x_t, t, c_f)|^2, c' another condition, drawn anew for each image."""
+    x, condition = step.batch("forget")
+    x_t, _, t = step.noise(x)
+    wanted = step.predict(x_t, t, step.others(len(x))).detach()
+    return (wanted - step.predict(x_t, t, condition)).square().mean()
+
+
 @register("random-label")
 @dataclass(frozen=True)
 class RandomLabel:
@@ -24,8 +32,4 @@ class RandomLabel:
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain"})
 
     def loss(self, step: Step) -> Tensor:
-        x, condition = step.batch("forget")
-        x_t, _, t = step.noise(x)
-        wanted = step.predict(x_t, t, step.others(len(x))).detach()
-        forget = (wanted - step.predict(x_t, t, condition)).square().mean()
-        return forget + self.retain_weight * step.denoising(*step.batch("retain"))
+        return random_label_loss(step) + self.retain_weight * step.retained()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 from ..data import Dataset, ImageSet
@@ -27,6 +29,7 @@ class UnlearningObjective:
     data: dict[str, ImageSet]
     batch_size: int
     latent_shape: tuple[int, int, int]
+    steps: int
     state: dict = field(default_factory=dict)
 
     @property
@@ -37,13 +40,14 @@ class UnlearningObjective:
 
     def step(self, model: nn.Module, seed: int, index: int) -> Step:
         return Step(
-            model, self.original, self.conditions, self.data, self.batch_size, self.latent_shape, seed, index, self.state
+            model, self.original, self.conditions, self.data, self.batch_size, self.latent_shape, seed, index, self.steps,
+            self.state,
         )
 
-    def prepare(self, model: nn.Module, seed: int, steps: int = 64) -> None:
+    def prepare(self, model: nn.Module, seed: int, batches: int = 16) -> None:
         """Let the method look at the data before the first step, on batches that the loop will not draw."""
         if hasattr(self.method, "prepare"):
-            self.state.update(self.method.prepare([self.step(model, seed, 10**6 + i) for i in range(steps)]))
+            self.state.update(self.method.prepare([self.step(model, seed, 10**6 + i) for i in range(batches)]))
         for name, parameter in model.named_parameters():
             if name in self.state.get("mask", {}):
                 mask = self.state["mask"][name]
@@ -84,8 +88,9 @@ def unlearn(
     seed: int = 0,
     out: Path | None = None,
     resume: bool = False,
-    evaluate=None,
-    evaluate_every: int = 0,
+    until: float | None = None,
+    evaluate: Callable[[int, ClassConditionalPipeline], dict] | None = None,
+    evaluate_every: int | None = None,
     progress: bool = True,
     precision: str = "auto",
     **hyperparameters,
@@ -93,30 +98,60 @@ def unlearn(
     """Make a pipeline forget a class. Returns a new pipeline; the one it was given is not touched.
 
     method: a name in METHODS, with `hyperparameters` that differ from the published ones, or a method of your own.
-    evaluate: called with (step, pipeline) every `evaluate_every` steps; what it returns joins the log.
-    The result carries `unlearning`: method, settings, seconds and the log, one row every few steps.
+    until: stop early when UA, measured with the shipped judge on 32 samples of the target, reaches this; 0.9, say.
+    evaluate: called with (step, pipeline) every `evaluate_every` steps (default: a tenth of them); what it returns joins the log.
+    The result carries `unlearning`: target, settings, steps done, seconds, and the log, one row every few steps; where the
+    method traces its convergence, as DiMUM does, the trace is in the log too.
     """
+    if steps < 1:
+        raise TrainingError(f"Unlearning needs at least one step, not {steps}.")
     method = get_method(method, **hyperparameters)
     conditions = ClassConditions.of(pipe, target)
-    student, original = copy.deepcopy(pipe.unet), copy.deepcopy(pipe.unet).eval().requires_grad_(False)
+    device = Accelerator().device  # where the loop will train
+    student, original = (copy.deepcopy(pipe.unet).to(device) for _ in range(2))
+    original.eval().requires_grad_(False)
     given = method_data(method, data, pipe, target, seed)
     latent_shape = (pipe.unet.config.in_channels, *[pipe.unet.config.sample_size] * 2)
-    objective = UnlearningObjective(method, original, conditions, given, batch_size, latent_shape)
+    objective = UnlearningObjective(method, original, conditions, given, batch_size, latent_shape, steps)
     objective.prepare(student, seed)
-    result_pipe = with_unet(pipe, student)
+    forgetful = with_unet(pipe, student)
+    measures = _measures(objective, forgetful, target, seed, until, evaluate)
     config = TrainConfig(
         steps=steps, batch_size=batch_size, learning_rate=learning_rate, warmup_steps=min(10, steps // 10), decay=False,
         ema_decay=0.0, seed=seed, precision=precision,
     )
-    if steps < 1:
-        raise TrainingError(f"Unlearning needs at least one step, not {steps}.")
     result = train(
-        student, objective, config, out=out, resume=resume, evaluate_every=evaluate_every, progress=progress,
-        evaluate=None if evaluate is None else lambda step, _: evaluate(step, result_pipe),
-        description=f"unlearning by {type(method).__name__}",
+        student, objective, config, out=out, resume=resume, progress=progress,
+        evaluate=(lambda step, _: {k: v for m in measures for k, v in m(step).items()}) if measures else None,
+        evaluate_every=evaluate_every or max(1, steps // 10),
+        stop=None if until is None else lambda row: row.get("UA", 0.0) >= until,
+        description=f"unlearning by {getattr(method, 'name', type(method).__name__)}",
     )
-    result_pipe.unlearning = {"target": target, "settings": objective.fingerprint, "seconds": result.seconds, "log": result.log}
-    return result_pipe
+    forgetful.unlearning = {
+        "target": target, "settings": objective.fingerprint, "steps": int(result.log["step"].iloc[-1]),
+        "seconds": result.seconds, "log": result.log,
+    }
+    return forgetful
+
+
+def _measures(objective, forgetful, target, seed, until, evaluate) -> list[Callable[[int], dict]]:
+    """What to measure along the way: the method's own trace, UA if it decides when to stop, and what the caller asked for."""
+    measures = []
+    if hasattr(objective.method, "trace"):  # on the same data and noise each time, which no step of training draws
+        measures.append(lambda step: objective.method.trace(objective.step(forgetful.unet, seed, 10**7)))
+    if until is not None:
+        from ..evaluation import draw_samples, find_judge
+
+        judge, label = find_judge(forgetful), objective.conditions.target_label
+
+        def forgotten(step: int) -> dict:
+            images = draw_samples(forgetful, [target] * 32, seed=seed + 10**6, progress=False)
+            return {"UA": float((judge.judge(images).labels != label).float().mean())}
+
+        measures.append(forgotten)
+    if evaluate is not None:
+        measures.append(lambda step: evaluate(step, forgetful))
+    return measures
 
 
 def with_unet(pipe: ClassConditionalPipeline, unet: nn.Module) -> ClassConditionalPipeline:

@@ -1,0 +1,60 @@
+"""Scissorhands: start the most sensitive weights anew, then repair without relearning (Wu and Harandi 2024, arXiv 2401.06187)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from .base import Step, follow, gradient, parameters_that_train, register
+
+
+@register("scissorhands")
+@dataclass(frozen=True)
+class Scissorhands:
+    """First, `share` of the weights, those with the largest |theta * gradient of L_den(D_f)|, are initialised anew.
+
+    Then L_den(D_r) - forget_weight * L_den(D_f) is minimised. Its gradient is projected (as in gradient episodic memory) so that
+    no step lowers the forget loss of the trimmed model: if <g, m> < 0 for m, the gradient of -L_den(D_f) there,
+    g <- g - <g, m> / |m|^2 m.
+
+    Published for CIFAR-10 classifiers: share 0.03, forget_weight 0.05, one batch each for sensitivity and memory.
+    """
+
+    share: float = 0.03
+    forget_weight: float = 0.05
+    batches: int = 4
+    needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain"})
+
+    def prepare(self, steps: list[Step]) -> dict:
+        """Trims the student, and remembers the gradient that would lower its forget loss."""
+        model, used = steps[0].model, steps[: self.batches]
+        climb = sum(gradient(step.denoising(*step.batch("forget")), model) for step in used) / len(used)
+        weights = torch.cat([parameter.detach().flatten() for _, parameter in parameters_that_train(model)])
+        sensitive = torch.zeros_like(weights, dtype=torch.bool)
+        sensitive[(weights * climb).abs().topk(round(self.share * len(weights))).indices] = True
+        _start_anew(model, sensitive, steps[0].generator)
+        memory = -sum(gradient(step.denoising(*step.batch("forget")), model) for step in used) / len(used)
+        return {"memory": memory}
+
+    def loss(self, step: Step) -> Tensor:
+        value = step.retained() - self.forget_weight * step.denoising(*step.batch("forget"))
+        g, memory = gradient(value, step.model), step.state["memory"].to(step.device)
+        along = (g * memory).sum()
+        if along < 0:
+            g = g - along / memory.square().sum() * memory
+        return follow(g, step.model, value)
+
+
+@torch.no_grad()
+def _start_anew(model: nn.Module, chosen: Tensor, generator: torch.Generator) -> None:
+    """Fresh values for the chosen weights: uniform within 1 / sqrt(fan-in) for matrices and kernels, 0 for vectors."""
+    parameters = [parameter for _, parameter in parameters_that_train(model)]
+    for parameter, mask in zip(parameters, chosen.split([p.numel() for p in parameters]), strict=True):
+        fresh = torch.zeros(parameter.shape)
+        if parameter.ndim > 1:
+            fresh = (torch.rand(parameter.shape, generator=generator) * 2 - 1) / math.sqrt(parameter[0].numel())
+        parameter.copy_(torch.where(mask.view_as(parameter), fresh.to(parameter.device), parameter))
