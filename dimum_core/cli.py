@@ -73,6 +73,7 @@ def _add_unlearn(commands) -> None:
     unlearn.add_argument(
         "--set", dest="settings", nargs="*", default=[], metavar="NAME=VALUE", help="hyper-parameters of the method"
     )
+    unlearn.add_argument("--until", type=float, metavar="UA", help="stop when the unlearning accuracy reaches this, e.g. 0.9")
     unlearn.add_argument("--resume", action="store_true", help="go on where a killed run stopped")
     unlearn.set_defaults(run=run_unlearn)
 
@@ -81,6 +82,13 @@ def _add_relearn(commands) -> None:
     relearn = commands.add_parser("relearn", help="DiMRA: try to bring a forgotten class back")
     _add_finetuning(relearn, steps=200)
     relearn.add_argument("--target", metavar="CLASS", required=True, help="what is measured; the attack never sees it")
+    relearn.add_argument(
+        "--auxiliary", choices=("retain", "synthetic", "public", "noise"), default="retain",
+        help="what the attacker has (default: the retained data); synthetic: the checkpoint's own samples of the other classes",
+    )
+    relearn.add_argument("--share", type=float, default=1.0, help="share of the auxiliary set (default: all of it)")
+    relearn.add_argument("--optimizer", choices=("adamw", "sgd"), default="adamw")
+    relearn.add_argument("--resume", action="store_true", help="go on where a killed run stopped")
     relearn.set_defaults(run=run_relearn)
 
 
@@ -158,6 +166,8 @@ def run_evaluate(args) -> None:
         return
     print(measured.table.round(4).to_string(), end="\n\n")
     print(measured.per_class.round(3).to_string(), end="\n\n")
+    if measured.drawn is not None:
+        print(f"what the label {args.target} draws\n{measured.drawn.round(3).to_string()}", end="\n\n")
     print(", ".join(f"{key} {value}" for key, value in measured.provenance.items()))
 
 
@@ -171,7 +181,7 @@ def run_unlearn(args) -> None:
     data = load_dataset(args.data) if args.data else default_data(pipe)
     forgetful = unlearn(
         pipe, args.method, target=args.target, data=data, steps=args.steps, learning_rate=args.learning_rate, seed=args.seed,
-        out=args.out, resume=args.resume, **dict(map(_setting, args.settings)),
+        out=args.out, resume=args.resume, until=args.until, **dict(map(_setting, args.settings)),
     )
     record = forgetful.unlearning
     card = {
@@ -199,7 +209,7 @@ def _setting(text: str) -> tuple[str, int | float | str]:
 
 
 def run_relearn(args) -> None:
-    from .attacks import relearn
+    from .attacks import auxiliary_set, relearn
     from .checkpoints import command_line, load_pipeline, provenance, save_checkpoint
     from .data import load_dataset
     from .evaluation import default_data
@@ -208,12 +218,15 @@ def run_relearn(args) -> None:
     check_writable(args.out)
     pipe = load_pipeline(args.checkpoint)
     data = load_dataset(args.data) if args.data else default_data(pipe)
+    auxiliary = auxiliary_set(args.auxiliary, data, args.target, pipe=pipe, share=args.share, seed=args.seed)
     attack = relearn(
-        pipe, data.without(args.target), target=args.target, steps=args.steps, learning_rate=args.learning_rate, seed=args.seed
+        pipe, auxiliary, target=args.target, steps=args.steps, learning_rate=args.learning_rate, seed=args.seed,
+        optimizer=args.optimizer, forget=data.train.only(args.target), out=args.out, resume=args.resume,
     )
     card = {
-        "title": f"{args.checkpoint}, attacked by DiMRA", "summary": f"{args.checkpoint}, finetuned on data without {args.target}.",
-        "kind": "denoiser", "data": {"name": data.name, "auxiliary": "retained"}, "provenance": provenance(),
+        "title": f"{args.checkpoint}, attacked by DiMRA", "summary": f"{args.checkpoint}, finetuned without {args.target}.",
+        "kind": "denoiser", "data": {"name": data.name, "auxiliary": args.auxiliary, "images": len(auxiliary)},
+        "provenance": provenance(),
         "training": {"command": command_line(), "steps": args.steps, "learning_rate": args.learning_rate, "seed": args.seed},
     }
     save_checkpoint(attack.pipeline, args.out, card)

@@ -6,6 +6,7 @@ name; `only` and `without` give the forget set D_f and the retain set D_r.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import zipfile
@@ -22,7 +23,7 @@ from torch.nn import functional as F
 from .errors import DataError, UnknownName
 
 DATA_FOLDER = Path(__file__).resolve().parent.parent / "data"
-DATASETS = ("digits", "cifar10-mini", "cifar10")
+DATASETS = ("digits", "mnist-mini", "cifar10-mini", "cifar10")
 
 
 @dataclass(frozen=True)
@@ -149,13 +150,16 @@ def from_uint8(name: str, pixels: np.ndarray, labels: np.ndarray, class_names: I
 
 
 def load_dataset(name: str, image_size: int | None = None, *, download: bool = True) -> Dataset:
-    """Load a data set by name: "digits", "cifar10-mini" (both without network) or "cifar10".
+    """Load a data set by name: "digits", "mnist-mini", "cifar10-mini" (all without network) or "cifar10".
 
     image_size: average the images down to this side (a divisor of the original one).
     download: whether "cifar10" may be fetched if it is not on this machine.
     Raises UnknownName for another name and DataError if files are missing or damaged.
     """
-    loaders = {"digits": _load_digits, "cifar10-mini": _load_cifar10_mini, "cifar10": lambda: _load_cifar10(download)}
+    loaders = {
+        "digits": _load_digits, "mnist-mini": _load_mnist_mini, "cifar10-mini": _load_cifar10_mini,
+        "cifar10": lambda: _load_cifar10(download),
+    }
     if name not in loaders:
         raise UnknownName("data set", name, DATASETS)
     data = loaders[name]()
@@ -168,28 +172,42 @@ def _load_digits() -> Dataset:
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
-    pixels = np.round(bunch.images[:, None] * (255 / 16)).astype(np.uint8)
-    labels = bunch.target.astype(np.int64)
-    rank = np.array([np.sum(labels[:i] == labels[i]) for i in range(len(labels))])
-    held_out = rank % 5 == 4
-    names = tuple(str(digit) for digit in range(10))
-    return Dataset(
-        from_uint8("digits", pixels[~held_out], labels[~held_out], names),
-        from_uint8("digits", pixels[held_out], labels[held_out], names),
-    )
+    return _split_digits("digits", bunch.images, bunch.target)
 
 
 @lru_cache(maxsize=1)
-def _load_cifar10_mini() -> Dataset:
-    path = DATA_FOLDER / "cifar10-mini" / "images.npz"
+def _load_mnist_mini() -> Dataset:
+    """5,000 digits of MNIST, made to look like scikit-learn's (see data/mnist-mini)."""
+    with _open_pack(DATA_FOLDER / "mnist-mini" / "images.npz") as pack:
+        return _split_digits("mnist-mini", pack["pixels"], pack["labels"])
+
+
+def _split_digits(name: str, counts: np.ndarray, labels: np.ndarray) -> Dataset:
+    """counts: N x 8 x 8, 0 to 16."""
+    pixels, labels = np.round(counts[:, None] * (255 / 16)).astype(np.uint8), labels.astype(np.int64)
+    rank = np.array([np.sum(labels[:i] == labels[i]) for i in range(len(labels))])
+    held_out = rank % 5 == 4
+    names = tuple(str(digit) for digit in range(10))
+    return Dataset(*(from_uint8(name, pixels[part], labels[part], names) for part in (~held_out, held_out)))
+
+
+@contextlib.contextmanager
+def _open_pack(path: Path):
+    """An archive of arrays that the repository carries; one clear sentence if it is missing or damaged."""
     if not path.exists():
         raise DataError(f"{path} is missing: run `git checkout -- data` in the clone, which carries it.")
     try:
         with np.load(path, allow_pickle=False) as pack:
-            names = tuple(pack["class_names"].tolist())
-            return Dataset(*(_decode_split(pack, split, names) for split in ("train", "test")))
+            yield pack
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} is damaged ({error}): run `git checkout -- data` in the clone.") from error
+
+
+@lru_cache(maxsize=1)
+def _load_cifar10_mini() -> Dataset:
+    with _open_pack(DATA_FOLDER / "cifar10-mini" / "images.npz") as pack:
+        names = tuple(pack["class_names"].tolist())
+        return Dataset(*(_decode_split(pack, split, names) for split in ("train", "test")))
 
 
 def _decode_split(pack, split: str, class_names: tuple[str, ...]) -> ImageSet:

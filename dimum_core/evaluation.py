@@ -14,7 +14,7 @@ from .checkpoints import CHECKPOINT_FOLDER, find_checkpoint, loading_errors, qui
 from .data import Dataset, ImageSet, load_dataset, step_generator
 from .errors import CheckpointError, DataError
 from .judge import Judge, Verdict
-from .metrics import Interval, accuracy, fidelity, wilson_interval
+from .metrics import Interval, accuracy, fidelity, nearest_neighbours, wilson_interval
 from .sampling import ClassConditionalPipeline
 
 
@@ -76,11 +76,13 @@ class Evaluation:
 
     table: one row a metric: value, low, high (95 % interval), n.
     per_class: accuracy of each class, with its interval.
+    drawn: with a target, what its label draws now: the share of each class, and of none of these.
     provenance: what the numbers depend on.
     """
 
     table: pd.DataFrame
     per_class: pd.DataFrame
+    drawn: pd.DataFrame | None
     provenance: dict
     images: Tensor
     verdict: Verdict
@@ -91,7 +93,8 @@ class Evaluation:
     def as_dict(self) -> dict:
         table = {name: {k: float(v) for k, v in row.items()} for name, row in self.table.to_dict("index").items()}
         per_class = {name: float(row["value"]) for name, row in self.per_class.to_dict("index").items()}
-        return {"metrics": table, "per_class_accuracy": per_class, "provenance": self.provenance}
+        drawn = {} if self.drawn is None else {"drawn_for_target": self.drawn["value"].to_dict()}
+        return {"metrics": table, "per_class_accuracy": per_class, **drawn, "provenance": self.provenance}
 
     def _repr_html_(self) -> str:
         return self.table.to_html(float_format=lambda value: f"{value:.3f}")
@@ -111,7 +114,7 @@ def evaluate(
 ) -> Evaluation:
     """Draw `per_class` samples of every class and measure them.
 
-    target: the class that should be forgotten; gives UA = 1 - accuracy on it, and RA = accuracy on the others.
+    target: the class that should be forgotten; gives UA = 1 - accuracy on it, RA = accuracy on the others, and the worst of them.
     data: whose test split is the reference of fidelity (without the target, if there is one); none: no fidelity.
     judge: default, the shipped one of that image size. A sample that it says shows none of the classes is never right.
     """
@@ -135,7 +138,61 @@ def evaluate(
         provenance |= {"reference": data.name, "split": "test"}
         measured = fidelity(verdict.features[kept], judge.judge(reference.images).features, provenance)
         rows |= measured.intervals()
-    return Evaluation(_table(rows), _per_class(verdict.labels, labels, pipe.class_names), provenance, images, verdict)
+    each, drawn = _per_class(verdict.labels, labels, pipe.class_names), None
+    if target is not None:
+        worst = each.drop(index=pipe.class_names[target_label])["value"].idxmin()
+        rows[f"worst class ({worst})"] = wilson_interval(round(each.loc[worst, "value"] * per_class), per_class)
+        drawn = shares(verdict.labels[labels == target_label], pipe.class_names)
+    return Evaluation(_table(rows), each, drawn, provenance, images, verdict)
+
+
+def shares(judged: Tensor, class_names: tuple[str, ...]) -> pd.DataFrame:
+    """How often each class, and none of these, was seen; judged: int64, N, -1 for none."""
+    names = dict(enumerate(class_names)) | {-1: "none of these"}
+    return _table({name: wilson_interval(int((judged == label).sum()), len(judged)) for label, name in names.items()})
+
+
+def guidance_sweep(
+    pipe: ClassConditionalPipeline, target: str, scales=(1.0, 2.0, 3.0, 5.0), *, per_class: int = 20, **settings
+) -> pd.DataFrame:
+    """UA and RA at several guidance scales: forgetting measured at one scale can hide or invent the class.
+
+    settings: as for `evaluate`. One row a scale.
+    """
+    rows = []
+    for scale in scales:
+        table = evaluate(pipe, target=target, per_class=per_class, guidance_scale=scale, **settings).table
+        rows.append({"guidance_scale": scale} | {
+            f"{metric}{suffix}": table.loc[metric, column]
+            for metric in ("UA", "RA") for suffix, column in (("", "value"), (" low", "low"), (" high", "high"))
+        })
+    return pd.DataFrame(rows)
+
+
+def unconditional_share(
+    pipe: ClassConditionalPipeline,
+    target: str,
+    *,
+    count: int = 200,
+    judge: Judge | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> Interval:
+    """The target's share among samples drawn without a condition: avoiding the label leaves it, removal lowers it."""
+    judge = find_judge(pipe) if judge is None else judge
+    images = draw_samples(pipe, [None] * count, seed=seed, progress=progress, guidance_scale=1.0)
+    label = int(pipe.label_tensor([target])[0])
+    return wilson_interval(int((judge.judge(images).labels == label).sum()), count)
+
+
+def nearest_images(images: Tensor, reference: ImageSet) -> tuple[Tensor, Tensor]:
+    """For each image the nearest of a set: root-mean-square distance of pixels in [-1, 1], and its index. Small means copied.
+
+    images: N x C x H x W; the reference is averaged to that size.
+    """
+    flat = reference.resized(images.shape[-1]).images.flatten(1)
+    distances, indices = nearest_neighbours(images.flatten(1).numpy(), flat.numpy())
+    return torch.from_numpy(distances[:, 0]) / flat.shape[1] ** 0.5, torch.from_numpy(indices[:, 0])
 
 
 def accuracies(judged: Tensor, labels: Tensor, target_label: int | None) -> dict[str, Interval]:

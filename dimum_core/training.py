@@ -26,14 +26,15 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from .data import step_generator
-from .errors import CheckpointError, TrainingError
+from .errors import CheckpointError, TrainingError, UnknownName
 
 STATE_FILE = "training.safetensors"
+OPTIMIZER_STATE = {"adamw": ("step", "exp_avg", "exp_avg_sq"), "sgd": ("momentum_buffer",)}  # what each keeps for a weight
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to optimise: AdamW with linear warm-up, cosine decay to zero (or none), gradient clip and EMA.
+    """How to optimise: AdamW (or SGD with momentum 0.9) with linear warm-up, cosine decay to zero (or none), gradient clip and EMA.
 
     precision: "fp32", "bf16", "fp16", or "auto", the fastest that the device computes natively.
     ema_decay: 0 keeps no average. The average warms up as (1 + step) / (10 + step).
@@ -48,6 +49,7 @@ class TrainConfig:
     grad_clip: float = 1.0
     ema_decay: float = 0.999
     precision: str = "auto"
+    optimizer: str = "adamw"
     seed: int = 0
 
     def __post_init__(self):
@@ -58,6 +60,9 @@ class TrainConfig:
             )
         if self.precision not in ("auto", "fp32", "bf16", "fp16"):
             raise TrainingError(f"precision must be auto, fp32, bf16 or fp16, not {self.precision!r}.")
+
+        if self.optimizer not in OPTIMIZER_STATE:
+            raise UnknownName("optimizer", self.optimizer, OPTIMIZER_STATE)
 
     def learning_rate_at(self, step: int) -> float:
         """Learning rate of step 0, 1, ...: linear warm-up, then half a cosine down to zero at `steps`."""
@@ -151,9 +156,7 @@ def train(
     precision = native_precision(device) if config.precision == "auto" else config.precision
     torch.set_flush_denormal(True)  # late in training, denormals slow CPU kernels several times over
     model.train().to(device)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=device.type in ("cpu", "cuda")
-    )
+    optimizer = _optimizer(model, config, fused=device.type in ("cpu", "cuda"))
     ema = EMAModel(model.parameters(), decay=config.ema_decay, foreach=True) if config.ema_decay else None
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     state = _State(model, optimizer, ema, scaler, {"config": asdict(config), "objective": objective.fingerprint})
@@ -189,6 +192,13 @@ def train(
     if ema:
         ema.copy_to(model.parameters())
     return TrainResult(model.eval(), pd.DataFrame(at.rows), at.seconds, precision)
+
+
+def _optimizer(model: nn.Module, config: TrainConfig, fused: bool) -> torch.optim.Optimizer:
+    settings = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "fused": fused}
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(model.parameters(), momentum=0.9, **settings)
+    return torch.optim.AdamW(model.parameters(), **settings)
 
 
 def _due(step: int, every: int, last: int) -> bool:
@@ -293,7 +303,7 @@ class _State:
         for name, parameter in self.model.named_parameters():
             self.optimizer.state[parameter] = {
                 key: tensors[f"{key}.{name}"].to("cpu" if key == "step" and not parameter.is_cuda else parameter.device)
-                for key in ("step", "exp_avg", "exp_avg_sq")
+                for key in OPTIMIZER_STATE[self.fingerprint["config"]["optimizer"]]
             }
         if self.ema:
             names = [name for name, _ in self.model.named_parameters()]

@@ -100,7 +100,7 @@ def test_unlearn_and_relearn_leave_checkpoints_that_can_be_measured(tmp_path, ca
     assert main(f"unlearn digits --method dimum --set alternative=mixed count=8 --out {tmp_path / 'u'} {quick}".split()) == 0
     card = read_card(tmp_path / "u")
     assert card["training"]["alternative"] == "mixed" and card["training"]["method"] == "DiMUM"
-    assert main(f"relearn {tmp_path / 'u'} --out {tmp_path / 'r'} {quick}".split()) == 0
+    assert main(f"relearn {tmp_path / 'u'} --auxiliary public --share 0.1 --out {tmp_path / 'r'} {quick}".split()) == 0
     assert (tmp_path / "r" / "curve.csv").read_text().startswith("step,target accuracy")
     load_pipeline(tmp_path / "r")
     assert "--set takes NAME=VALUE" in refusal(capsys, *f"unlearn digits --set weight --out {tmp_path / 'x'} {quick}".split())

@@ -76,7 +76,7 @@ def test_a_target_in_the_auxiliary_set_is_refused_before_the_first_step(tiny_dat
     with pytest.raises(DataError, match="names no target"):
         relearn(pipe, data.without("3"))
     disguised = replace(tiny_data, labels=torch.zeros_like(tiny_data.labels))
-    with pytest.raises(DataError, match="images of the forget set under another label"):
+    with pytest.raises(DataError, match="has 20 images of the forget set, or nearly so, under another label"):
         refuse_leaks(disguised, 1, forget=tiny_data.only("top"))
     with pytest.raises(DataError, match="is empty"):
         refuse_leaks(tiny_data.select(torch.zeros(60, dtype=torch.bool)), 1)

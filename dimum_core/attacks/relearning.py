@@ -6,29 +6,39 @@ Yuan et al. 2025, arXiv 2512.03564. The attacker knows the weights and the forma
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..data import Dataset, ImageSet
 from ..errors import DataError
 from ..evaluation import accuracies, draw_samples, find_judge
 from ..judge import Judge
+from ..metrics import nearest_neighbours
 from ..pretraining import DenoisingObjective
 from ..sampling import ClassConditionalPipeline
 from ..training import TrainConfig, train
 from ..unlearning.run import with_unet
 
+MEASURES = ("target accuracy", "target low", "target high", "retained accuracy", "distance")
+
 
 @dataclass
 class Relearning:
-    """The attacked pipeline, and its recovery curve: one row an evaluation, step 0 first."""
+    """The attacked pipeline, and its recovery curve.
+
+    curve: one row an evaluation, step 0 first: accuracy on the target (with its 95 % interval) and on the other classes, and
+        the Euclidean distance of the weights from where the attack began.
+    strips: for each evaluated step, the first samples of the target, N x C x H x W, from the same noise each time.
+    """
 
     pipeline: ClassConditionalPipeline
     curve: pd.DataFrame
+    strips: dict[int, Tensor]
 
 
 def relearn(
@@ -38,12 +48,19 @@ def relearn(
     target: str | int | None = None,
     steps: int = 200,
     learning_rate: float = 1e-4,
+    optimizer: str = "adamw",
     batch_size: int = 64,
     seed: int = 0,
     evaluate_every: int | None = None,
     samples: int = 32,
     guidance_scale: float | None = None,
+    num_inference_steps: int = 10,
     judge: Judge | None = None,
+    forget: ImageSet | None = None,
+    allow_target: bool = False,
+    only_embedding_row: bool = False,
+    out: Path | None = None,
+    resume: bool = False,
     progress: bool = True,
     precision: str = "auto",
 ) -> Relearning:
@@ -51,7 +68,12 @@ def relearn(
 
     target: what is measured; default, what the pipeline says it has unlearned. The optimisation does not depend on it: it is
         used to refuse auxiliary data that contain it, and to draw `samples` of it (and of the other classes) for the curve.
-    Raises DataError if an auxiliary image has the target's label.
+    evaluate_every: steps between two rows of the curve; default, a fifth of the steps. Sampling, with `num_inference_steps` network
+        evaluations an image, is most of what a curve costs.
+    forget: images that must not be in the auxiliary set, neither under another label nor nearly so.
+    allow_target, only_embedding_row: for the controls, which do see the target.
+    out, resume: keep the attack's state in a folder, and go on from it.
+    Raises DataError if an auxiliary image has the target's label or is nearly an image of `forget`.
     """
     auxiliary = auxiliary.train if isinstance(auxiliary, Dataset) else auxiliary
     auxiliary = auxiliary.resized(pipe.image_shape[-1])
@@ -59,35 +81,58 @@ def relearn(
     if target is None:
         raise DataError("What should the recovery curve measure? The pipeline names no target, so pass target=.")
     label = int(pipe.label_tensor([target])[0])
-    refuse_leaks(auxiliary, label)
+    if not allow_target:
+        refuse_leaks(auxiliary, label, None if forget is None else forget.resized(pipe.image_shape[-1]))
     attacked = with_unet(pipe, copy.deepcopy(pipe.unet).requires_grad_(True))
-    measure = _Measure(attacked, find_judge(pipe) if judge is None else judge, label, samples, seed, guidance_scale)
-    first = {"step": 0, **measure()}
+    if only_embedding_row:
+        _freeze_all_but_row(attacked.unet, label)
+    judge = find_judge(pipe) if judge is None else judge
+    measure = _Measure(attacked, judge, label, samples, seed, guidance_scale, num_inference_steps)
+    first = {"step": 0, **measure(0)}
     objective = DenoisingObjective(auxiliary, batch_size, pipe.null_label, pipe.config.patch_size)
     config = TrainConfig(
         steps=steps, batch_size=batch_size, learning_rate=learning_rate, decay=False, ema_decay=0.0, seed=seed,
-        precision=precision,
+        precision=precision, optimizer=optimizer,
     )
     result = train(
-        attacked.unet, objective, config, evaluate=lambda step, _: measure(), evaluate_every=evaluate_every or max(1, steps // 5),
-        progress=progress, description="relearning",
+        attacked.unet, objective, config, out=out, resume=resume, evaluate=lambda step, _: measure(step),
+        evaluate_every=evaluate_every or max(1, steps // 5), progress=progress, description="relearning",
     )
-    measured = result.log.dropna(subset="target accuracy").drop(columns=["loss", "learning_rate", "grad_norm", "seconds"])
-    return Relearning(attacked, pd.concat([pd.DataFrame([first]), measured], ignore_index=True))
+    rows = result.log.dropna(subset="target accuracy")[["step", *MEASURES]] if steps else None
+    return Relearning(attacked, pd.concat([pd.DataFrame([first]), rows], ignore_index=True), measure.strips)
 
 
-def refuse_leaks(auxiliary: ImageSet, label: int, forget: ImageSet | None = None) -> None:
-    """Before the first step: no auxiliary image may have the target's label, or be an image of the forget set."""
+def refuse_leaks(auxiliary: ImageSet, label: int, forget: ImageSet | None = None, near: float = 0.05) -> None:
+    """Before the first step: no auxiliary image may have the target's label, or be (nearly) an image of the forget set.
+
+    near: root-mean-square difference of two images, pixels in [-1, 1], below which one counts as a copy of the other: what another
+        compression or a rounding changes, not what another photograph does.
+    """
+    if not len(auxiliary):
+        raise DataError("The auxiliary set is empty: the attacker has nothing to finetune on.")
     labelled = int((auxiliary.labels == label).sum())
     if labelled:
         raise DataError(
             f"The auxiliary set has {labelled} images of the target class {auxiliary.class_names[label]}: an attacker does not "
             f"have them, so take {auxiliary.name}.without({auxiliary.class_names[label]!r})."
         )
-    if forget is not None and np.isin(auxiliary.item_hashes, forget.item_hashes).any():
-        raise DataError("The auxiliary set has images of the forget set under another label: remove them first.")
-    if not len(auxiliary):
-        raise DataError("The auxiliary set is empty: the attacker has nothing to finetune on.")
+    if forget is None or not len(forget):
+        return
+    same = np.isin(auxiliary.item_hashes, forget.item_hashes)
+    distance, _ = nearest_neighbours(auxiliary.images.flatten(1).numpy(), forget.images.flatten(1).numpy())
+    leaked = same | (distance[:, 0] < near * forget.images[0].numel() ** 0.5)
+    if leaked.any():
+        raise DataError(
+            f"The auxiliary set has {int(leaked.sum())} images of the forget set, or nearly so, under another label "
+            f"(the first is number {int(leaked.argmax())}): remove them first."
+        )
+
+
+def _freeze_all_but_row(unet: nn.Module, label: int) -> None:
+    table = unet.requires_grad_(False).class_embedding.weight.requires_grad_(True)
+    row = torch.zeros(len(table), 1, device=table.device)
+    row[label] = 1
+    table.register_hook(lambda gradient: gradient * row.to(gradient.device))
 
 
 @dataclass
@@ -100,21 +145,22 @@ class _Measure:
     samples: int
     seed: int
     guidance_scale: float | None
+    num_inference_steps: int
+    strips: dict[int, Tensor] = field(default_factory=dict)
 
     def __post_init__(self):
         self.start = nn.utils.parameters_to_vector(self.pipe.unet.parameters()).detach().clone()
         others = [c for c in range(len(self.pipe.class_names)) if c != self.label]
         self.labels = [self.label] * self.samples + [others[i % len(others)] for i in range(self.samples)]
 
-    def __call__(self) -> dict:
+    def __call__(self, step: int) -> dict:
         self.pipe.unet.eval()
         images = draw_samples(
-            self.pipe, self.labels, seed=self.seed, progress=False, guidance_scale=self.guidance_scale, batch_size=2 * self.samples
+            self.pipe, self.labels, seed=self.seed, batch_size=2 * self.samples, progress=False,
+            guidance_scale=self.guidance_scale, num_inference_steps=self.num_inference_steps,
         )
+        self.strips[step] = images[: min(8, self.samples)]
         rows = accuracies(self.judge.judge(images).labels, torch.tensor(self.labels), self.label)
-        distance = (nn.utils.parameters_to_vector(self.pipe.unet.parameters()).detach() - self.start).norm()
-        recovered = 1 - rows["UA"].value
-        return {
-            "target accuracy": recovered, "target low": 1 - rows["UA"].high, "target high": 1 - rows["UA"].low,
-            "retained accuracy": rows["RA"].value, "distance": float(distance),
-        }
+        now = nn.utils.parameters_to_vector(self.pipe.unet.parameters()).detach()
+        recovered = (1 - rows["UA"].value, 1 - rows["UA"].high, 1 - rows["UA"].low)
+        return dict(zip(MEASURES, (*recovered, rows["RA"].value, float((now - self.start.to(now)).norm())), strict=True))

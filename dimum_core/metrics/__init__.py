@@ -21,6 +21,7 @@ from .intervals import (
     t_interval,
     wilson_interval,
 )
+from .recovery import StepsToRecovery, area_under_recovery, recovery_ratio, steps_to_recovery, worst_case
 
 __all__ = [
     "REQUIRED_PROVENANCE",
@@ -28,7 +29,9 @@ __all__ = [
     "FrechetStatistics",
     "Interval",
     "MetricError",
+    "StepsToRecovery",
     "accuracy",
+    "area_under_recovery",
     "auroc",
     "bootstrap_interval",
     "confusion_matrix",
@@ -42,6 +45,9 @@ __all__ = [
     "nearest_neighbours",
     "per_class_accuracy",
     "precision_recall",
+    "recovery_ratio",
+    "steps_to_recovery",
     "t_interval",
     "wilson_interval",
+    "worst_case",
 ]

@@ -1,0 +1,87 @@
+"""Controls beside DiMRA: attacks that see the target, that touch one embedding row, or that need no data at all."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..data import Dataset, ImageSet, step_generator
+from ..errors import DataError
+from ..sampling import ClassConditionalPipeline
+from ..unlearning.run import with_unet
+from .relearning import Relearning, relearn
+
+
+def few_shot(pipe: ClassConditionalPipeline, data: Dataset, target: str | int, count: int, **settings) -> Relearning:
+    """The upper bound: relearn with `count` images of the target beside the retained data, a tenth of each batch.
+
+    settings: as for `relearn`.
+    """
+    if count < 1:
+        raise DataError(f"A few-shot attack needs at least one image of the target, not {count}.")
+    shots = data.train.only(target).select(torch.arange(count) % len(data.train.only(target)))
+    retain = data.train.without(target)
+    copies = max(1, round(len(retain) / 9 / count))
+    return relearn(pipe, concatenate(retain, *[shots] * copies), target=target, allow_target=True, **settings)
+
+
+def relearn_embedding(pipe: ClassConditionalPipeline, data: Dataset, target: str | int, count: int, **settings) -> Relearning:
+    """Train the target's row of the label embedding alone, on `count` images of the target: what can the rest still draw?"""
+    shots = data.train.only(target).select(torch.arange(min(count, len(data.train.only(target)))))
+    return relearn(pipe, shots, target=target, allow_target=True, only_embedding_row=True, **settings)
+
+
+def swap_embedding(
+    pipe: ClassConditionalPipeline, original: ClassConditionalPipeline, target: str | int
+) -> ClassConditionalPipeline:
+    """The unlearned network with the original's row for the target put back: is the class still there, without its name?"""
+    swapped = with_unet(pipe, copy.deepcopy(pipe.unet))
+    label = int(pipe.label_tensor([target])[0])
+    with torch.no_grad():
+        swapped.unet.class_embedding.weight[label] = original.unet.class_embedding.weight[label]
+    return swapped
+
+
+def add_weight_noise(pipe: ClassConditionalPipeline, level: float, seed: int = 0) -> ClassConditionalPipeline:
+    """Gaussian noise on every weight, `level` times the standard deviation of its tensor: does forgetting survive a nudge?"""
+    generator = step_generator(seed, -5)
+
+    def disturb(weight: torch.Tensor) -> torch.Tensor:
+        spread = weight.std() if weight.numel() > 1 else weight.abs().mean()
+        return weight + level * spread * torch.randn(weight.shape, generator=generator).to(weight)
+
+    return _edited(pipe, disturb)
+
+
+def prune(pipe: ClassConditionalPipeline, share: float) -> ClassConditionalPipeline:
+    """Set the smallest `share` of each matrix's and kernel's weights to zero."""
+    if not 0 <= share < 1:
+        raise DataError(f"The share of pruned weights lies in [0, 1), not at {share}.")
+
+    def cut(weight: torch.Tensor) -> torch.Tensor:
+        removed = round(share * weight.numel())
+        if weight.ndim < 2 or not removed:
+            return weight
+        return torch.where(weight.abs() > weight.abs().flatten().kthvalue(removed).values, weight, 0.0)
+
+    return _edited(pipe, cut)
+
+
+@torch.no_grad()
+def _edited(pipe: ClassConditionalPipeline, edit) -> ClassConditionalPipeline:
+    unet: nn.Module = copy.deepcopy(pipe.unet)
+    for parameter in unet.parameters():
+        parameter.copy_(edit(parameter))
+    return with_unet(pipe, unet)
+
+
+def concatenate(first: ImageSet, *others: ImageSet) -> ImageSet:
+    """One image set of several with the same classes."""
+    sets = [first, *others]
+    return ImageSet(
+        first.name, torch.cat([s.images for s in sets]), torch.cat([s.labels for s in sets]), first.class_names,
+        np.concatenate([s.item_hashes for s in sets]),
+    )

@@ -1,0 +1,84 @@
+"""Recovery: how much of what was forgotten an attack brings back, and how soon."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.integrate import trapezoid
+
+from .intervals import MetricError
+
+
+@dataclass(frozen=True)
+class StepsToRecovery:
+    """Attack steps until a level is reached; `censored` if it is not within the observed steps, and then only a lower bound."""
+
+    steps: float
+    censored: bool
+
+    def __str__(self) -> str:
+        return f"> {self.steps:.0f}" if self.censored else f"{self.steps:.0f}"
+
+
+def area_under_recovery(steps, accuracy) -> float:
+    """Mean accuracy on the target over the attack, by the trapezium rule: 0 if nothing comes back, at most 1.
+
+    steps: rising, the first one 0 (before the attack). accuracy: in [0, 1], one a step. MetricError otherwise.
+    """
+    steps, accuracy = _curve(steps, accuracy)
+    return float(trapezoid(accuracy, steps) / steps[-1])
+
+
+def steps_to_recovery(steps, accuracy, level: float) -> StepsToRecovery:
+    """The first step at which the curve, straight between its points, reaches `level`; censored if it never does."""
+    steps, accuracy = _curve(steps, accuracy)
+    reached = np.flatnonzero(accuracy >= level)
+    if not len(reached):
+        return StepsToRecovery(float(steps[-1]), censored=True)
+    after = int(reached[0])
+    if after == 0:
+        return StepsToRecovery(0.0, censored=False)
+    low, high = accuracy[after - 1 : after + 1]
+    part = (level - low) / (high - low)
+    return StepsToRecovery(float(steps[after - 1] + part * (steps[after] - steps[after - 1])), censored=False)
+
+
+def recovery_ratio(unlearned: float, retrained: float, original: float) -> float:
+    """(A_unlearned - A_retrained) / (A_original - A_retrained), accuracies on the target after the same attack.
+
+    0: the attack finds no more than in a model that never saw the target. 1: as much as in one that never forgot it.
+    MetricError if the attack tells original and retrained model not apart.
+    """
+    if original - retrained < 0.05:
+        raise MetricError(
+            f"After this attack the original model draws the target in {original:.0%} of cases and the retrained one in "
+            f"{retrained:.0%}: too close for a recovery ratio; use a weaker attack or more samples."
+        )
+    return (unlearned - retrained) / (original - retrained)
+
+
+def worst_case(table: pd.DataFrame, choices: list[str], value: str, choose_on, report_on, seed: str = "seed") -> dict:
+    """The attacker's best cell, chosen on one set of seeds and reported on another, so that luck is not counted as strength.
+
+    table: one row a run, with columns `choices` (such as learning rate, steps, optimizer), `seed` and `value`.
+    Returns the chosen cell, its mean on the choosing seeds, and its values on the reporting seeds.
+    """
+    if set(choose_on) & set(report_on):
+        raise MetricError("The seeds to choose on and the seeds to report on must differ.")
+    means = table[table[seed].isin(choose_on)].groupby(choices)[value].mean()
+    if means.empty:
+        raise MetricError(f"There are no runs with the seeds {list(choose_on)} to choose on.")
+    best = means.idxmax() if len(choices) > 1 else (means.idxmax(),)
+    cell = dict(zip(choices, best, strict=True))
+    rows = table[table[seed].isin(report_on) & (table[choices] == pd.Series(cell)).all(axis=1)]
+    return {**cell, "chosen on": float(means.max()), "reported": rows[value].tolist()}
+
+
+def _curve(steps, accuracy) -> tuple[np.ndarray, np.ndarray]:
+    steps, accuracy = np.asarray(steps, dtype=np.float64), np.asarray(accuracy, dtype=np.float64)
+    rising = steps.ndim == 1 and len(steps) > 1 and steps[0] == 0 and (np.diff(steps) > 0).all()
+    if not rising or accuracy.shape != steps.shape or not ((accuracy >= 0) & (accuracy <= 1)).all():
+        raise MetricError("A recovery curve needs rising steps, the first one 0, and as many accuracies in [0, 1].")
+    return steps, accuracy

@@ -1,0 +1,124 @@
+"""The auxiliary ladder and the controls beside DiMRA."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from dimum_core import load_dataset, load_pipeline, relearn, unlearn
+from dimum_core.attacks import AUXILIARY, add_weight_noise, auxiliary_set, few_shot, prune, relearn_embedding, swap_embedding
+from dimum_core.errors import DataError, UnknownName
+from dimum_core.evaluation import evaluate, guidance_sweep, nearest_images, unconditional_share
+
+SETTINGS = {"samples": 4, "batch_size": 16, "progress": False, "num_inference_steps": 5, "precision": "fp32"}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_pipeline("digits"), load_dataset("digits")
+
+
+@pytest.mark.parametrize("kind", AUXILIARY)
+def test_no_rung_of_the_ladder_holds_the_target(kind, digits):
+    pipe, data = digits
+    made = auxiliary_set(kind, data, "3", pipe=pipe, count=18)
+    assert len(made) and 3 not in made.labels.tolist() and len(made.labels.unique()) == 9
+    target_items = {h.tobytes() for h in data.train.only("3").item_hashes}
+    assert not target_items & {h.tobytes() for h in made.item_hashes}
+    assert made.digest == auxiliary_set(kind, data, "3", pipe=pipe, count=18).digest
+    assert relearn(pipe, made, target="3", forget=data.train.only("3"), steps=1, **SETTINGS).curve["step"].tolist() == [0, 1]
+
+
+def test_shares_are_drawn_from_the_whole_and_have_their_size(digits):
+    _, data = digits
+    whole, tenth = (auxiliary_set("retain", data, "3", share=share) for share in (1.0, 0.1))
+    assert len(tenth) == round(0.1 * len(whole)) and np.isin(tenth.item_hashes, whole.item_hashes).all()
+    assert len(auxiliary_set("retain", data, "3", share=1e-9)) == 1
+    assert auxiliary_set("public", data, "3").name == "mnist-mini"
+    for wrong, kind, error in ((0.0, "retain", DataError), (1.0, "retained", UnknownName), (1.0, "synthetic", DataError)):
+        with pytest.raises(error):
+            auxiliary_set(kind, data, "3", share=wrong)
+
+
+def test_few_shot_sees_the_target_and_brings_it_back(digits):
+    pipe, data = digits
+    gone = unlearn(pipe, "random-label", target="3", data=data, steps=30, learning_rate=5e-4, batch_size=32, progress=False)
+    settings = SETTINGS | {"samples": 16, "steps": 40, "learning_rate": 3e-4, "batch_size": 64}
+    blind = relearn(gone, data.without("3"), **settings).curve["target accuracy"].iloc[-1]
+    seeing = few_shot(gone, data, "3", count=20, **settings).curve["target accuracy"].iloc[-1]
+    assert seeing > blind + 0.3
+
+
+def test_only_the_targets_embedding_row_moves(digits):
+    pipe, data = digits
+    attacked = relearn_embedding(pipe, data, "3", count=5, steps=3, learning_rate=1e-2, **SETTINGS).pipeline
+    for name, before in pipe.unet.state_dict().items():
+        changed = (attacked.unet.state_dict()[name] != before).nonzero()
+        rows = set(changed[:, 0].tolist()) if name == "class_embedding.weight" else set(changed.flatten().tolist())
+        assert rows == ({3} if name == "class_embedding.weight" else set())
+
+
+def test_swapping_the_row_back_restores_what_only_the_row_hid(digits):
+    pipe, _ = digits
+    hidden = add_weight_noise(pipe, 0.0)
+    with torch.no_grad():
+        hidden.unet.class_embedding.weight[3] = hidden.unet.class_embedding.weight[8]
+    swapped = swap_embedding(hidden, pipe, "3")
+    assert not torch.equal(hidden.unet.class_embedding.weight, pipe.unet.class_embedding.weight)
+    assert all(torch.equal(swapped.unet.state_dict()[k], v) for k, v in pipe.unet.state_dict().items())
+
+
+def test_weight_noise_and_pruning_do_what_they_say(digits):
+    pipe, _ = digits
+    kernel = pipe.unet.conv_in.weight.detach()
+    noisy = add_weight_noise(pipe, 0.1, seed=1).unet.conv_in.weight.detach() - kernel
+    assert float(noisy.std() / kernel.std()) == pytest.approx(0.1, rel=0.1)
+    cut = prune(pipe, 0.25).unet
+    assert float((cut.conv_in.weight == 0).float().mean()) == pytest.approx(0.25, abs=1e-3)
+    smallest_kept = cut.conv_in.weight.abs()[cut.conv_in.weight != 0].min()
+    assert smallest_kept == kernel.abs().flatten().sort().values[round(0.25 * kernel.numel())]
+    assert torch.equal(cut.conv_in.bias, pipe.unet.conv_in.bias)
+    with pytest.raises(DataError):
+        prune(pipe, 1.0)
+
+
+def test_the_attack_resumes_and_other_optimizers_are_known(digits, tmp_path):
+    pipe, data = digits
+    auxiliary = data.without("3")
+    settings = SETTINGS | {"target": "3", "optimizer": "sgd", "learning_rate": 1e-2, "evaluate_every": 2}
+    whole = relearn(pipe, auxiliary, steps=4, **settings)
+    relearn(pipe, auxiliary, steps=2, out=tmp_path, **settings)
+    resumed = relearn(pipe, auxiliary, steps=4, out=tmp_path, resume=True, **settings)
+    assert resumed.curve.equals(whole.curve)
+    assert all(torch.equal(a, b) for a, b in zip(whole.pipeline.unet.parameters(), resumed.pipeline.unet.parameters(), strict=True))
+    assert whole.strips[0].shape == (4, 1, 8, 8) and sorted(whole.strips) == [0, 2, 4]
+    with pytest.raises(UnknownName, match="no optimizer 'adam'. Did you mean 'adamw'"):
+        relearn(pipe, auxiliary, target="3", optimizer="adam", **SETTINGS)
+
+
+def test_a_fuller_evaluation_says_what_the_label_draws_now(digits):
+    """A model whose label 3 was renamed to 8 draws eights for it, at every scale, and as many threes unconditionally as before."""
+    pipe, _ = digits
+    renamed = add_weight_noise(pipe, 0.0)
+    with torch.no_grad():
+        renamed.unet.class_embedding.weight[3] = renamed.unet.class_embedding.weight[8]
+    measured = evaluate(renamed, target="3", per_class=10, num_inference_steps=8, progress=False)
+    assert measured.drawn["value"].idxmax() == "8" and measured.drawn["value"].sum() == pytest.approx(1)
+    assert measured.drawn.index[-1] == "none of these" and measured["UA"] > 0.9
+    worst = next(name for name in measured.table.index if name.startswith("worst class"))
+    assert measured[worst] == measured.per_class["value"].drop("3").min()
+    assert measured.as_dict()["drawn_for_target"]["8"] > 0.9
+    sweep = guidance_sweep(renamed, "3", (1.0, 2.0), per_class=6, num_inference_steps=8, progress=False)
+    assert sweep["guidance_scale"].tolist() == [1.0, 2.0] and (sweep["UA low"] <= sweep["UA"]).all()
+    counts = [unconditional_share(p, "3", count=40, progress=False).value for p in (pipe, renamed)]
+    assert counts[0] == counts[1] > 0
+
+
+def test_the_nearest_image_of_a_copy_is_the_copied_one(digits):
+    _, data = digits
+    images = data.train.images[[5, 70]].clone()
+    images[1] += 0.01
+    distance, index = nearest_images(images.clamp(-1, 1), data.train)
+    assert index.tolist() == [5, 70] and distance[0] == 0 and 0 < distance[1] < 0.02
+    assert float(nearest_images(data.test.images[:20], data.train)[0].min()) > 0.05

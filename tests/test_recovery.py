@@ -1,0 +1,55 @@
+"""Recovery metrics on curves worked by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import auc
+
+from dimum_core.metrics import MetricError, area_under_recovery, recovery_ratio, steps_to_recovery, worst_case
+
+
+def test_the_area_is_the_mean_height():
+    assert area_under_recovery([0, 10, 30], [0.0, 0.5, 0.5]) == pytest.approx((2.5 + 10) / 30)
+    assert area_under_recovery([0, 7], [0.4, 0.4]) == pytest.approx(0.4)
+    steps, heights = np.array([0, 3, 4, 11.0]), np.array([0.1, 0.9, 0.2, 1.0])
+    assert area_under_recovery(steps, heights) == pytest.approx(auc(steps, heights) / 11)
+
+
+def test_steps_to_a_level_lie_between_two_rows_or_are_censored():
+    curve = [0, 10, 20], [0.0, 0.2, 0.6]
+    assert steps_to_recovery(*curve, 0.4).steps == pytest.approx(15)
+    assert steps_to_recovery(*curve, 0.2).steps == pytest.approx(10)
+    assert str(steps_to_recovery(*curve, 0.0)) == "0"
+    never = steps_to_recovery(*curve, 0.7)
+    assert never.censored and str(never) == "> 20"
+
+
+def test_the_ratio_is_0_for_the_retrained_and_1_for_the_original():
+    assert recovery_ratio(0.1, 0.1, 0.9) == 0 and recovery_ratio(0.9, 0.1, 0.9) == 1
+    assert recovery_ratio(0.5, 0.1, 0.9) == pytest.approx(0.5)
+    with pytest.raises(MetricError, match="too close for a recovery ratio"):
+        recovery_ratio(0.5, 0.52, 0.55)
+
+
+def test_the_worst_case_is_chosen_and_reported_on_different_seeds():
+    rows = [(rate, seed, value) for rate, values in {1e-4: (0.1, 0.2, 0.3), 1e-3: (0.9, 0.5, 0.1)}.items()
+            for seed, value in enumerate(values)]
+    table = pd.DataFrame(rows, columns=["rate", "seed", "recovered"])
+    found = worst_case(table, ["rate"], "recovered", choose_on=[0, 1], report_on=[2])
+    assert found == {"rate": 1e-3, "chosen on": pytest.approx(0.7), "reported": [0.1]}
+    both = worst_case(table.assign(optimizer="adamw"), ["rate", "optimizer"], "recovered", choose_on=[2], report_on=[0, 1])
+    assert both["rate"] == 1e-4 and both["optimizer"] == "adamw" and both["reported"] == [0.1, 0.2]
+    with pytest.raises(MetricError, match="must differ"):
+        worst_case(table, ["rate"], "recovered", choose_on=[0, 1], report_on=[1])
+    with pytest.raises(MetricError, match="no runs with the seeds"):
+        worst_case(table, ["rate"], "recovered", choose_on=[7], report_on=[1])
+
+
+@pytest.mark.parametrize(("steps", "accuracy"), [
+    ([0, 0, 5], [0, 0, 0]), ([1, 2], [0, 0]), ([0, 1], [0, 1.2]), ([0, 1], [0, float("nan")]), ([0], [0]), ([0, 1], [0, 0, 0]),
+])
+def test_what_is_no_curve_is_refused(steps, accuracy):
+    with pytest.raises(MetricError, match="recovery curve needs rising steps"):
+        area_under_recovery(steps, accuracy)
