@@ -66,6 +66,8 @@ def relearn(
 ) -> Relearning:
     """Attack a pipeline: minimise L_den(D_aux) from its weights, nothing else. The pipeline it is given is not touched.
 
+    The learning rate rises over the first tenth of the steps (at most 10): without that, Adam's first steps alone wreck a model.
+
     target: what is measured; default, what the pipeline says it has unlearned. The optimisation does not depend on it: it is
         used to refuse auxiliary data that contain it, and to draw `samples` of it (and of the other classes) for the curve.
     evaluate_every: steps between two rows of the curve; default, a fifth of the steps. Sampling, with `num_inference_steps` network
@@ -91,8 +93,8 @@ def relearn(
     first = {"step": 0, **measure(0)}
     objective = DenoisingObjective(auxiliary, batch_size, pipe.null_label, pipe.config.patch_size)
     config = TrainConfig(
-        steps=steps, batch_size=batch_size, learning_rate=learning_rate, decay=False, ema_decay=0.0, seed=seed,
-        precision=precision, optimizer=optimizer,
+        steps=steps, batch_size=batch_size, learning_rate=learning_rate, warmup_steps=min(10, steps // 10),
+        decay=False, ema_decay=0.0, seed=seed, precision=precision, optimizer=optimizer,
     )
     result = train(
         attacked.unet, objective, config, out=out, resume=resume, evaluate=lambda step, _: measure(step),
