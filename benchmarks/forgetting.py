@@ -172,7 +172,7 @@ def main() -> None:
         run(args.plan, tuple(map(int, args.part.split("/"))))
     elif args.command == "pack":  # the cells as the one file that the repository carries
         path = Path(DATA_FOLDER / "results" / f"forgetting-{args.plan}.csv")
-        write_atomically(path, load_results(args.plan).round(4).to_csv(index=False).encode())
+        write_atomically(path, load_results(args.plan).to_csv(index=False, float_format="%.5g").encode())
     print(report(args.plan).to_string(index=False))
 
 

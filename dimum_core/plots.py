@@ -70,3 +70,22 @@ def image_rows(rows: dict[str, Tensor], title: str = "", column_titles=(), size:
         ax.set_title(text, fontsize=8, fontweight="normal", pad=3)
     figure.suptitle(title, x=(label + columns * size / 2) / width, y=1 - 0.08 / height, va="top", fontsize=11, fontweight="bold")
     return figure
+
+
+def recovery_curves(curves: dict, title: str, original: float | None = None) -> Figure:
+    """Target and retained accuracy over the steps of an attack; curves: name -> `Relearning.curve`. Bands: 95 % Wilson intervals.
+
+    original: the original model's accuracy on the target, drawn as a dotted line.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.6, 3.1), sharex=True)
+    for (name, curve), colour, marker in zip(curves.items(), COLOURS * 3, "os^Dv<>Xp*hd" * 2, strict=False):
+        left.plot(curve["step"], curve["target accuracy"], marker=marker, color=colour, label=name)
+        left.fill_between(curve["step"], curve["target low"], curve["target high"], color=colour, alpha=0.12, linewidth=0)
+        right.plot(curve["step"], curve["retained accuracy"], marker=marker, color=colour)
+    if original is not None:
+        left.axhline(original, color="black", linestyle=":", linewidth=1)
+    left.set(title="The forgotten class", xlabel="attack steps", ylabel="share drawn right", ylim=(-0.02, 1.02))
+    right.set(title="The other classes", xlabel="attack steps", ylim=(-0.02, 1.02))
+    figure.legend(*left.get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, 0.02), ncols=min(4, len(curves)))
+    figure.suptitle(title, y=1.02, fontsize=12, fontweight="bold")
+    return figure

@@ -19,7 +19,16 @@ def width(n: int) -> float:
     return interval.high - interval.low
 
 
+def first_reach(steps, accuracy, level):
+    for k in range(1, len(steps)):
+        if accuracy[k] >= level:
+            return steps[k - 1] + (level - accuracy[k - 1]) / (accuracy[k] - accuracy[k - 1]) * (steps[k] - steps[k - 1])
+    return None
+
+
 RIGHT = {
+    "00.1": "weights",
+    "00.2": lambda a, u, r: (r - u) / (a - u),
     "01.1": 259,
     "01.2": lambda x_t, eps, abar: (x_t - (1 - abar).sqrt() * eps) / abar.sqrt(),
     "01.3": lambda: None,  # computed below
@@ -29,10 +38,29 @@ RIGHT = {
     "03.1": next(n for n in range(100, 2000) if width(n) <= 0.04),
     "03.2": lambda a, b: (a.mean() - b.mean()) ** 2 + (a.std(ddof=1) - b.std(ddof=1)) ** 2,
     "03.3": "coverage",
+    "04.1": lambda judged, asked, c: 1 - (judged[asked == c] == c).float().mean(),
+    "04.2": "different",
+    "04.3": lambda images, labels, c: (images[labels != c], labels[labels != c]),
+    "05.1": lambda null, target, eta: null - eta * (target - null),
+    "05.2": lambda gradient, keep: gradient.abs() > gradient.abs().flatten().kthvalue(round((1 - keep) * gradient.numel())).values,
+    "05.3": lambda r, f, eta: max(0.0, eta - float(r @ f / f.square().sum())),
+    "06.1": lambda steps, accuracy: float(((accuracy[1:] + accuracy[:-1]) / 2 * np.diff(steps)).sum() / steps[-1]),
+    "06.2": 0.625,
+    "06.3": first_reach,
+    "07.1": lambda retain, alternative, w: retain.square().mean() + w * alternative.square().mean(),
+    "07.2": 3 * 32 * 32 * 0.01,
+    "07.3": {"noise", "generated"},
 }
 WRONG = {
     "01.1": 500, "01.2": lambda x_t, eps, abar: x_t - eps, "01.3": 0.0, "02.1": lambda n, c, s: c, "02.2": 1.5,
     "02.3": lambda x_t, eps, now, before: x_t, "03.1": 100, "03.2": lambda a, b: 0.0, "03.3": "precision",
+    "00.1": "labels", "00.2": lambda a, u, r: r / a, "04.1": lambda judged, asked, c: (judged != c).float().mean(),
+    "04.2": "better",
+    "04.3": lambda images, labels, c: (images[labels != c], labels), "05.1": lambda null, target, eta: null + eta * (target - null),
+    "05.2": lambda gradient, keep: gradient > gradient.median(), "05.3": lambda r, f, eta: eta - float(r @ f / f.norm()),
+    "06.1": lambda steps, accuracy: accuracy.mean(), "06.2": 0.55 / 0.85, "06.3": lambda steps, accuracy, level: steps[-1],
+    "07.1": lambda retain, alternative, w: retain.square().sum() + w * alternative.square().sum(), "07.2": 0.01 / 3072,
+    "07.3": {"noise", "images"},
 }
 
 

@@ -197,21 +197,21 @@ def test_selective_amnesias_fisher_information_and_anchor_are_their_formulas(tin
 def test_erasediff_always_makes_its_share_of_progress_in_forgetting(tiny_data):
     for target in ("label", "uniform", "gaussian"):
         for eta in (0.1, 5.0):
-            method, (a, b) = get_method("erasediff", target=target, eta=eta), (toy_step(tiny_data), toy_step(tiny_data))
+            method, (a, b) = get_method("erasediff", towards=target, eta=eta), (toy_step(tiny_data), toy_step(tiny_data))
             g_f, g_r = gradient(method.forget_loss(a), a.model), gradient(a.retained(), a.model)
             weight = max(0.0, eta - float(g_r @ g_f) / float(g_f @ g_f))
             assert torch.allclose(direction(method, b), g_r + weight * g_f, rtol=1e-4, atol=1e-7)
             assert float(direction(method, toy_step(tiny_data)) @ g_f) >= (1 - 1e-4) * eta * float(g_f @ g_f)
     with pytest.raises(UnknownName, match="target of EraseDiff"):
-        get_method("erasediff", target="labels")
+        get_method("erasediff", towards="labels")
 
 
 def test_erasediffs_targets_are_another_prediction_and_two_kinds_of_noise(tiny_data):
     for target, mean, spread in (("uniform", 0.5, 1 / 12), ("gaussian", 0.5, 1.0)):
         still = toy_step(tiny_data, student=(0.0, 0.0, 0.0, 0.0))  # predicts 0, so the loss is the target's second moment
-        assert get_method("erasediff", target=target).forget_loss(still).item() == pytest.approx(mean**2 + spread, abs=0.25)
+        assert get_method("erasediff", towards=target).forget_loss(still).item() == pytest.approx(mean**2 + spread, abs=0.25)
     still = toy_step(tiny_data, student=(0.0, 0.0, 0.0, 0.0))
-    assert get_method("erasediff", target="label").forget_loss(still).item() == 0
+    assert get_method("erasediff", towards="label").forget_loss(still).item() == 0
 
 
 def test_sfr_on_climbs_on_salient_weights_and_repairs_all(tiny_data):

@@ -15,7 +15,7 @@ from ..errors import UnknownName
 from .base import Step, follow, gradient, register
 from .random_label import random_label_loss
 
-TARGETS = ("label", "uniform", "gaussian")
+TOWARDS = ("label", "uniform", "gaussian")
 
 
 @register("erasediff")
@@ -27,18 +27,18 @@ class EraseDiff:
     at least eta |g_f|^2 of the step goes towards forgetting, whatever the retained data want. The authors' inner steps on f only
     give a constant to subtract from it, which has no gradient, so there are none here.
 
-    f = E |e_f - eps(x_t, t, c_f)|^2 on the forget set, with one of the published targets e_f:
+    f = E |e_f - eps(x_t, t, c_f)|^2 on the forget set; towards: which of the published targets e_f,
     label: the student's prediction under another label. uniform: noise from U[0, 1). gaussian: noise from N(0.5, 1).
     eta: published 0.1.
     """
 
-    target: str = "label"
+    towards: str = "label"
     eta: float = 0.1
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain"})
 
     def __post_init__(self):
-        if self.target not in TARGETS:
-            raise UnknownName("target of EraseDiff", self.target, TARGETS)
+        if self.towards not in TOWARDS:
+            raise UnknownName("target of EraseDiff", self.towards, TOWARDS)
 
     def loss(self, step: Step) -> Tensor:
         forget, retain = self.forget_loss(step), step.retained()
@@ -47,11 +47,11 @@ class EraseDiff:
         return follow(g_r + weight * g_f, step.model, retain + weight * forget)
 
     def forget_loss(self, step: Step) -> Tensor:
-        if self.target == "label":
+        if self.towards == "label":
             return random_label_loss(step)
         x, condition = step.batch("forget")
         x_t, _, t = step.noise(x)
-        if self.target == "uniform":
+        if self.towards == "uniform":
             wanted = torch.rand(x.shape, generator=step.generator)
         else:
             wanted = 0.5 + torch.randn(x.shape, generator=step.generator)
