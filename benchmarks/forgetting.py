@@ -21,6 +21,7 @@ import torch
 from torch.nn.utils import parameters_to_vector
 
 from dimum_core import load_dataset, load_pipeline, relearn, unlearn
+from dimum_core.attacks import auxiliary_set, few_shot
 from dimum_core.data import DATA_FOLDER
 from dimum_core.metrics import area_under_recovery, steps_to_recovery, t_interval
 from dimum_core.training import write_atomically
@@ -47,6 +48,8 @@ class Plan:
     attack_steps: int
     attack_rates: tuple[float, ...]
     samples: int
+    methods: tuple[str, ...] = tuple(METHODS)
+    auxiliaries: tuple[str, ...] = ("retain",)
 
 
 PLANS = {
@@ -54,9 +57,18 @@ PLANS = {
         "digits", "digits", {"3": "digits-without-3", "7": "digits-without-7"}, (0, 1, 2), 1e-4, 75, 3, 60,
         ("matched", "budget"), 40, (3e-5, 3e-4, 3e-3), 32,
     ),
+    "digits-ladder": Plan(  # what must the attacker own?
+        "digits", "digits", {"3": "digits-without-3", "7": "digits-without-7"}, (0, 1, 2), 1e-4, 75, 3, 60, ("matched",), 40,
+        (3e-4,), 32, ("esd", "random-label", "dimum (class)"),
+        ("retain", "retain 10 %", "retain 1 %", "synthetic by the original", "synthetic by itself", "public", "noise", "8 of target"),
+    ),
     "cifar10-small": Plan(
         "cifar10-small", "cifar10-mini", {"automobile": "cifar10-small-without-automobile", "horse": ""}, (0, 1, 2),
         1e-4, 60, 6, 60, ("matched",), 40, (1e-4,), 32,
+        (
+            "random-label", "salun", "selective-amnesia", "esd", "erasediff", "concept-ablation", "dimum (class)", "dimum (mixed)",
+            "dimum (images)",
+        ),
     ),
 }
 
@@ -65,7 +77,7 @@ def cells(plan: Plan) -> list[tuple[str, str, int, str]]:
     """Seed after seed, so that a run cut short has whole seeds."""
     grid = [
         (method, target, seed, strength)
-        for seed in plan.seeds for strength in plan.strengths for target in plan.targets for method in (*CONTROLS, *METHODS)
+        for seed in plan.seeds for strength in plan.strengths for target in plan.targets for method in (*CONTROLS, *plan.methods)
     ]
     return [c for c in grid if c[0] not in CONTROLS or (c[3] == plan.strengths[0] and (c[0] == "original" or plan.targets[c[1]]))]
 
@@ -84,17 +96,29 @@ def unlearned(plan: Plan, pipe, data, method: str, target: str, seed: int, stren
     return forgetful, forgetful.unlearning["steps"], forgetful.unlearning["seconds"]
 
 
+def auxiliary(name: str, data, target: str, original, forgetful, seed: int):
+    kind, _, rest = name.partition(" ")
+    if rest.endswith("%"):
+        return auxiliary_set(kind, data, target, share=float(rest.split()[0]) / 100, seed=seed)
+    return auxiliary_set(kind, data, target, pipe=forgetful if rest == "by itself" else original, seed=seed)
+
+
 def run_cell(plan: Plan, method: str, target: str, seed: int, strength: str) -> pd.DataFrame:
     pipe, data = load_pipeline(plan.checkpoint), load_dataset(plan.data)
     forgetful, steps, seconds = unlearned(plan, pipe, data, method, target, seed, strength)
     before, after = (parameters_to_vector(p.unet.parameters()).detach() for p in (pipe, forgetful))
+    settings = {
+        "target": target, "steps": plan.attack_steps, "batch_size": 64, "seed": 1000 + seed, "samples": plan.samples,
+        "evaluate_every": plan.attack_steps // 2, "progress": False,
+    }
     curves = []
-    for rate in plan.attack_rates:
-        attack = relearn(
-            forgetful, data.without(target), target=target, steps=plan.attack_steps, learning_rate=rate, batch_size=64,
-            seed=1000 + seed, samples=plan.samples, evaluate_every=plan.attack_steps // 2, progress=False,
-        )
-        curves.append(attack.curve.assign(attack_rate=rate))
+    for name in plan.auxiliaries:
+        for rate in plan.attack_rates:
+            if name == "8 of target":
+                attack = few_shot(forgetful, data, count=8, learning_rate=rate, **settings)
+            else:
+                attack = relearn(forgetful, auxiliary(name, data, target, pipe, forgetful, seed), learning_rate=rate, **settings)
+            curves.append(attack.curve.assign(attack_rate=rate, auxiliary=name))
     return pd.concat(curves).assign(
         method=method, target=target, seed=seed, strength=strength, unlearning_steps=steps, unlearning_seconds=round(seconds, 1),
         unlearning_distance=float((after - before).norm()),
@@ -117,17 +141,21 @@ def load_results(name: str) -> pd.DataFrame:
     """One row an evaluation of a recovery curve."""
     single = DATA_FOLDER / "results" / f"forgetting-{name}.csv"
     files = sorted((DATA_FOLDER / "results" / f"forgetting-{name}").glob("*.csv"))
-    return pd.concat(map(pd.read_csv, files), ignore_index=True) if files else pd.read_csv(single)
+    rows = pd.concat(map(pd.read_csv, files), ignore_index=True) if files else pd.read_csv(single)
+    return rows if "auxiliary" in rows else rows.assign(auxiliary="retain")
 
 
 def summarise(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row a (method, target, seed, strength): the attacker takes the learning rate that suits him best."""
-    keys = ["strength", "method", "target", "seed"]
+    """One row a (method, target, seed, strength): the attacker takes the learning rate that suits him best in that very run.
+
+    An upper bound of his strength: a rate chosen on other seeds does no better (`metrics.worst_case`).
+    """
+    keys = ["strength", "auxiliary", "method", "target", "seed"]
     original = rows[(rows.method == "original") & (rows.step == 0)].groupby("target")["target accuracy"].mean()
     runs = []
     for (*names, rate), curve in rows.groupby([*keys, "attack_rate"]):
         curve = curve.sort_values("step")
-        half = steps_to_recovery(curve["step"], curve["target accuracy"], original[names[2]] / 2)
+        half = steps_to_recovery(curve["step"], curve["target accuracy"], original[names[3]] / 2)
         first, last = curve.iloc[0], curve.iloc[-1]
         runs.append(dict(zip(keys, names, strict=True)) | {
             "attack_rate": rate, "UA": 1 - first["target accuracy"], "RA": first["retained accuracy"],
@@ -143,8 +171,8 @@ def report(name: str) -> pd.DataFrame:
     """One row a (strength, method): mean over targets and seeds with Student's 95 % interval."""
     table = summarise(load_results(name))
     lines = []
-    for (strength, method), group in table.groupby(["strength", "method"]):
-        line = {"strength": strength, "method": method, "runs": len(group), "steps": f"{group['steps'].mean():.0f}"}
+    for (strength, auxiliary, method), group in table.groupby(["strength", "auxiliary", "method"]):
+        line = {"strength": strength, "auxiliary": auxiliary, "method": method, "runs": len(group), "steps": f"{group['steps'].mean():.0f}"}
         for column in ("UA", "RA", "distance", "area", "recovered", "RA after"):
             line[column] = with_interval(group[column], digits=1 if column == "distance" else 2)
         late = int(group["censored"].sum())

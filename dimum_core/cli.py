@@ -69,6 +69,7 @@ def _add_unlearn(commands) -> None:
     unlearn = commands.add_parser("unlearn", help="make a checkpoint forget a class")
     _add_finetuning(unlearn, steps=200)
     unlearn.add_argument("--method", default="dimum", help="dimum, esd, salun, ... (default: dimum)")
+    unlearn.add_argument("--plugin", type=Path, metavar="FILE", help="a Python file that registers a method of your own")
     unlearn.add_argument("--target", metavar="CLASS", required=True, help="what to forget")
     unlearn.add_argument(
         "--set", dest="settings", nargs="*", default=[], metavar="NAME=VALUE", help="hyper-parameters of the method"
@@ -177,6 +178,8 @@ def run_unlearn(args) -> None:
     from .evaluation import default_data
     from .unlearning import unlearn
 
+    if args.plugin:
+        load_plugin(args.plugin)
     pipe = load_pipeline(args.checkpoint)
     data = load_dataset(args.data) if args.data else default_data(pipe)
     forgetful = unlearn(
@@ -193,6 +196,28 @@ def run_unlearn(args) -> None:
     }
     save_checkpoint(forgetful, args.out, card)
     print(f"{args.out}: forgot {args.target} in {record['seconds']:.0f} s; measure it with dimum evaluate")
+
+
+def load_plugin(path: Path) -> None:
+    """Run a user's own Python file, which registers methods."""
+    import importlib.util
+
+    from .unlearning import METHODS
+
+    known = set(METHODS)
+    if not path.is_file():
+        raise DimumError(f"There is no file {path} to take a method from.")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None:
+        raise DimumError(f"{path} is not a Python file: its name should end in .py.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise DimumError(f"{path} could not be run: {type(error).__name__}: {error}.") from error
+    if set(METHODS) == known:
+        raise DimumError(f"{path} registers no method: put @register(NAME) above its class.")
 
 
 def _setting(text: str) -> tuple[str, int | float | str]:

@@ -86,6 +86,6 @@ def recovery_curves(curves: dict, title: str, original: float | None = None) -> 
         left.axhline(original, color="black", linestyle=":", linewidth=1)
     left.set(title="The forgotten class", xlabel="attack steps", ylabel="share drawn right", ylim=(-0.02, 1.02))
     right.set(title="The other classes", xlabel="attack steps", ylim=(-0.02, 1.02))
-    figure.legend(*left.get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, 0.02), ncols=min(4, len(curves)))
+    figure.legend(*left.get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, -0.03), ncols=min(4, len(curves)))
     figure.suptitle(title, y=1.02, fontsize=12, fontweight="bold")
     return figure
