@@ -60,7 +60,10 @@ PLANS = {
     "digits-ladder": Plan(  # what must the attacker own?
         "digits", "digits", {"3": "digits-without-3", "7": "digits-without-7"}, (0, 1, 2), 1e-4, 75, 3, 60, ("matched",), 40,
         (3e-4,), 32, ("esd", "random-label", "dimum (class)"),
-        ("retain", "retain 10 %", "retain 1 %", "synthetic by the original", "synthetic by itself", "public", "noise", "8 of target"),
+        (
+            "retain", "retain 10 %", "retain 1 %", "synthetic by the original", "synthetic by itself", "public", "noise",
+            "8 of target",
+        ),
     ),
     "cifar10-small": Plan(
         "cifar10-small", "cifar10-mini", {"automobile": "cifar10-small-without-automobile", "horse": ""}, (0, 1, 2),
@@ -172,7 +175,8 @@ def report(name: str) -> pd.DataFrame:
     table = summarise(load_results(name))
     lines = []
     for (strength, auxiliary, method), group in table.groupby(["strength", "auxiliary", "method"]):
-        line = {"strength": strength, "auxiliary": auxiliary, "method": method, "runs": len(group), "steps": f"{group['steps'].mean():.0f}"}
+        line = {"strength": strength, "auxiliary": auxiliary, "method": method, "runs": len(group)}
+        line["steps"] = f"{group['steps'].mean():.0f}"
         for column in ("UA", "RA", "distance", "area", "recovered", "RA after"):
             line[column] = with_interval(group[column], digits=1 if column == "distance" else 2)
         late = int(group["censored"].sum())

@@ -80,3 +80,17 @@ def test_a_target_in_the_auxiliary_set_is_refused_before_the_first_step(tiny_dat
         refuse_leaks(disguised, 1, forget=tiny_data.only("top"))
     with pytest.raises(DataError, match="is empty"):
         refuse_leaks(tiny_data.select(torch.zeros(60, dtype=torch.bool)), 1)
+
+
+def test_a_model_attacked_again_is_not_sampled_again_before_the_attack(monkeypatch):
+    from dimum_core.attacks import relearning
+
+    pipe, data, drawn = load_pipeline("digits"), load_dataset("digits").train.without("3"), []
+    real = relearning.draw_samples
+    monkeypatch.setattr(relearning, "draw_samples", lambda *a, **k: drawn.append(1) or real(*a, **k))
+    monkeypatch.setattr(relearning, "_DRAWN", {})
+    settings = {"target": "3", "steps": 2, "evaluate_every": 2, "samples": 2, "batch_size": 8, "progress": False}
+    first, second = (relearn(pipe, data, learning_rate=rate, **settings).curve for rate in (1e-4, 1e-3))
+    assert len(drawn) == 3 and first.iloc[0].equals(second.iloc[0])
+    relearn(pipe, data, seed=1, **settings)
+    assert len(drawn) == 5

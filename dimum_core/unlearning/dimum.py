@@ -38,8 +38,14 @@ class DiMUM:
 
     @torch.no_grad()
     def trace(self, step: Step) -> dict[str, float]:
-        """Is it memorised? Converged is when the memorisation loss is no higher than the loss of an ordinary class."""
-        return {
-            "memorisation loss": float(self.memorisation(step)),
-            "ordinary loss": float(step.denoising(*step.batch("retain"))),
-        }
+        """Is it memorised? Converged is when the same noised images are denoised under the target's condition as well as under
+        their own. Images of noise have no condition of their own: there, retained images are the measure.
+        """
+        x_alt, own = step.batch("alternative")
+        x_t, eps, t = step.noise(x_alt)
+
+        def loss(condition: Tensor) -> float:
+            return float((eps - step.predict(x_t, t, condition)).square().mean())
+
+        ordinary = float(step.denoising(*step.batch("retain"))) if self.alternative == "noise" else loss(own)
+        return {"memorisation loss": loss(step.target(len(x_alt))), "ordinary loss": ordinary}
