@@ -23,7 +23,7 @@ from torch.nn.utils import parameters_to_vector
 from dimum_core import load_dataset, load_pipeline, relearn, unlearn
 from dimum_core.attacks import auxiliary_set, few_shot
 from dimum_core.data import DATA_FOLDER
-from dimum_core.metrics import area_under_recovery, steps_to_recovery, t_interval
+from dimum_core.metrics import area_under_recovery, best_attacks, steps_to_recovery, t_interval
 from dimum_core.training import write_atomically
 
 METHODS = {
@@ -32,6 +32,7 @@ METHODS = {
     **{f"dimum ({kind})": {"alternative": kind} for kind in ("class", "mixed", "images", "generated", "noise")},
 }
 CONTROLS = ("original", "retrained")
+KEYS = ["strength", "auxiliary", "method", "target"]
 
 
 @dataclass(frozen=True)
@@ -149,32 +150,27 @@ def load_results(name: str) -> pd.DataFrame:
 
 
 def summarise(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row a (method, target, seed, strength): the attacker takes the learning rate that suits him best in that very run.
-
-    An upper bound of his strength: a rate chosen on other seeds does no better (`metrics.worst_case`).
-    """
-    keys = ["strength", "auxiliary", "method", "target", "seed"]
+    """One row a defence and seed, at the learning rate that is best for the attacker on the other seeds."""
     original = rows[(rows.method == "original") & (rows.step == 0)].groupby("target")["target accuracy"].mean()
     runs = []
-    for (*names, rate), curve in rows.groupby([*keys, "attack_rate"]):
+    for (*names, rate), curve in rows.groupby([*KEYS, "seed", "attack_rate"]):
         curve = curve.sort_values("step")
-        half = steps_to_recovery(curve["step"], curve["target accuracy"], original[names[3]] / 2)
+        half = steps_to_recovery(curve["step"], curve["target accuracy"], original[names[KEYS.index("target")]] / 2)
         first, last = curve.iloc[0], curve.iloc[-1]
-        runs.append(dict(zip(keys, names, strict=True)) | {
+        runs.append(dict(zip([*KEYS, "seed"], names, strict=True)) | {
             "attack_rate": rate, "UA": 1 - first["target accuracy"], "RA": first["retained accuracy"],
             "steps": first["unlearning_steps"], "distance": first["unlearning_distance"], "recovered": last["target accuracy"],
             "RA after": last["retained accuracy"], "area": area_under_recovery(curve["step"], curve["target accuracy"]),
             "half": half.steps, "censored": half.censored,
         })
     table = pd.DataFrame(runs)
-    return table.loc[table.groupby(keys)["area"].idxmax()].reset_index(drop=True)
+    return best_attacks(table, KEYS, ["attack_rate"], "area") if table["seed"].nunique() > 1 else table
 
 
 def report(name: str) -> pd.DataFrame:
-    """One row a (strength, method): mean over targets and seeds with Student's 95 % interval."""
-    table = summarise(load_results(name))
+    """One row a (strength, auxiliary, method): mean over targets and seeds with Student's 95 % interval."""
     lines = []
-    for (strength, auxiliary, method), group in table.groupby(["strength", "auxiliary", "method"]):
+    for (strength, auxiliary, method), group in summarise(load_results(name)).groupby(["strength", "auxiliary", "method"]):
         line = {"strength": strength, "auxiliary": auxiliary, "method": method, "runs": len(group)}
         line["steps"] = f"{group['steps'].mean():.0f}"
         for column in ("UA", "RA", "distance", "area", "recovered", "RA after"):

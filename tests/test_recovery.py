@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import auc
 
-from dimum_core.metrics import MetricError, area_under_recovery, recovery_ratio, steps_to_recovery, worst_case
+from dimum_core.metrics import MetricError, area_under_recovery, best_attacks, recovery_ratio, steps_to_recovery, worst_case
 
 
 def test_the_area_is_the_mean_height():
@@ -45,6 +45,16 @@ def test_the_worst_case_is_chosen_and_reported_on_different_seeds():
         worst_case(table, ["rate"], "recovered", choose_on=[0, 1], report_on=[1])
     with pytest.raises(MetricError, match="no runs with the seeds"):
         worst_case(table, ["rate"], "recovered", choose_on=[7], report_on=[1])
+
+
+def test_each_seed_is_reported_at_the_cell_that_the_others_chose():
+    rows = [("m", rate, seed, value) for rate, values in {1e-4: (0.1, 0.2, 0.9), 1e-3: (0.5, 0.4, 0.0)}.items()
+            for seed, value in enumerate(values)]
+    table = pd.DataFrame(rows, columns=["method", "rate", "seed", "area"])
+    chosen = best_attacks(table, ["method"], ["rate"], "area").sort_values("seed")
+    # seed 0: the others prefer 1e-4 (0.55 to 0.2); seed 1: 1e-4 (0.5 to 0.25); seed 2: 1e-3 (0.45 to 0.15)
+    assert chosen["rate"].tolist() == [1e-4, 1e-4, 1e-3] and chosen["area"].tolist() == [0.1, 0.2, 0.0]
+    assert best_attacks(table[table.seed == 0], ["method"], ["rate"], "area").empty
 
 
 @pytest.mark.parametrize(("steps", "accuracy"), [

@@ -21,7 +21,7 @@ from .intervals import (
     t_interval,
     wilson_interval,
 )
-from .recovery import StepsToRecovery, area_under_recovery, recovery_ratio, steps_to_recovery, worst_case
+from .recovery import StepsToRecovery, area_under_recovery, best_attacks, recovery_ratio, steps_to_recovery, worst_case
 
 __all__ = [
     "REQUIRED_PROVENANCE",
@@ -33,6 +33,7 @@ __all__ = [
     "accuracy",
     "area_under_recovery",
     "auroc",
+    "best_attacks",
     "bootstrap_interval",
     "confusion_matrix",
     "difference_interval",

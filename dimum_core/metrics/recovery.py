@@ -76,6 +76,21 @@ def worst_case(table: pd.DataFrame, choices: list[str], value: str, choose_on, r
     return {**cell, "chosen on": float(means.max()), "reported": rows[value].tolist()}
 
 
+def best_attacks(table: pd.DataFrame, keys: list[str], choices: list[str], value: str, seed: str = "seed") -> pd.DataFrame:
+    """The rows of a table at the attacker's best cell, for each seed the one that is best on all *other* seeds.
+
+    keys: what makes one defence, such as method and target. One with a single seed is left out: there is nothing to choose on.
+    """
+    kept = []
+    for _, group in table.groupby(keys):
+        seeds = group[seed].unique().tolist()
+        for left_out in seeds if len(seeds) > 1 else []:
+            cell = worst_case(group, choices, value, [s for s in seeds if s != left_out], [left_out], seed)
+            rows = group[(group[seed] == left_out) & (group[choices] == pd.Series({c: cell[c] for c in choices})).all(axis=1)]
+            kept.append(rows)
+    return pd.concat(kept, ignore_index=True) if kept else table.iloc[:0]
+
+
 def _curve(steps, accuracy) -> tuple[np.ndarray, np.ndarray]:
     steps, accuracy = np.asarray(steps, dtype=np.float64), np.asarray(accuracy, dtype=np.float64)
     rising = steps.ndim == 1 and len(steps) > 1 and steps[0] == 0 and (np.diff(steps) > 0).all()
