@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from dimum_core import load_dataset, load_pipeline, relearn, unlearn
 from dimum_core.pretraining import train_base
 from dimum_core.training import native_precision
 
@@ -32,6 +33,15 @@ def test_samples_are_those_of_the_cpu(tiny_preset, tiny_data):
     on_gpu = draw()
     pipe.to("cpu")
     torch.testing.assert_close(on_gpu, draw(), atol=2e-2, rtol=0)
+
+
+@pytest.mark.parametrize("method", ["dimum", "esd", "salun", "selective-amnesia", "sfr-on", "scissorhands", "sharpness-aware"])
+def test_unlearning_and_the_attack_run_on_the_gpu_and_leave_their_input_where_it_was(method):
+    pipe, data = load_pipeline("digits"), load_dataset("digits")
+    gone = unlearn(pipe, method, target="3", data=data, steps=4, until=0.99, evaluate_every=2, progress=False)
+    assert gone.device.type == "cuda" and pipe.device.type == "cpu"
+    attack = relearn(gone, data.without("3"), steps=2, samples=4, progress=False)
+    assert attack.curve["distance"].iloc[-1] > 0 and attack.pipeline.device.type == "cuda"
 
 
 def test_the_precision_is_one_that_the_device_has():

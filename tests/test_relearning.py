@@ -82,6 +82,16 @@ def test_a_target_in_the_auxiliary_set_is_refused_before_the_first_step(tiny_dat
         refuse_leaks(tiny_data.select(torch.zeros(60, dtype=torch.bool)), 1)
 
 
+def test_an_unlearned_pipeline_knows_what_must_not_come_back():
+    pipe, data = load_pipeline("digits"), load_dataset("digits")
+    gone = unlearn(pipe, "finetune", target="3", data=data, steps=1, progress=False)
+    threes = data.train.only("3")
+    nearly = replace(threes, images=(threes.images + 0.02).clamp(-1, 1), labels=torch.full_like(threes.labels, 8))
+    nearly = replace(nearly, item_hashes=data.train.without("3").item_hashes[: len(threes)])
+    with pytest.raises(DataError, match="has 147 images of the forget set, or nearly so, under another label"):
+        relearn(gone, nearly)
+
+
 def test_a_model_attacked_again_is_not_sampled_again_before_the_attack(monkeypatch):
     from dimum_core.attacks import relearning
 

@@ -74,14 +74,16 @@ def relearn(
         used to refuse auxiliary data that contain it, and to draw `samples` of it (and of the other classes) for the curve.
     evaluate_every: steps between two rows of the curve; default, a fifth of the steps. Sampling, with `num_inference_steps` network
         evaluations an image, is most of what a curve costs.
-    forget: images that must not be in the auxiliary set, neither under another label nor nearly so.
+    forget: images that must not be in the auxiliary set, neither under another label nor nearly so; default, what the pipeline
+        was made to forget.
     allow_target, only_embedding_row: for the controls, which do see the target.
     out, resume: keep the attack's state in a folder, and go on from it.
     Raises DataError if an auxiliary image has the target's label or is nearly an image of `forget`.
     """
     auxiliary = auxiliary.train if isinstance(auxiliary, Dataset) else auxiliary
     auxiliary = auxiliary.resized(pipe.image_shape[-1])
-    target = getattr(pipe, "unlearning", {}).get("target") if target is None else target
+    record = getattr(pipe, "unlearning", {})
+    target, forget = (record.get(key) if given is None else given for key, given in (("target", target), ("forget_set", forget)))
     if target is None:
         raise DataError("What should the recovery curve measure? The pipeline names no target, so pass target=.")
     label = int(pipe.label_tensor([target])[0])
