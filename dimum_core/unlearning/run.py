@@ -100,8 +100,8 @@ def unlearn(
     method: a name in METHODS, with `hyperparameters` that differ from the published ones, or a method of your own.
     until: stop early when UA, measured with the shipped judge on 32 samples of the target, reaches this; 0.9, say.
     evaluate: called with (step, pipeline) every `evaluate_every` steps (default: a tenth of them); what it returns joins the log.
-    The result carries `unlearning`: target, settings, steps done, seconds, the forget set (an attack checks its data against it), and
-    the log, one row every few steps; where the method traces its convergence, as DiMUM does, the trace is in the log too.
+    The result carries `unlearning`: target, settings, steps done, seconds, the forget set (an attack checks its data against it),
+    and the log, one row every few steps; where the method traces its convergence, as DiMUM does, the trace is in it too.
     """
     if steps < 1:
         raise TrainingError(f"Unlearning needs at least one step, not {steps}.")
