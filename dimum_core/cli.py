@@ -19,6 +19,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_evaluate(commands)
     _add_unlearn(commands)
     _add_relearn(commands)
+    _add_benchmark(commands)
     doctor = commands.add_parser("doctor", help="say what this machine is, what is there, and what a preset costs here")
     doctor.set_defaults(run=run_doctor)
     return parser
@@ -91,6 +92,23 @@ def _add_relearn(commands) -> None:
     relearn.add_argument("--optimizer", choices=("adamw", "sgd"), default="adamw")
     relearn.add_argument("--resume", action="store_true", help="go on where a killed run stopped")
     relearn.set_defaults(run=run_relearn)
+
+
+def _add_benchmark(commands) -> None:
+    benchmark = commands.add_parser("benchmark", help="run a grid of methods and attacks, and say what it shows")
+    actions = benchmark.add_subparsers(dest="action", required=True, metavar="ACTION")
+    run = actions.add_parser("run", help="compute what a results folder lacks of a plan; may be killed and run again")
+    run.add_argument("plan", type=Path, metavar="PLAN.yaml")
+    run.add_argument("--out", type=Path, required=True, help="results folder")
+    run.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
+    run.add_argument("--threads", type=int, default=1, metavar="N", help="torch threads in each (default: 1)")
+    run.add_argument("--engine", choices=("serial", "loky", "dask"), default="loky")
+    run.add_argument("--scheduler", metavar="ADDRESS", help="of a running dask cluster")
+    run.set_defaults(run=run_benchmark)
+    report = actions.add_parser("report", help="the table, from what has been computed so far")
+    report.add_argument("results", type=Path, metavar="DIR", help="results folder, or a CSV file made from one")
+    report.add_argument("--csv", type=Path, metavar="FILE", help="also write every row of every recovery curve")
+    report.set_defaults(run=run_benchmark_report)
 
 
 def _add_finetuning(parser, steps: int) -> None:
@@ -257,6 +275,29 @@ def run_relearn(args) -> None:
     save_checkpoint(attack.pipeline, args.out, card)
     write_atomically(args.out / "curve.csv", attack.curve.to_csv(index=False).encode())
     print(attack.curve.round(3).to_string(index=False))
+
+
+def run_benchmark(args) -> None:
+    from .benchmark import load_plan, run
+    from .benchmark.store import failures
+
+    if args.workers < 1 or args.threads < 1:
+        raise DimumError("--workers and --threads must be at least 1.")
+    plan = load_plan(args.plan)
+    done = run(plan, args.out, engine=args.engine, workers=args.workers, threads=args.threads, scheduler=args.scheduler)
+    print(f"{args.out}: {done.computed} attacks computed, {done.reused} were there, {done.failed} failed")
+    if done.failed:
+        raise DimumError(f"{done.failed} attacks failed; the first traceback is in {failures(args.out)[0]}.")
+
+
+def run_benchmark_report(args) -> None:
+    from .benchmark import read_results, report
+    from .training import write_atomically
+
+    rows = read_results(args.results)
+    if args.csv:
+        write_atomically(args.csv, rows.to_csv(index=False, float_format="%.5g").encode())
+    print(report(rows).to_string(index=False))
 
 
 def run_doctor(args) -> None:

@@ -1,0 +1,147 @@
+"""The laboratory: plans are checked whole, cells are computed once, every engine gives the same table."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pandas as pd
+import pytest
+
+from dimum_core.benchmark import load_plan, read_results, report, run
+from dimum_core.benchmark.plan import PlanError, cell_id, check_plan
+from dimum_core.benchmark.store import ResultsError, failures, is_done, write_cell
+from dimum_core.cli import main
+from dimum_core.unlearning import METHODS, register
+
+CONTENT = {
+    "name": "tiny", "checkpoint": "digits", "data": "digits", "targets": {"3": "digits-without-3"}, "batch_size": 8,
+    "methods": ["random-label", {"method": "dimum", "alternative": "mixed", "count": 8, "label": "dimum (mixed)"}],
+    "budgets": [2, {"steps": 4, "until": 0.01, "label": "matched"}], "seeds": [0, 1], "attack_steps": 2,
+    "attack_rates": [1e-4, 1e-3], "evaluations": 1, "samples": 2, "check_every": 1,
+}
+
+
+def table(out) -> pd.DataFrame:
+    return read_results(out).drop(columns=["seconds", "unlearning_seconds"])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("results")
+    return out, run(check_plan(CONTENT), out, engine="serial", progress=False)
+
+
+def test_a_plan_becomes_a_table_with_everything_that_determined_it(finished):
+    out, summary = finished
+    assert (summary.computed, summary.reused, summary.failed) == (2 * (2 + 4) * 2, 0, 0)
+    rows = read_results(out)
+    assert len(rows) == summary.computed * 2 and set(rows["label"]) == {"original", "retrained", "random-label", "dimum (mixed)"}
+    assert set(rows["budget"]) == {"none", "2 steps", "matched"} and set(rows["step"]) == {0, 2}
+    assert (rows.loc[rows.label == "original", "unlearning_distance"] == 0).all()
+    assert not list((out / "weights").glob("*"))  # they are only kept while attacks are missing
+    summary = report(rows)
+    assert set(summary["method"]) == set(rows["label"]) and (summary["runs"] == 2).all()
+
+
+def test_finished_cells_are_not_computed_again_and_missing_ones_come_back_bit_for_bit(finished, tmp_path):
+    out, before = finished[0], table(finished[0])
+    again = tmp_path / "copy"
+    shutil.copytree(out, again)
+    assert run(check_plan(CONTENT), again, engine="serial", progress=False).computed == 0
+    cells = sorted((again / "cells").iterdir())
+    for cell in cells[::2]:
+        shutil.rmtree(cell)
+    (again / "cells" / f".{cells[0].name}.123").mkdir()  # what a killed process leaves
+    assert run(check_plan(CONTENT), again, engine="serial", progress=False).computed > 0
+    pd.testing.assert_frame_equal(table(again), before)
+
+
+def test_processes_give_the_same_table(finished, tmp_path):
+    small = check_plan({**CONTENT, "seeds": [0], "methods": ["random-label"]})
+    run(small, tmp_path, engine="loky", workers=2, progress=False)
+    before = table(finished[0])
+    expected = before[(before.seed == 0) & before.label.isin(["original", "retrained", "random-label"])].reset_index(drop=True)
+    columns = [c for c in expected if expected[c].notna().any()]
+    pd.testing.assert_frame_equal(table(tmp_path)[columns], expected[columns], check_dtype=False)
+
+
+def test_a_cell_that_fails_is_written_down_and_does_not_stop_the_rest(tmp_path, capsys):
+    @register("breaks")
+    @dataclass(frozen=True)
+    class Breaks:
+        needs: ClassVar[frozenset[str]] = frozenset()
+
+        def loss(self, step):
+            raise RuntimeError("as it was meant to")
+
+    try:
+        plan = check_plan({**CONTENT, "methods": ["breaks", "random-label"], "budgets": [2], "seeds": [0], "controls": []})
+        summary = run(plan, tmp_path, engine="serial", progress=False)
+    finally:
+        del METHODS["breaks"]
+    assert (summary.computed, summary.failed) == (2, 2)
+    assert "as it was meant to" in failures(tmp_path)[0].read_text() and set(table(tmp_path)["label"]) == {"random-label"}
+
+
+def test_a_cell_is_published_once_and_whole(tmp_path):
+    (tmp_path / "cells").mkdir()
+    write_cell(tmp_path, "ab", {"x": 1})
+    write_cell(tmp_path, "ab", {"x": 2})  # came second
+    assert is_done(tmp_path, "ab") and '"x": 1' in (tmp_path / "cells" / "ab" / "result.json").read_text()
+    assert len(list((tmp_path / "cells").iterdir())) == 1
+
+
+def test_a_cells_name_is_its_content_not_its_order():
+    assert cell_id({"a": 1, "b": [1, 2]}) == cell_id({"b": [1, 2], "a": 1}) != cell_id({"a": 1, "b": [2, 1]})
+
+
+def test_a_plan_with_ten_mistakes_names_each_in_one_message(tmp_path):
+    path = tmp_path / "plan.yaml"
+    path.write_text("""
+checkpoint: digits
+data: cifar10-mini
+targets: {three: digits-without-3, "7": digits-without-8}
+methods: [random-labels, {method: dimum, alternativ: class}, 5]
+budgets: [0, {steps: 10, until: 2}]
+attack_rates: [-0.1]
+optimizers: [adam]
+auxiliaries: [retain 200 %]
+seeds: [x]
+sample: 3
+""")
+    with pytest.raises(PlanError) as caught:
+        load_plan(path)
+    message = str(caught.value)
+    for part in (
+        "unknown setting 'sample'", "cifar10-mini has other classes", "'three' is no class", "no checkpoint 'digits-without-8'",
+        "no method 'random-labels'. Did you mean 'random-label'", "was given alternativ", "not 5", "{'steps': 0}",
+        "'until': 2", "not -0.1", "not 'adam'", "not 'retain 200 %'", "not 'x'",
+    ):
+        assert part in message, part
+    with pytest.raises(PlanError, match="checkpoint is missing"):
+        check_plan({"name": "x"})
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("a: [1", "is not YAML"), ("- 1", "should be a mapping"), ("plugins: [none.py]", "no file"), (None, "cannot be read"),
+])
+def test_what_is_no_plan_is_refused(tmp_path, capsys, text, message):
+    path = tmp_path / "plan.yaml"
+    if text is not None:
+        path.write_text(text)
+    assert main(["benchmark", "run", str(path), "--out", str(tmp_path / "out")]) == 1
+    assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_the_shipped_plans_are_right_and_the_command_reports(finished, tmp_path, capsys):
+    from pathlib import Path
+
+    plans = sorted((Path(__file__).parent.parent / "plans").glob("*.yaml"))
+    assert len(plans) >= 3 and all(load_plan(path).models() for path in plans)
+    assert main(["benchmark", "report", str(finished[0]), "--csv", str(tmp_path / "rows.csv")]) == 0
+    assert "half recovery" in capsys.readouterr().out
+    assert report(read_results(tmp_path / "rows.csv")).equals(report(read_results(finished[0])))
+    with pytest.raises(ResultsError, match="holds no finished cells"):
+        read_results(tmp_path)
