@@ -86,8 +86,9 @@ def _add_relearn(commands) -> None:
     relearn.add_argument("--target", metavar="CLASS", required=True, help="what is measured; the attack never sees it")
     relearn.add_argument(
         "--auxiliary", choices=("retain", "synthetic", "public", "noise"), default="retain",
-        help="what the attacker has (default: the retained data); synthetic: the checkpoint's own samples of the other classes",
+        help="what the attacker has (default: the retained data); synthetic: samples of the other classes",
     )
+    relearn.add_argument("--drawn-by", metavar="CHECKPOINT", help="who draws synthetic data (default: the attacked checkpoint)")
     relearn.add_argument("--share", type=float, default=1.0, help="share of the auxiliary set (default: all of it)")
     relearn.add_argument("--optimizer", choices=("adamw", "sgd"), default="adamw")
     relearn.add_argument("--resume", action="store_true", help="go on where a killed run stopped")
@@ -261,7 +262,8 @@ def run_relearn(args) -> None:
     check_writable(args.out)
     pipe = load_pipeline(args.checkpoint)
     data = load_dataset(args.data) if args.data else default_data(pipe)
-    auxiliary = auxiliary_set(args.auxiliary, data, args.target, pipe=pipe, share=args.share, seed=args.seed)
+    artist = load_pipeline(args.drawn_by) if args.drawn_by else pipe
+    auxiliary = auxiliary_set(args.auxiliary, data, args.target, pipe=artist, share=args.share, seed=args.seed)
     attack = relearn(
         pipe, auxiliary, target=args.target, steps=args.steps, learning_rate=args.learning_rate, seed=args.seed,
         optimizer=args.optimizer, forget=data.train.only(args.target), out=args.out, resume=args.resume,
@@ -279,11 +281,15 @@ def run_relearn(args) -> None:
 
 def run_benchmark(args) -> None:
     from .benchmark import load_plan, run
+    from .benchmark.cost import estimate_minutes
     from .benchmark.store import failures
 
     if args.workers < 1 or args.threads < 1:
         raise DimumError("--workers and --threads must be at least 1.")
     plan = load_plan(args.plan)
+    models, minutes = plan.models(), estimate_minutes(plan, args.threads) / args.workers
+    attacks = sum(len(plan.attacks(model)) for model in models)
+    print(f"{plan.name}: {len(models)} models, {attacks} attacks, about {minutes:.0f} minutes if nothing is there yet", flush=True)
     done = run(plan, args.out, engine=args.engine, workers=args.workers, threads=args.threads, scheduler=args.scheduler)
     print(f"{args.out}: {done.computed} attacks computed, {done.reused} were there, {done.failed} failed")
     if done.failed:

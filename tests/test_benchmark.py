@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from dimum_core.benchmark import load_plan, read_results, report, run
+from dimum_core.benchmark.cost import estimate_minutes
 from dimum_core.benchmark.plan import PlanError, cell_id, check_plan
 from dimum_core.benchmark.store import ResultsError, failures, is_done, write_cell
 from dimum_core.cli import main
@@ -145,3 +146,9 @@ def test_the_shipped_plans_are_right_and_the_command_reports(finished, tmp_path,
     assert report(read_results(tmp_path / "rows.csv")).equals(report(read_results(finished[0])))
     with pytest.raises(ResultsError, match="holds no finished cells"):
         read_results(tmp_path)
+
+
+def test_the_estimate_grows_with_the_work():
+    small, large = (check_plan({**CONTENT, "attack_steps": steps}) for steps in (20, 400))
+    once, more = estimate_minutes(small), estimate_minutes(large)
+    assert 0 < once < more < 40 * once

@@ -1,0 +1,63 @@
+"""What a plan will cost, before it runs: counted in steps and samples, timed on this machine."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from ..checkpoints import load_pipeline
+from ..data import load_dataset, step_generator
+from ..diffusion import denoising_loss
+from ..evaluation import draw_samples
+from ..sampling import ClassConditionalPipeline
+from ..training import autocast, native_precision
+from .plan import Plan
+
+TERMS = 2.2  # forward-and-backward passes of a typical method in a step
+
+
+def estimate_minutes(plan: Plan, threads: int = 1) -> float:
+    """Minutes that all cells of a plan take one after the other, with `threads` torch threads; right within a factor of two."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        step, image = _time_step_and_image(plan)
+    finally:
+        torch.set_num_threads(before)
+    seconds = 0.0
+    for model in plan.models():
+        if "steps" in model:
+            checks = model["steps"] // model["check_every"] * (32 if model["until"] else 0)
+            seconds += model["steps"] * TERMS * step + checks * image
+        curve_point = 2 * plan.samples * image
+        seconds += curve_point + len(plan.attacks(model)) * (plan.attack_steps * step + plan.evaluations * curve_point)
+    return seconds / 60
+
+
+def _time_step_and_image(plan: Plan) -> tuple[float, float]:
+    """Seconds of one step of training on a batch, and of one sample of ten steps."""
+    pipe, data = load_pipeline(plan.checkpoint), load_dataset(plan.data)
+    train = data.train.resized(pipe.image_shape[-1])
+    images, labels = train.images[: plan.batch_size], train.labels[: plan.batch_size]
+    step = _quickest(lambda: _one_step(pipe, images, labels))
+    image = _quickest(lambda: draw_samples(pipe, [0] * 16, num_inference_steps=10, progress=False), repeats=1) / 16
+    return step, image
+
+
+def _one_step(pipe: ClassConditionalPipeline, images, labels) -> None:
+    pipe.unet.train().requires_grad_(True)
+    with autocast(pipe.device, native_precision(pipe.device)):
+        loss = denoising_loss(pipe.unet, pipe.encode(images), labels, step_generator(0, 0))
+    loss.backward()
+    pipe.unet.zero_grad(set_to_none=True)
+
+
+def _quickest(action, repeats: int = 3) -> float:
+    action()  # the first time, memory is allocated and kernels are chosen
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        action()
+        times.append(time.perf_counter() - started)
+    return min(times)
