@@ -104,9 +104,9 @@ class ClassConditionalPipeline(DiffusionPipeline):
     def predict_noise(self, x_t: Tensor, t: Tensor, labels: Tensor, guidance_scale: float) -> Tensor:
         """Guided noise prediction, both conditions in one batch; labels: int64, B."""
         if guidance_scale == 1 or bool((labels == self.null_label).all()):
-            return self.unet(x_t, t, class_labels=labels).sample
+            return self.unet(x_t, t, class_labels=labels).sample.to(x_t.dtype)
         null = torch.full_like(labels, self.null_label)
-        both = self.unet(torch.cat([x_t, x_t]), t, class_labels=torch.cat([null, labels])).sample
+        both = self.unet(torch.cat([x_t, x_t]), t, class_labels=torch.cat([null, labels])).sample.to(x_t.dtype)
         eps_null, eps_cond = both.chunk(2)
         return eps_null + guidance_scale * (eps_cond - eps_null)
 

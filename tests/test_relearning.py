@@ -93,12 +93,13 @@ def test_an_unlearned_pipeline_knows_what_must_not_come_back():
 
 
 def test_a_model_attacked_again_is_not_sampled_again_before_the_attack(monkeypatch):
-    from dimum_core.attacks import relearning
+    from dimum_core import evaluation
+    from dimum_core.sampling import ClassConditionalPipeline
 
     pipe, data, drawn = load_pipeline("digits"), load_dataset("digits").train.without("3"), []
-    real = relearning.draw_samples
-    monkeypatch.setattr(relearning, "draw_samples", lambda *a, **k: drawn.append(1) or real(*a, **k))
-    monkeypatch.setattr(relearning, "_DRAWN", {})
+    real = ClassConditionalPipeline.__call__
+    monkeypatch.setattr(ClassConditionalPipeline, "__call__", lambda *a, **k: drawn.append(1) or real(*a, **k))
+    monkeypatch.setattr(evaluation, "_DRAWN", {})
     settings = {"target": "3", "steps": 2, "evaluate_every": 2, "samples": 2, "batch_size": 8, "progress": False}
     first, second = (relearn(pipe, data, learning_rate=rate, **settings).curve for rate in (1e-4, 1e-3))
     assert len(drawn) == 3 and first.iloc[0].equals(second.iloc[0])

@@ -6,7 +6,6 @@ Yuan et al. 2025, arXiv 2512.03564. The attacker knows the weights and the forma
 from __future__ import annotations
 
 import copy
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,7 +24,6 @@ from ..sampling import ClassConditionalPipeline
 from ..training import TrainConfig, train
 from ..unlearning.run import with_unet
 
-_DRAWN: dict[bytes, Tensor] = {}
 MEASURES = ("target accuracy", "target low", "target high", "retained accuracy", "distance")
 
 
@@ -159,23 +157,12 @@ class _Measure:
         others = [c for c in range(len(self.pipe.class_names)) if c != self.label]
         self.labels = [self.label] * self.samples + [others[i % len(others)] for i in range(self.samples)]
 
-    def draw(self) -> Tensor:
-        """Samples of the current weights; those of a model that is attacked again and again are drawn once."""
-        weights = torch.cat([p.detach().flatten().cpu() for p in self.pipe.unet.parameters()]).numpy()
-        settings = (self.labels, self.seed, self.guidance_scale, self.num_inference_steps, dict(self.pipe.scheduler.config))
-        key = hashlib.blake2b(weights.tobytes() + repr(settings).encode(), digest_size=16).digest()
-        if key not in _DRAWN:
-            if len(_DRAWN) >= 16:
-                _DRAWN.pop(next(iter(_DRAWN)))
-            _DRAWN[key] = draw_samples(
-                self.pipe, self.labels, seed=self.seed, batch_size=2 * self.samples, progress=False,
-                guidance_scale=self.guidance_scale, num_inference_steps=self.num_inference_steps,
-            )
-        return _DRAWN[key]
-
     def __call__(self, step: int) -> dict:
         self.pipe.unet.eval()
-        images = self.draw()
+        images = draw_samples(
+            self.pipe, self.labels, seed=self.seed, batch_size=2 * self.samples, progress=False,
+            guidance_scale=self.guidance_scale, num_inference_steps=self.num_inference_steps,
+        )
         self.strips[step] = images[: min(8, self.samples)]
         rows = accuracies(self.judge.judge(images).labels, torch.tensor(self.labels), self.label)
         now = nn.utils.parameters_to_vector(self.pipe.unet.parameters()).detach()
