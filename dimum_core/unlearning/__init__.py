@@ -11,6 +11,7 @@ from . import (
     random_label,
     salun,
     scissorhands,
+    sealed,
     selective_amnesia,
     sfr_on,
     sharpness_aware,
@@ -20,6 +21,6 @@ from .run import unlearn
 
 __all__ = [
     "METHODS", "Method", "Step", "concept_ablation", "dimum", "erasediff", "esd", "finetune", "follow", "get_method", "gradient",
-    "munba", "negative_gradient", "random_label", "register", "salun", "scissorhands", "selective_amnesia", "sfr_on",
+    "munba", "negative_gradient", "random_label", "register", "salun", "scissorhands", "sealed", "selective_amnesia", "sfr_on",
     "sharpness_aware", "unlearn",
 ]
