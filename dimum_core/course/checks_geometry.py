@@ -29,7 +29,7 @@ def _barrier(function) -> bool:
     return all(_close(function(np.array(line)), barrier(line)) for line in lines)
 
 
-@exercise("11.3", "A row has a gradient when its label occurs in the batch. The last row, null, always does: labels are dropped to it.")
+@exercise("11.3", "A row has a gradient if its label is in the batch. The last one, null, is always: labels are dropped to it.")
 def _rows_without_gradient(function) -> bool:
     cases = [([0, 1, 1, 4], 6), ([0, 1, 2, 3], 5), ([2, 2], 4)]
     wanted = [{2, 3}, set(), {0, 1}]
@@ -47,7 +47,7 @@ def _recovered() -> dict[float, list[float]]:
     return {3e-5: [0.1, 0.2, 0.3, 0.2], 3e-4: [0.4, 0.5, 0.1, 0.3], 3e-3: [0.9, 0.0, 0.2, 0.1]}
 
 
-@exercise("12.1", "For each seed, choose the rate with the highest mean on the *other* seeds, take its value on this one; then the mean.")
+@exercise("12.1", "For each seed, choose the rate with the highest mean on the *other* seeds; average its values on this one.")
 def _attacker_at_his_best(function) -> bool:
     def wanted(table: dict[float, list[float]]) -> float:
         rows = pd.DataFrame([{"d": 0, "rate": r, "seed": s, "v": v} for r, vs in table.items() for s, v in enumerate(vs)])
