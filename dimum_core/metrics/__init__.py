@@ -1,6 +1,19 @@
 """Metrics on plain arrays: accuracies with intervals, calibration, and distances between sets of features."""
 
 from .accuracy import accuracy, auroc, confusion_matrix, expected_calibration_error, per_class_accuracy
+from .comparison import (
+    average_ranks,
+    holm,
+    least_difference,
+    least_p,
+    letter_groups,
+    paired_difference,
+    pairs_needed,
+    pairwise_comparisons,
+    power,
+    sign_flip_test,
+    wilcoxon_test,
+)
 from .fidelity import (
     REQUIRED_PROVENANCE,
     Fidelity,
@@ -33,6 +46,7 @@ __all__ = [
     "accuracy",
     "area_under_recovery",
     "auroc",
+    "average_ranks",
     "best_attacks",
     "bootstrap_interval",
     "confusion_matrix",
@@ -42,13 +56,23 @@ __all__ = [
     "fidelity",
     "frechet_distance",
     "frechet_noise_floor",
+    "holm",
     "kernel_distance",
+    "least_difference",
+    "least_p",
+    "letter_groups",
     "nearest_neighbours",
+    "paired_difference",
+    "pairs_needed",
+    "pairwise_comparisons",
     "per_class_accuracy",
+    "power",
     "precision_recall",
     "recovery_ratio",
+    "sign_flip_test",
     "steps_to_recovery",
     "t_interval",
+    "wilcoxon_test",
     "wilson_interval",
     "worst_case",
 ]

@@ -1,0 +1,164 @@
+"""Comparing methods on the same (target, seed) pairs: paired differences, exact tests, ranks, and how many pairs it takes."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pandas as pd
+from scipy import optimize, stats
+
+from .intervals import Interval, MetricError, bootstrap_interval, check_confidence
+
+EXACT_UP_TO = 13  # pairs: 8192 sign patterns
+
+
+def paired_difference(first, second, confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> Interval:
+    """Mean of first - second over pairs, with a bootstrap interval that resamples pairs (Efron 1979).
+
+    first, second: n >= 2 finite numbers each, in the same order of (target, seed) pairs: what a pair has in common, an easy target
+    or a lucky seed, cancels. Of few pairs the percentile interval is too short (about 87 % instead of 95 % for 6 pairs of normal
+    differences): under ten, trust `sign_flip_test`.
+    """
+    difference = _paired(first, second)
+    return bootstrap_interval(np.mean, difference, resamples=resamples, confidence=confidence, seed=seed)
+
+
+def sign_flip_test(first, second) -> float:
+    """Two-sided p-value of "first and second are exchangeable within every pair" (Fisher 1935), by the mean difference.
+
+    Exact, over all 2^n signs, up to 13 pairs; beyond, over 10,000 drawn ones with a fixed seed. The least that n pairs can
+    give is 2 / 2^n: see `least_p`.
+    """
+    difference = _paired(first, second)
+    if not difference.any():
+        return 1.0
+    count = np.inf if len(difference) <= EXACT_UP_TO else 9999
+    test = stats.permutation_test(
+        (difference,), lambda x, axis: x.mean(axis=axis), permutation_type="samples", vectorized=True, n_resamples=count,
+        rng=np.random.default_rng(0),
+    )
+    return float(test.pvalue)
+
+
+def wilcoxon_test(first, second) -> float:
+    """Two-sided p-value of Wilcoxon's signed ranks (1945), the sign-flip test on ranks: a single wild pair weighs less.
+
+    Zero differences take part as Pratt (1959) has it, and ties are handled by permuting signs, exactly for up to 13 pairs.
+    """
+    difference = _paired(first, second)
+    if not difference.any():
+        return 1.0
+    count = np.inf if len(difference) <= EXACT_UP_TO else 9999
+    method = stats.PermutationMethod(n_resamples=count, rng=np.random.default_rng(0))
+    return float(stats.wilcoxon(difference, zero_method="pratt", method=method).pvalue)
+
+
+def least_p(pairs: int) -> float:
+    """The smallest two-sided p-value that a sign-flip test of so many pairs can give."""
+    return min(1.0, 2.0 ** (1 - pairs))
+
+
+def holm(p_values) -> np.ndarray:
+    """Adjusted p-values (Holm 1979): below alpha where the family of tests, together, errs at most with probability alpha.
+
+    The k-th smallest of m is multiplied by m - k + 1, made monotone, and cut at 1. p_values: m numbers in [0, 1].
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
+        raise MetricError("Holm's correction needs a list of p-values in [0, 1].")
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
+    return adjusted
+
+
+def average_ranks(table: pd.DataFrame) -> pd.Series:
+    """Mean rank of each column, 1 for the smallest value of a row; equal values share the average of their ranks.
+
+    table: a row for each (target, seed) pair, a column for each method, no gaps. As in Demsar 2006, section 3.2.2.
+    """
+    _complete(table)
+    return table.rank(axis=1, method="average").mean()
+
+
+def pairwise_comparisons(table: pd.DataFrame, test=sign_flip_test, confidence: float = 0.95) -> pd.DataFrame:
+    """All pairs of columns: difference first - second with its interval, p, and p corrected by Holm over all of them.
+
+    table: as for `average_ranks`. test: `sign_flip_test` or `wilcoxon_test`.
+    """
+    _complete(table)
+    rows = []
+    for first, second in itertools.combinations(table.columns, 2):
+        difference = paired_difference(table[first], table[second], confidence)
+        rows.append({
+            "first": first, "second": second, "difference": difference.value, "low": difference.low, "high": difference.high,
+            "pairs": difference.n, "p": test(table[first], table[second]),
+        })
+    columns = ["first", "second", "difference", "low", "high", "pairs", "p"]
+    found = pd.DataFrame(rows, columns=columns)
+    return found.assign(**{"p (Holm)": holm(found["p"])})
+
+
+def letter_groups(names, different: set[frozenset]) -> dict[str, str]:
+    """Letters such that two names share one exactly if they are not `different` (insert and absorb, Piepho 2004).
+
+    names: best first, so that "a" holds the best. different: pairs, as frozensets of two names.
+    """
+    columns = [frozenset(names)]
+    for pair in sorted(different, key=sorted):
+        split = []
+        for column in columns:
+            split += [column - {name} for name in pair] if pair <= column else [column]
+        columns = [c for i, c in enumerate(split) if not any(c < d or (c == d and j < i) for j, d in enumerate(split))]
+    place = {name: i for i, name in enumerate(names)}
+    columns.sort(key=lambda column: sorted(place[name] for name in column))
+    letters = [_letter(i) for i in range(len(columns))]
+    return {name: "".join(letter for letter, column in zip(letters, columns, strict=True) if name in column) for name in names}
+
+
+def power(difference: float, deviation: float, pairs: int, confidence: float = 0.95) -> float:
+    """Probability that a two-sided paired t-test of `pairs` pairs finds a true mean difference (noncentral t).
+
+    deviation: standard deviation of the differences within pairs, above 0.
+    """
+    check_confidence(confidence)
+    if pairs < 2 or not deviation > 0:
+        raise MetricError(f"Power needs two pairs and a deviation above 0, not {pairs} and {deviation}.")
+    freedom, shift = pairs - 1, abs(difference) / deviation * math.sqrt(pairs)
+    critical = stats.t.ppf(0.5 + confidence / 2, freedom)
+    wrong_side = np.nan_to_num(stats.nct.cdf(-critical, freedom, shift))  # scipy has NaN for some that are as good as 0
+    return float(stats.nct.sf(critical, freedom, shift) + wrong_side)
+
+
+def pairs_needed(difference: float, deviation: float, wanted: float = 0.8, confidence: float = 0.95) -> int:
+    """The fewest pairs with which a true difference is found with probability `wanted` (at most 100,000, or MetricError)."""
+    least, most = 2, 100_000
+    if difference == 0 or power(difference, deviation, most, confidence) < wanted:
+        raise MetricError(f"A difference of {difference:g} at a deviation of {deviation:g} takes more than {most:,} pairs.")
+    while least < most:
+        middle = (least + most) // 2
+        least, most = (least, middle) if power(difference, deviation, middle, confidence) >= wanted else (middle + 1, most)
+    return least
+
+
+def least_difference(deviation: float, pairs: int, wanted: float = 0.8, confidence: float = 0.95) -> float:
+    """The smallest true difference that so many pairs find with probability `wanted`."""
+    return float(optimize.brentq(lambda d: power(d, deviation, pairs, confidence) - wanted, 0, 100 * deviation))
+
+
+def _paired(first, second) -> np.ndarray:
+    first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if first.ndim != 1 or first.shape != second.shape or len(first) < 2 or not np.isfinite(first - second).all():
+        raise MetricError("A paired comparison needs two lists of as many finite numbers, two or more.")
+    return first - second
+
+
+def _complete(table: pd.DataFrame) -> None:
+    if table.isna().any(axis=None) or not len(table):
+        raise MetricError("Methods are compared on the same pairs: the table has gaps, or no rows.")
+
+
+def _letter(index: int) -> str:
+    return chr(ord("a") + index) if index < 26 else f"({index + 1})"
