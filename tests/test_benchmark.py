@@ -11,8 +11,10 @@ import pytest
 
 from dimum_core.benchmark import load_plan, read_results, report, run
 from dimum_core.benchmark.cost import estimate_minutes
-from dimum_core.benchmark.plan import PlanError, cell_id, check_plan
-from dimum_core.benchmark.store import ResultsError, failures, is_done, write_cell
+from dimum_core.benchmark.plan import cell_id
+from dimum_core.benchmark.reading import PlanError, check_plan
+from dimum_core.benchmark.results import ResultsError
+from dimum_core.benchmark.store import failures, is_done, write_cell
 from dimum_core.cli import main
 from dimum_core.unlearning import METHODS, register
 

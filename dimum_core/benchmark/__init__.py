@@ -1,8 +1,9 @@
 """The laboratory: a grid of method x target x budget x attack x seed, resumable, on one core or many machines."""
 
-from .plan import Plan, load_plan
+from .plan import Plan
+from .reading import check_plan, load_plan
 from .report import report
+from .results import read_results, write_results
 from .run import run
-from .store import read_results
 
-__all__ = ["Plan", "load_plan", "read_results", "report", "run"]
+__all__ = ["Plan", "check_plan", "load_plan", "read_results", "report", "run", "write_results"]

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
-import pandas as pd
-
-from ..errors import DimumError
 from ..training import check_writable
 
+try:
+    import fcntl
+except ImportError:  # Windows: two runs on one folder then do some work twice, and still no harm
+    fcntl = None
+
 RESULT = "result.json"
-
-
-class ResultsError(DimumError, ValueError):
-    """A results folder that is empty, or not one."""
 
 
 def cell_folder(out: Path, cell: str) -> Path:
@@ -68,26 +68,21 @@ def prepare(out: Path) -> None:
     (Path(out) / "cells").mkdir(parents=True, exist_ok=True)
 
 
-def read_results(out: str | Path) -> pd.DataFrame:
-    """One row an evaluation of a recovery curve, with all that determined it; sorted, so that the order of the work does not show.
+@contextlib.contextmanager
+def claim(out: Path, cell: str, wait: bool = False) -> Iterator[bool]:
+    """Hold a model for this process, so that another run on the same folder takes the next one; false if another holds it.
 
-    out: a results folder, or a CSV file that was made from one.
+    The lock is the kernel's: it goes with the process that held it, however that ends, and none is left behind by a kill.
     """
-    if Path(out).suffix == ".csv":
-        return pd.read_csv(out, dtype={"target": str}, keep_default_na=False, na_values=[""])
-    found = sorted((Path(out) / "cells").glob(f"[0-9a-f]*/{RESULT}"))
-    cells = {path.parent.name: json.loads(path.read_text()) for path in found}
-    rows = []
-    for cell, result in cells.items():
-        if "curve" not in result:
-            continue
-        model = cells.get(result["config"]["model"])
-        if model is None:
-            raise ResultsError(f"{out} lacks the model of the attack {cell}: run the plan again, it goes on where it stopped.")
-        about = {**model["config"], **model["measured"], **result["config"], "seconds": result["seconds"], "cell": cell}
-        about["hyperparameters"] = json.dumps(about.get("hyperparameters", {}), sort_keys=True)
-        rows += [{**about, **row} for row in result["curve"]]
-    if not rows:
-        raise ResultsError(f"{out} holds no finished cells: run a plan with `dimum benchmark run PLAN.yaml --out {out}` first.")
-    keys = ["seed", "target", "label", "budget", "auxiliary", "optimizer", "attack_rate", "step"]
-    return pd.DataFrame(rows).sort_values(keys, kind="stable").reset_index(drop=True)
+    folder = Path(out) / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / cell, "w") as file:
+        try:
+            if fcntl:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            free = True
+        except BlockingIOError:
+            free = False
+        except OSError:  # a file system without locks
+            free = True
+        yield free

@@ -1,0 +1,88 @@
+"""The unlearned models of a plan: computed once, kept while attacks on them are missing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch.nn.utils import parameters_to_vector
+
+from ..checkpoints import find_checkpoint, load_pipeline, provenance, read_card
+from ..sampling import ClassConditionalPipeline
+from ..unlearning import unlearn
+from . import store
+from .evaluations import counted
+from .plan import CHECKPOINT, CONTROLS, Plan, cell_id
+
+
+def obtain_model(plan: Plan, model: dict, original: ClassConditionalPipeline, data, out: Path) -> ClassConditionalPipeline:
+    """A model of the plan, its cell written: computed, given, or kept by a run that was killed before its attacks were done."""
+    cell, kept = cell_id(model), None
+    if model["method"] in (*CONTROLS, CHECKPOINT):
+        pipe = original if model["method"] == "original" else load_pipeline(plan.folder(model))
+        about = _given(plan, model)
+    else:
+        kept = _kept(plan, model, out)
+        pipe, about = (kept, {}) if kept else _unlearned(model, original, data)
+    if not store.is_done(out, cell):
+        moved = parameters_to_vector(pipe.unet.parameters()) - parameters_to_vector(original.unet.parameters())
+        measured = {**about, "unlearning_distance": float(moved.detach().norm())}
+        if model["method"] not in (*CONTROLS, CHECKPOINT):
+            _keep(pipe, model, out)
+        store.write_cell(out, cell, {"config": model, "measured": measured, "provenance": provenance()})
+    return pipe
+
+
+def _given(plan: Plan, model: dict) -> dict:
+    """What is known of the cost of a model that was not unlearned here: a checkpoint's, from its card."""
+    if model["method"] in CONTROLS:
+        return {"unlearning_steps": 0, "unlearning_seconds": 0.0, "unlearning_nfes": 0}
+    training = read_card(find_checkpoint(plan.folder(model)))["training"]
+    return {f"unlearning_{key}": training.get(key) for key in ("steps", "seconds", "nfes")}
+
+
+def _unlearned(model: dict, original: ClassConditionalPipeline, data) -> tuple[ClassConditionalPipeline, dict]:
+    with counted(original.unet) as seen:
+        pipe = unlearn(
+            original, model["method"], target=model["target"], data=data, steps=model["steps"], until=model["until"],
+            learning_rate=model["learning_rate"], batch_size=model["batch_size"], evaluate_every=model["check_every"],
+            seed=model["seed"], progress=False, **model["hyperparameters"],
+        )
+    return pipe, {
+        "unlearning_steps": pipe.unlearning["steps"], "unlearning_seconds": round(pipe.unlearning["seconds"], 2),
+        "unlearning_nfes": seen["training"],
+    }
+
+
+def _weights(out: Path, model: dict) -> Path:
+    return out / "weights" / f"{cell_id(model)}.safetensors"
+
+
+def _kept(plan: Plan, model: dict, out: Path) -> ClassConditionalPipeline | None:
+    """The model of a run that was killed, if it is whole and nobody has taken it away meanwhile."""
+    if not store.is_done(out, cell_id(model)):
+        return None
+    try:
+        weights = load_file(_weights(out, model))
+    except (FileNotFoundError, SafetensorError):
+        return None
+    pipe = load_pipeline(plan.checkpoint)
+    pipe.unet.load_state_dict(weights)
+    return pipe
+
+
+def _keep(pipe: ClassConditionalPipeline, model: dict, out: Path) -> None:
+    path = _weights(out, model)
+    path.parent.mkdir(exist_ok=True)
+    aside = path.with_suffix(f".{os.getpid()}.tmp")
+    save_file({key: value.contiguous() for key, value in pipe.unet.state_dict().items()}, aside)
+    aside.replace(path)
+
+
+def forget_weights(out: Path, model: dict) -> None:
+    """Once every attack on a model is done, its weights are of no more use."""
+    _weights(out, model).unlink(missing_ok=True)
+    for aside in _weights(out, model).parent.glob(f"{cell_id(model)}.*.tmp"):
+        aside.unlink(missing_ok=True)  # of a run that was killed while it wrote

@@ -1,0 +1,222 @@
+"""Reading a plan: from YAML or a mapping, checked as a whole before anything is computed, every mistake named."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import yaml
+
+from ..attacks import AUXILIARY
+from ..checkpoints import find_checkpoint, load_pipeline, read_card
+from ..data import load_dataset
+from ..errors import DimumError
+from ..sampling import ClassConditionalPipeline
+from ..training import OPTIMIZER_STATE
+from ..unlearning import get_method
+from .plan import CHECKPOINT, CONTROLS, Plan, filled_in
+
+LADDER = (*AUXILIARY, "synthetic by itself", "few-shot")
+LISTS = ("seeds", "controls", "attack_rates", "optimizers", "auxiliaries", "plugins")
+
+
+class PlanError(DimumError, ValueError):
+    """A plan that cannot be run; the message lists everything that is wrong with it."""
+
+
+def load_plan(path: str | Path) -> Plan:
+    """A plan from a YAML file; PlanError lists everything that is wrong with it, not only the first mistake."""
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise PlanError(f"{path} cannot be read: {error.strerror}.") from error
+    except yaml.YAMLError as error:
+        raise PlanError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(content, dict):
+        raise PlanError(f"{path} should be a mapping of settings such as checkpoint and methods.")
+    content = _from_folder(content, path.parent.resolve())
+    for plugin in content.get("plugins", []):
+        from ..cli import load_plugin
+
+        load_plugin(Path(plugin))
+    return check_plan({"name": path.stem, **content}, str(path))
+
+
+def _from_folder(content: dict, folder: Path) -> dict:
+    """Files that a plan names are looked for beside it, from wherever it is run."""
+    content = dict(content)
+    if "plugins" in content:
+        content["plugins"] = [str(folder / str(plugin)) for plugin in _as_list(content["plugins"])]
+    if "methods" in content:
+        content["methods"] = [
+            {**m, CHECKPOINT: str(folder / str(m[CHECKPOINT]))} if isinstance(m, dict) and CHECKPOINT in m else m
+            for m in _as_list(content["methods"])
+        ]
+    return content
+
+
+def check_plan(content: dict, where: str = "the plan") -> Plan:
+    """A plan from a mapping."""
+    wrong: list[str] = []
+    known = {f.name: f for f in dataclasses.fields(Plan)}
+    wrong += [f"unknown setting {key!r}" for key in content if key not in known]
+    needed = [name for name, f in known.items() if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING]
+    wrong += [f"{name} is missing" for name in needed if name not in content]
+    values = {key: value for key, value in content.items() if key in known}
+    for key in LISTS:
+        if key in values:
+            values[key] = tuple(_as_list(values[key]))
+    pipe = _check_model(values, wrong)
+    values["targets"] = _check_targets(values.get("targets"), pipe, wrong)
+    values["methods"] = tuple(filter(None, (_check_method(m, wrong) for m in _as_list(values.get("methods", [])))))
+    values["budgets"] = tuple(filter(None, (_check_budget(b, wrong) for b in _as_list(values.get("budgets", [])))))
+    _check_values(values, wrong)
+    _check_once(values, wrong)
+    if not wrong:
+        plan = Plan(**values)
+        _check_entries(plan, pipe, wrong)
+    if wrong:
+        raise PlanError(f"{where} has {len(wrong)} mistake{'s' * (len(wrong) > 1)}: " + "; ".join(wrong) + ".")
+    return plan
+
+
+def _as_list(value) -> list:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _sentence(error: DimumError) -> str:
+    return str(error).rstrip(".")
+
+
+def _check_model(values: dict, wrong: list[str]) -> ClassConditionalPipeline | None:
+    """The pipeline that unlearns, or None if it cannot be loaded."""
+    pipe = data = None
+    try:
+        pipe = load_pipeline(str(values["checkpoint"])) if "checkpoint" in values else None
+    except DimumError as error:
+        wrong.append(_sentence(error))
+    try:
+        data = load_dataset(str(values["data"])) if "data" in values else None
+    except DimumError as error:
+        wrong.append(_sentence(error))
+    if pipe and data and data.class_names != pipe.class_names:
+        wrong.append(f"{values['data']} has other classes than {values['checkpoint']}")
+    return pipe
+
+
+def _check_targets(targets, pipe: ClassConditionalPipeline | None, wrong: list[str]) -> dict:
+    targets = targets if isinstance(targets, dict) else dict.fromkeys(_as_list([] if targets is None else targets))
+    targets = {str(name): retrained for name, retrained in targets.items()}
+    wrong += [f"{name!r} is no class of the checkpoint" for name in targets if pipe and name not in pipe.class_names]
+    for retrained in filter(None, targets.values()):
+        try:
+            found = load_pipeline(str(retrained))
+            if pipe and (found.class_names, found.image_shape) != (pipe.class_names, pipe.image_shape):
+                wrong.append(f"{retrained} has other classes or another size than the checkpoint")
+        except DimumError as error:
+            wrong.append(_sentence(error))
+    return targets
+
+
+def _check_method(entry, wrong: list[str]) -> dict | None:
+    entry = {"method": entry} if isinstance(entry, str) else entry
+    if not isinstance(entry, dict) or not ({"method", CHECKPOINT} & set(entry)):
+        wrong.append(f"a method is a name, or a mapping with `method` or `checkpoint`, not {entry!r}")
+        return None
+    if CHECKPOINT in entry:
+        if set(entry) != {CHECKPOINT, "label"}:
+            wrong.append(f"a method by its checkpoint has `checkpoint` and `label`, and no more, not {entry!r}")
+            return None
+        return {"method": CHECKPOINT, "label": str(entry["label"]), CHECKPOINT: str(entry[CHECKPOINT])}
+    settings = {key: value for key, value in entry.items() if key not in ("method", "label")}
+    try:
+        get_method(str(entry["method"]), **settings)
+    except DimumError as error:
+        wrong.append(_sentence(error))
+        return None
+    label = entry.get("label") or " ".join([entry["method"], *(f"{k}={v}" for k, v in settings.items())])
+    return {"method": entry["method"], "label": str(label), **settings}
+
+
+def _check_budget(entry, wrong: list[str]) -> dict | None:
+    entry = {"steps": entry} if isinstance(entry, int) else entry
+    if not isinstance(entry, dict) or not isinstance(entry.get("steps"), int) or entry["steps"] < 1:
+        wrong.append(f"a budget is a number of steps, or a mapping with `steps` of at least 1, not {entry!r}")
+        return None
+    until = entry.get("until")
+    fine = until is None or (isinstance(until, (int, float)) and 0 < until <= 1)
+    if set(entry) - {"steps", "until", "label"} or not fine:
+        wrong.append(f"a budget has `steps`, `until` (above 0, at most 1) and `label`, not {entry!r}")
+        return None
+    label = entry.get("label") or (f"{entry['steps']} steps" if until is None else f"until {until:g}")
+    return {"steps": entry["steps"], "until": until, "label": str(label)}
+
+
+def _check_values(values: dict, wrong: list[str]) -> None:
+    def expect(key: str, right, meaning: str) -> None:
+        for value in _as_list(values.get(key, [])):
+            if isinstance(value, bool) or not right(value):
+                wrong.append(f"{key} should hold {meaning}, not {value!r}")
+
+    whole = lambda least: lambda v: isinstance(v, int) and v >= least  # noqa: E731
+    counts = ("attack_steps", "batch_size", "samples", "evaluations", "check_every")
+    for key, least in (("seeds", 0), *((key, 1) for key in counts)):
+        expect(key, whole(least), f"whole numbers of at least {least}")
+    for key in ("learning_rate", "attack_rates"):
+        expect(key, lambda v: isinstance(v, (int, float)) and 0 < v < 1, "numbers between 0 and 1")
+    expect("optimizers", lambda v: v in OPTIMIZER_STATE, " or ".join(OPTIMIZER_STATE))
+    expect("controls", lambda v: v in CONTROLS, " or ".join(CONTROLS))
+    expect("auxiliaries", is_auxiliary, f"{', '.join(LADDER)}, with a share such as 'retain 10 %', or 'few-shot 8'")
+    for key in ("targets", "methods", "budgets", "seeds", "attack_rates", "auxiliaries"):
+        if key in values and not values[key] and not any(key.rstrip("s") in w for w in wrong):
+            wrong.append(f"{key} is empty")
+
+
+def is_auxiliary(name) -> bool:
+    share = re.fullmatch(r"(\w+) (\d+(?:\.\d+)?) %", str(name))
+    if share:
+        return share[1] in AUXILIARY and 0 < float(share[2]) <= 100
+    return str(name) in LADDER[:-1] or re.fullmatch(r"few-shot [1-9]\d*", str(name)) is not None
+
+
+def _check_once(values: dict, wrong: list[str]) -> None:
+    """Combinations that are none: two rows of the same name would be taken for one, and a curve needs steps to be measured at."""
+    names = {"methods": [m["label"] for m in values["methods"]], "budgets": [b["label"] for b in values["budgets"]]}
+    names |= {key: values[key] for key in LISTS if key in values}
+    for key, entries in names.items():
+        twice = {str(entry) for entry in entries if list(map(str, entries)).count(str(entry)) > 1}
+        wrong += [f"{key} holds {entry!r} twice" + " (tell them apart by `label`)" * (key == "methods") for entry in sorted(twice)]
+    wrong += [f"a method cannot be called {label!r}: that is a control" for label in names["methods"] if label in CONTROLS]
+    steps, evaluations = (values.get(key, getattr(Plan, key)) for key in ("attack_steps", "evaluations"))
+    if isinstance(steps, int) and isinstance(evaluations, int) and evaluations > steps >= 1:
+        wrong.append(f"{evaluations} evaluations do not fit in {steps} attack_steps")
+
+
+def _check_entries(plan: Plan, pipe: ClassConditionalPipeline, wrong: list[str]) -> None:
+    """Models that were unlearned elsewhere: there, alike, with a card that keeps to the budget."""
+    for entry in (entry for entry in plan.methods if entry["method"] == CHECKPOINT):
+        if "{target}" not in entry[CHECKPOINT] and len(plan.targets) > 1:
+            wrong.append(f"{entry['label']} is one checkpoint for {len(plan.targets)} targets: put {{target}} into its path")
+            continue
+        for folder in sorted({filled_in(entry[CHECKPOINT], t, s) for t in plan.targets for s in plan.seeds}):
+            try:
+                found, steps = load_pipeline(folder), card_steps(folder)
+            except DimumError as error:
+                wrong.append(_sentence(error))
+                continue
+            if (found.class_names, found.image_shape) != (pipe.class_names, pipe.image_shape):
+                wrong.append(f"{folder} has other classes or another size than {plan.checkpoint}")
+            wrong += [
+                f"{folder} took {steps} steps by its card, more than the {budget['steps']} of the budget {budget['label']!r}"
+                for budget in plan.budgets if steps > budget["steps"]
+            ]
+
+
+def card_steps(folder: str) -> int:
+    """The steps of unlearning that a checkpoint's card states."""
+    training = read_card(find_checkpoint(folder)).get("training", {})
+    if not isinstance(training.get("steps"), int):
+        raise PlanError(f"The card of {folder} does not say how many steps of unlearning it took: add training.steps.")
+    return training["steps"]

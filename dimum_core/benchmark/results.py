@@ -1,0 +1,90 @@
+"""Results: one tidy table, a row for each evaluation of each recovery curve, with all that determined it and where it came from."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from ..errors import DimumError
+from ..training import write_atomically
+from .store import RESULT
+
+ORDER = ["seed", "target", "label", "budget", "auxiliary", "optimizer", "attack_rate", "step"]
+PROVENANCE = ["commit", "dimum", "python", "torch", "diffusers", "device", "threads"]
+EVALUATIONS = ["unlearning_nfes", "attack_nfes", "sampling_nfes"]
+MEASURED = ["unlearning_steps", "unlearning_seconds", "unlearning_distance", *EVALUATIONS, "seconds"]
+CURVE = ["step", "target accuracy", "target low", "target high", "retained accuracy", "distance"]
+FORMATS = (".parquet", ".csv")
+
+
+class ResultsError(DimumError, ValueError):
+    """Results that are missing, incomplete, or of unknown origin."""
+
+
+def read_results(source: str | Path) -> pd.DataFrame:
+    """One row an evaluation of a recovery curve, sorted, so that the order of the work does not show.
+
+    source: a results folder, or a Parquet or CSV file that was made from one. Columns: what was asked for (label, method,
+    hyperparameters, budget, target, seed, auxiliary, attack_rate, ...), the curve (step, target accuracy with its 95 % interval,
+    retained accuracy, distance), its cost (seconds; nfes, network evaluations of one image under one condition: of all
+    unlearning, of the attack's training, of the samples for the curve), and its provenance (commit, versions, device).
+    """
+    source = Path(source)
+    if source.suffix in FORMATS and not source.is_file():
+        raise ResultsError(f"There is no file {source} to read results from.")
+    if source.suffix == ".parquet":
+        return pd.read_parquet(source)
+    if source.suffix == ".csv":
+        return pd.read_csv(source, dtype={"target": str, "cell": str, "model": str}, keep_default_na=False, na_values=[""])
+    return _from_cells(source)
+
+
+def write_results(rows: pd.DataFrame, file: str | Path) -> None:
+    """Write the table as Parquet or CSV, by the file's name; whole or not at all."""
+    file = Path(file)
+    if file.suffix not in FORMATS:
+        raise ResultsError(f"Results are written as {' or '.join(FORMATS)}, so not to {file.name}.")
+    if file.suffix == ".csv":
+        write_atomically(file, rows.to_csv(index=False, float_format="%.6g").encode())
+        return
+    buffer = io.BytesIO()
+    rows.to_parquet(buffer, index=False, compression="zstd")
+    write_atomically(file, buffer.getvalue())
+
+
+def check_provenance(rows: pd.DataFrame) -> None:
+    """Refuse rows of which nobody can say what made them: ResultsError names what they lack."""
+    lacking = [column for column in ("cell", *PROVENANCE) if column not in rows or rows[column].isna().any()]
+    if lacking:
+        raise ResultsError(
+            f"Of these results, some or all rows lack {', '.join(lacking)}: without their provenance they are not reported. "
+            "Read them from the folder that `dimum benchmark run` wrote."
+        )
+
+
+def _from_cells(folder: Path) -> pd.DataFrame:
+    found = sorted((folder / "cells").glob(f"[0-9a-f]*/{RESULT}"))
+    cells = {path.parent.name: json.loads(path.read_text()) for path in found}
+    rows = []
+    for cell, result in cells.items():
+        if "curve" not in result:
+            continue
+        model = cells.get(result["config"]["model"])
+        if model is None:
+            raise ResultsError(f"{folder} lacks the model of the attack {cell}: run the plan again, it goes on where it stopped.")
+        rows += _rows(cell, result, model)
+    if not rows:
+        raise ResultsError(f"{folder} holds no finished cells: run `dimum benchmark run PLAN.yaml --out {folder}` first.")
+    table = pd.DataFrame(rows)
+    asked = sorted(set(table) - {*ORDER, *CURVE, *MEASURED, *PROVENANCE, "cell", "model"})
+    known = [*ORDER[:-1], *asked, *CURVE, *MEASURED, *PROVENANCE, "model", "cell"]
+    return table.reindex(columns=known).sort_values(ORDER, kind="stable").reset_index(drop=True)
+
+
+def _rows(cell: str, result: dict, model: dict) -> list[dict]:
+    about = {**model["config"], **model["measured"], **result["config"], "cell": cell, "seconds": result["seconds"]}
+    about["hyperparameters"] = json.dumps(about.get("hyperparameters", {}), sort_keys=True)
+    return [{**about, **result.get("provenance", {}), **row} for row in result["curve"]]
