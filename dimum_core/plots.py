@@ -89,3 +89,20 @@ def recovery_curves(curves: dict, title: str, original: float | None = None) -> 
     figure.legend(*left.get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, -0.03), ncols=min(4, len(curves)))
     figure.suptitle(title, y=1.02, fontsize=12, fontweight="bold")
     return figure
+
+
+def method_colour(label: str) -> str:
+    """One colour a role in every contest: vermilion for DiMUM, black for controls, blue for rivals."""
+    if label.startswith("dimum"):
+        return COLOURS[3]
+    return COLOURS[6] if label in ("original", "retrained") else COLOURS[0]
+
+
+def ranked_intervals(ax, intervals: dict) -> None:
+    """A dot and its interval for each method, the smallest value at the bottom; intervals: label -> `Interval`."""
+    order = sorted(intervals, key=lambda label: intervals[label].value)
+    for place, label in enumerate(order):
+        found = intervals[label]
+        reach = [[found.value - found.low], [found.high - found.value]]
+        ax.errorbar(found.value, place, xerr=reach, fmt="o", color=method_colour(label), capsize=2)
+    ax.set_yticks(range(len(order)), order, fontsize=8)

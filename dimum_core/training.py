@@ -206,14 +206,14 @@ def _due(step: int, every: int, last: int) -> bool:
 
 
 def _step(model, objective, optimizer, scaler, config, precision, step, accelerator) -> tuple[float, float]:
-    """One update; returns loss and gradient norm. Several processes take neighbouring batches."""
+    """One update; returns loss, the mean over processes, and gradient norm. Several processes take neighbouring batches."""
     for group in optimizer.param_groups:
         group["lr"] = config.learning_rate_at(step)
     shard = step * accelerator.num_processes + accelerator.process_index
     torch.manual_seed(step_generator(config.seed, shard).initial_seed())  # for dropout
     with autocast(accelerator.device, precision):
         loss = objective(model, config.seed, shard)
-    value = loss.item()
+    value = accelerator.reduce(loss.detach().float(), "mean").item()  # so that all processes see a bad loss, and stop together
     if not math.isfinite(value):
         raise TrainingError(
             f"The loss became {value} at step {step}: lower the learning rate (it was {config.learning_rate_at(step):.3g}) "

@@ -79,10 +79,18 @@ def store(folder: Path, out: Path, only: str = "") -> None:
             cell.metadata["tags"] = [tag for tag in cell.metadata.get("tags", []) if tag in ("parameters", "cover")]
             if not cell.metadata["tags"]:
                 del cell.metadata["tags"]
-            if cell.cell_type == "code":  # progress bars are for the one who waits
-                cell.outputs = [o for o in cell.outputs if not (o.output_type == "stream" and o.name == "stderr")]
+            if cell.cell_type == "code":
+                cell.outputs = [output for output in cell.outputs if not _is_progress(output)]
         executed.metadata.pop("widgets", None)
         nbformat.write(executed, notebook)
+
+
+def _is_progress(output) -> bool:
+    """Progress bars are for the one who waits: in a terminal's way, or as a widget."""
+    if output.output_type == "stream":
+        return output.name == "stderr"
+    data = output.get("data", {})
+    return "application/vnd.jupyter.widget-view+json" in data and "%|" in data.get("text/plain", "")
 
 
 def _duration(seconds: float) -> str:
