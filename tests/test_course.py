@@ -1,4 +1,4 @@
-"""Exercises: right answers pass, wrong ones do not, and an unanswered notebook runs through. Pictures carry their text."""
+"""Exercises: right answers pass, each plausible wrong one is told its mistake. Pictures carry their text."""
 
 from __future__ import annotations
 
@@ -7,93 +7,114 @@ import numpy as np
 import pytest
 import torch
 
-from dimum_core.course import check
-from dimum_core.course.checks import _CHECKS
+from dimum_core.course import check, checks, given, hint, variant
+from dimum_core.course.checks import EXERCISES, verdict
+from dimum_core.course.variants import PHOTOGRAPHS
 from dimum_core.errors import UnknownName
-from dimum_core.metrics import wilson_interval
 from dimum_core.plots import COLOURS, as_picture, image_rows, show
 
+from .course_answers import ANSWERS
 
-def width(n: int) -> float:
-    interval = wilson_interval(round(0.9 * n), n)
-    return interval.high - interval.low
-
-
-def first_reach(steps, accuracy, level):
-    for k in range(1, len(steps)):
-        if accuracy[k] >= level:
-            return steps[k - 1] + (level - accuracy[k - 1]) / (accuracy[k] - accuracy[k - 1]) * (steps[k] - steps[k - 1])
-    return None
+ALL_WRONG = [(number, k) for number, (_, wrong) in sorted(ANSWERS.items()) for k in range(len(wrong))]
 
 
-RIGHT = {
-    "00.1": "weights",
-    "00.2": lambda a, u, r: (r - u) / (a - u),
-    "01.1": 259,
-    "01.2": lambda x_t, eps, abar: (x_t - (1 - abar).sqrt() * eps) / abar.sqrt(),
-    "01.3": lambda: None,  # computed below
-    "02.1": lambda eps_null, eps_cond, s: eps_null + s * (eps_cond - eps_null),
-    "02.2": 2.5,
-    "02.3": lambda x_t, eps, now, before: before.sqrt() * (x_t - (1 - now).sqrt() * eps) / now.sqrt() + (1 - before).sqrt() * eps,
-    "03.1": next(n for n in range(100, 2000) if width(n) <= 0.04),
-    "03.2": lambda a, b: (a.mean() - b.mean()) ** 2 + (a.std(ddof=1) - b.std(ddof=1)) ** 2,
-    "03.3": "coverage",
-    "04.1": lambda judged, asked, c: 1 - (judged[asked == c] == c).float().mean(),
-    "04.2": "different",
-    "04.3": lambda images, labels, c: (images[labels != c], labels[labels != c]),
-    "05.1": lambda null, target, eta: null - eta * (target - null),
-    "05.2": lambda gradient, keep: gradient.abs() > gradient.abs().flatten().kthvalue(round((1 - keep) * gradient.numel())).values,
-    "05.3": lambda r, f, eta: max(0.0, eta - float(r @ f / f.square().sum())),
-    "06.1": lambda steps, accuracy: float(((accuracy[1:] + accuracy[:-1]) / 2 * np.diff(steps)).sum() / steps[-1]),
-    "06.2": 0.625,
-    "06.3": first_reach,
-    "07.1": lambda retain, alternative, w: retain.square().mean() + w * alternative.square().mean(),
-    "07.2": 3 * 32 * 32 * 0.01,
-    "07.3": {"noise", "generated"},
-}
-WRONG = {
-    "01.1": 500, "01.2": lambda x_t, eps, abar: x_t - eps, "01.3": 0.0, "02.1": lambda n, c, s: c, "02.2": 1.5,
-    "02.3": lambda x_t, eps, now, before: x_t, "03.1": 100, "03.2": lambda a, b: 0.0, "03.3": "precision",
-    "00.1": "labels", "00.2": lambda a, u, r: r / a, "04.1": lambda judged, asked, c: (judged != c).float().mean(),
-    "04.2": "better",
-    "04.3": lambda images, labels, c: (images[labels != c], labels), "05.1": lambda null, target, eta: null + eta * (target - null),
-    "05.2": lambda gradient, keep: gradient > gradient.median(), "05.3": lambda r, f, eta: eta - float(r @ f / f.norm()),
-    "06.1": lambda steps, accuracy: accuracy.mean(), "06.2": 0.55 / 0.85, "06.3": lambda steps, accuracy, level: steps[-1],
-    "07.1": lambda retain, alternative, w: retain.square().sum() + w * alternative.square().sum(), "07.2": 0.01 / 3072,
-    "07.3": {"noise", "images"},
-}
+@pytest.fixture(autouse=True)
+def fresh_learner():
+    checks._failures.clear()
+    checks._hints_shown.clear()
 
 
-def best_loss() -> float:
-    """By simulation, not by the formula: the residual of a linear fit of eps on x_t, averaged over some t."""
-    betas = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
-    abar = torch.cumprod(1 - betas, 0)
-    generator = torch.Generator().manual_seed(0)
-    x, eps = torch.randn(2, 4000, generator=generator, dtype=torch.float64)
-    x_t = abar.sqrt()[:, None] * 0.5 * x + (1 - abar).sqrt()[:, None] * eps
-    slope = (x_t * eps).sum(1) / (x_t * x_t).sum(1)
-    return float((eps - slope[:, None] * x_t).square().mean())
+def test_every_exercise_has_a_right_answer_and_at_least_three_wrong_ones():
+    assert set(ANSWERS) == set(EXERCISES)
+    assert {number: len(wrong) for number, (_, wrong) in ANSWERS.items() if len(wrong) < 3} == {}
+    chapters = {number[:2] for number in EXERCISES}
+    assert all(sum(number.startswith(chapter) for number in EXERCISES) >= 3 for chapter in chapters)
 
 
-def test_every_exercise_has_a_right_and_a_wrong_answer_here():
-    assert set(RIGHT) == set(WRONG) == {number for number in _CHECKS if number < "11"}
-
-
-@pytest.mark.parametrize("number", sorted(WRONG))
-def test_answers(number, capsys):
-    right = best_loss() if number == "01.3" else RIGHT[number]
+@pytest.mark.parametrize("number", sorted(ANSWERS))
+def test_right_answers_pass_whatever_the_random_inputs(number, capsys):
+    right, _ = ANSWERS[number]
     assert check(number, right) is True, capsys.readouterr().out
-    assert check(number, WRONG[number]) is False
-    assert check(number, ...) is None
-    said = capsys.readouterr().out
-    assert "right." in said and "not yet." in said and "not answered yet" in said
+    assert check(number, ...) is None and check(number, None) is None
+    assert capsys.readouterr().out.count("not answered yet") == 2
+    for seed in range(1, 6):
+        assert verdict(number, right, seed=seed).right is True
+
+
+@pytest.mark.parametrize(("number", "k"), ALL_WRONG)
+def test_no_wrong_answer_survives_and_each_is_told_its_mistake(number, k):
+    wrong, words = ANSWERS[number][1][k]
+    for seed in range(3):
+        found = verdict(number, wrong, seed=seed)
+        assert found.right is False and words in found.said, found
+
+
+def test_the_number_of_mutants_is_known(record_property):
+    """The course says how many wrong answers were tried; keep what it says true."""
+    record_property("wrong answers", len(ALL_WRONG))
+    print(f"{len(ANSWERS)} exercises, {len(ALL_WRONG)} wrong answers, none survives")
+    assert len(ALL_WRONG) >= 3 * len(EXERCISES)
+
+
+def test_hints_come_one_by_one_and_never_before_they_are_asked_for(capsys):
+    wrong = ANSWERS["01.2"][1][0][0]
+    check("01.2", wrong)
+    first = capsys.readouterr().out
+    assert "Start from the equation" in first and "Solve x_t" not in first and 'hint("01.2")' in first
+    check("01.2", wrong)
+    assert "Start from the equation" not in capsys.readouterr().out
+    for _ in range(4):
+        hint("01.2")
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("Hint 1 of 3")
+    assert "Solve x_t" in said[1] and "First take away" in said[2] and "no further hint" in said[3]
+
+
+def test_a_checker_that_only_says_no_is_enough(capsys, monkeypatch):
+    monkeypatch.setattr(checks, "EXERCISES", {})
+    checks.exercise("99.1", "Count again.")(lambda answer: answer == 4)
+    assert check("99.1", 4) is True and check("99.1", 5) is False
+    assert capsys.readouterr().out == "Exercise 99.1: right.\nExercise 99.1: not yet. Count again.\n"
 
 
 def test_an_answer_that_fails_is_told_how(capsys):
     assert check("01.2", lambda x_t, eps, abar: undefined) is False  # noqa: F821
     assert "NameError" in capsys.readouterr().out
+    assert check("01.2", lambda x_t, eps, abar: ...) is None
     with pytest.raises(UnknownName):
         check("99.9", 1)
+
+
+def test_a_gap_of_the_student_edition_stops_the_notebook():
+    def gap(x_t, eps, abar):
+        raise NotImplementedError("Exercise 01.2")
+
+    with pytest.raises(NotImplementedError, match=r"Exercise 01.2"):
+        check("01.2", gap)
+
+
+def test_an_answer_cannot_spoil_the_inputs_of_the_reference():
+    def in_place(x, eps, abar):
+        return x.zero_()
+
+    assert verdict("01.4", in_place).right is False
+
+
+def test_each_student_has_numbers_of_his_own():
+    assert given("02.2") == {"w": 1.5} and given("02.2", "ada") == given("02.2", " Ada ")
+    drawn = {given("02.2", f"student {k}")["w"] for k in range(40)}
+    assert len(drawn) >= 6 and 1.5 not in drawn
+    w = given("02.2", "ada")["w"]
+    assert verdict("02.2", 1 + w, "ada").right is True
+    assert verdict("02.2", 2.5, "ada").right is False  # another's answer does not fit
+    assert all(verdict("03.1", 870, f"student {k}").right is not None for k in range(20))
+
+
+def test_a_variant_follows_from_the_id_alone():
+    assert variant("ada") == variant("ada") and variant("ada").photograph in PHOTOGRAPHS
+    many = [variant(f"student {k}") for k in range(200)]
+    assert {v.digit for v in many} == set("0123456789") and {v.photograph for v in many} == set(PHOTOGRAPHS)
+    assert len({(v.seed, v.sample_seed) for v in many}) == 200
 
 
 def test_show_displays_picture_text_and_caption(monkeypatch):

@@ -1,203 +1,116 @@
-"""What a right answer is, computed rather than written down wherever it can be."""
+"""How an answer is judged: by what it does on inputs it has not seen, with a message that says what was expected.
+
+    check("01.2", guess)     says whether an answer is right; the first failure comes with a nudge
+    hint("01.2")             the next of two or three hints, never the solution
+    given("02.2", student)   the numbers of a question, each student's own; without a student, those of the chapter
+
+A chapter's exercises are in checks_NN.py. An exercise is a function of the answer (and, if it asks for them by name, of the `seed`
+of its random inputs and of the question's `numbers`) that returns True, False, or a sentence on what is wrong.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+import inspect
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-from ..diffusion import ALPHAS_CUMPROD, add_noise
 from ..errors import UnknownName
-from ..metrics import area_under_recovery, frechet_distance, steps_to_recovery, wilson_interval
-
-_CHECKS: dict[str, tuple[Callable[[object], bool], str]] = {}
 
 
-def exercise(number: str, hint: str):
-    """Register a check: a function of the answer that says whether it is right."""
+@dataclass(frozen=True)
+class Exercise:
+    number: str
+    judge: Callable[..., bool | str]
+    hints: tuple[str, ...]
+    numbers: Mapping[str, tuple]  # name -> values; the first is printed in the chapter
 
-    def register(right: Callable[[object], bool]):
-        _CHECKS[number] = right, hint
-        return right
+
+@dataclass(frozen=True)
+class Verdict:
+    """right is None where nothing was answered; said: one or two sentences for the learner."""
+
+    right: bool | None
+    said: str
+
+
+class Unanswered(Exception):
+    """The answer is still a gap."""
+
+
+EXERCISES: dict[str, Exercise] = {}
+_failures: Counter = Counter()
+_hints_shown: Counter = Counter()
+
+
+def exercise(number: str, *hints: str, numbers: Mapping[str, list] | None = None):
+    """Register a check. hints: from a nudge to nearly the answer. numbers: what a question draws for each student."""
+
+    def register(judge: Callable[..., bool | str]):
+        EXERCISES[number] = Exercise(number, judge, hints, {name: tuple(values) for name, values in (numbers or {}).items()})
+        return judge
 
     return register
 
 
-def check(number: str, answer) -> bool | None:
-    """Say whether an answer is right. `...` or None means not answered yet, so that a fresh notebook runs through."""
-    if number not in _CHECKS:
-        raise UnknownName("exercise", number, _CHECKS)
+def find(number: str) -> Exercise:
+    if number not in EXERCISES:
+        raise UnknownName("exercise", number, sorted(EXERCISES))
+    return EXERCISES[number]
+
+
+def given(number: str, student: str = "") -> dict:
+    """The numbers of a question, by name: those of the chapter, or a student's own, which follow from the id alone."""
+    rng = np.random.default_rng(identity(student, number))
+    return {
+        name: values[0] if not student else values[1 + int(rng.integers(len(values) - 1))]
+        for name, values in find(number).numbers.items()
+    }
+
+
+def identity(student: str, purpose: str) -> int:
+    """A number that follows from a student's id and what it is for; the same on every machine."""
+    return int.from_bytes(hashlib.sha256(f"{purpose}\0{student.strip().casefold()}".encode()).digest()[:8], "big")
+
+
+def verdict(number: str, answer, student: str = "", seed: int = 0) -> Verdict:
+    """Judge an answer and say nothing. seed: of the random inputs that a function is tried on."""
     if answer is None or answer is ...:
-        print(f"Exercise {number}: not answered yet.")
-        return None
-    right, hint = _CHECKS[number]
+        return Verdict(None, "not answered yet.")
+    judge, known = find(number).judge, {"seed": seed, "numbers": given(number, student)}
+    wanted = inspect.signature(judge).parameters
     try:
-        correct = bool(right(answer))
+        found = judge(answer, **{name: value for name, value in known.items() if name in wanted})
+    except Unanswered:
+        return Verdict(None, "not answered yet.")
+    except NotImplementedError:
+        raise  # a gap of the student edition says itself which exercise it is
     except Exception as error:  # a wrong answer may fail in any way; the learner is told which
-        print(f"Exercise {number}: not yet. Your answer raised {type(error).__name__}: {error}. {hint}")
-        return False
-    print(f"Exercise {number}: right." if correct else f"Exercise {number}: not yet. {hint}")
-    return correct
+        return Verdict(False, f"Your answer raised {type(error).__name__}: {error}.")
+    return Verdict(found is True, "right." if found is True else found or "")
 
 
-@exercise("01.1", "Look for the first t at which alphas_cumprod is below 1/2: there, noise outweighs signal.")
-def _half_noise(t) -> bool:
-    return int(t) == int((ALPHAS_CUMPROD < 0.5).nonzero()[0])
+def check(number: str, answer, student: str = "") -> bool | None:
+    """Say whether an answer is right. `...` or None means not answered yet, so that a fresh notebook runs through."""
+    hints, found = find(number).hints, verdict(number, answer, student)
+    if found.right is not False:
+        print(f"Exercise {number}: {found.said}")
+        return found.right
+    nudge = hints[:1] if not _failures[number] or not found.said else ()
+    further = (f'hint("{number}") says more.',) if len(hints) > 1 else ()
+    print(" ".join([f"Exercise {number}: not yet.", *filter(None, [found.said]), *nudge, *further]))
+    _failures[number] += 1
+    return False
 
 
-@exercise("01.2", "Solve x_t = sqrt(abar) x + sqrt(1 - abar) eps for x.")
-def _predicted_original(function) -> bool:
-    generator = torch.Generator().manual_seed(0)
-    x, eps = torch.randn(2, 4, 3, 8, 8, generator=generator)
-    t = torch.tensor([3, 100, 400, 800])
-    abar = ALPHAS_CUMPROD[t].float().view(-1, 1, 1, 1)
-    return torch.allclose(function(add_noise(x, eps, t), eps, abar), x, atol=1e-2)
-
-
-@exercise("01.3", "For x ~ N(0, s^2), the best guess of eps from x_t is linear; its error is abar s^2 / (abar s^2 + 1 - abar).")
-def _least_loss(value) -> bool:
-    s = 0.5
-    return abs(float(value) - float((ALPHAS_CUMPROD * s**2 / (ALPHAS_CUMPROD * s**2 + 1 - ALPHAS_CUMPROD)).mean())) < 5e-3
-
-
-@exercise("02.1", "Two forwards become one of twice the batch: the null label and the class, then null + s (class - null).")
-def _guided(function) -> bool:
-    eps_null, eps_cond = torch.randn(2, 5, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-    return all(
-        torch.allclose(function(eps_null, eps_cond, s), (1 - s) * eps_null + s * eps_cond, atol=1e-5) for s in (0.0, 1.0, 3.5)
-    )
-
-
-@exercise("02.2", "Papers that write (1 + w) eps_cond - w eps_null have s = 1 + w.")
-def _paper_scale(s) -> bool:
-    return abs(float(s) - 2.5) < 1e-9
-
-
-@exercise("02.3", "DDIM keeps the noise: x_prev = sqrt(abar_prev) x_0 + sqrt(1 - abar_prev) eps, x_0 predicted from x_t and eps.")
-def _ddim_step(function) -> bool:
-    x, eps = torch.randn(2, 4, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    now, before = ALPHAS_CUMPROD[600], ALPHAS_CUMPROD[400]
-    x_t = now.sqrt() * x + (1 - now).sqrt() * eps
-    return torch.allclose(function(x_t, eps, now, before), before.sqrt() * x + (1 - before).sqrt() * eps, atol=1e-4)
-
-
-@exercise("03.1", "Try sample sizes with wilson_interval(round(0.9 * n), n) until the interval is at most 0.04 wide.")
-def _samples_needed(n) -> bool:
-    def width(count: int) -> float:
-        interval = wilson_interval(round(0.9 * count), count)
-        return interval.high - interval.low
-
-    return width(int(n)) <= 0.04 and width(int(n) - 60) > 0.04
-
-
-@exercise("03.2", "In one dimension: (m_a - m_b)^2 + (s_a - s_b)^2, with the unbiased variances.")
-def _frechet_1d(function) -> bool:
-    generator = np.random.default_rng(0)
-    a, b = generator.normal(size=200), generator.normal(1.0, 2.0, size=300)
-    return bool(np.isclose(function(a, b), frechet_distance(a[:, None], b[:, None]), rtol=1e-6))
-
-
-@exercise("03.3", "Which of the four falls when a model draws one image of each class again and again, however perfect it is?")
-def _collapse_metric(name) -> bool:
-    return str(name).strip().lower() in {"recall", "coverage"}
-
-
-@exercise("00.1", "The attacker's labels and fresh noise are independent of the forgotten class. What was made from it?")
-def _where_knowledge_sits(name) -> bool:
-    return str(name).strip().lower() == "weights"
-
-
-@exercise("00.2", "What was lost is a - u; what came back of it is r - u.")
-def _share_that_came_back(function) -> bool:
-    cases = [(0.9, 0.1, 0.5), (1.0, 0.0, 0.25), (0.8, 0.2, 0.2), (0.8, 0.4, 0.9)]
-    return all(abs(float(function(a, u, r)) - (r - u) / (a - u)) < 1e-9 for a, u, r in cases)
-
-
-@exercise("04.1", "Count only samples that were asked for under c; UA is the share of them that the judge does not call c.")
-def _unlearning_accuracy(function) -> bool:
-    generator = torch.Generator().manual_seed(0)
-    asked = torch.randint(4, (200,), generator=generator)
-    judged = torch.where(torch.rand(200, generator=generator) < 0.6, asked, torch.randint(-1, 4, (200,), generator=generator))
-    return all(
-        abs(float(function(judged, asked, c)) - float((judged[asked == c] != c).float().mean())) < 1e-6 for c in range(4)
-    )
-
-
-@exercise("04.2", "The retrained model is the definition of having forgotten. Can one forget more than that?")
-def _beyond_the_gold_standard(word) -> bool:
-    return str(word).strip().lower() == "different"
-
-
-@exercise("04.3", "Index both tensors with the same boolean mask, and return both.")
-def _retain_set(function) -> bool:
-    images, labels = torch.arange(24.0).view(6, 4), torch.tensor([0, 1, 2, 1, 0, 2])
-    kept = labels != 1
-    x, y = function(images, labels, 1)
-    return torch.equal(x, images[kept]) and torch.equal(y, labels[kept])
-
-
-@exercise("05.1", "Start at the unconditional prediction and go eta times the way from the class's prediction towards it.")
-def _esd_target(function) -> bool:
-    null, target = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
-    return all(torch.allclose(function(null, target, eta), (1 + eta) * null - eta * target, atol=1e-5) for eta in (0.0, 1.0, 2.5))
-
-
-@exercise("05.2", "The largest absolute values, over all entries together: round(keep * number of entries) of them.")
-def _saliency_mask(function) -> bool:
-    gradient = torch.randn(10, 20, generator=torch.Generator().manual_seed(0))
-    for keep in (0.1, 0.5):
-        mask = function(gradient, keep)
-        chosen = gradient.abs() >= gradient.abs().flatten().sort().values[-round(keep * 200)]
-        if mask.shape != gradient.shape or not torch.equal(mask.bool(), chosen):
-            return False
-    return True
-
-
-@exercise("05.3", "max(0, eta - <g_r, g_f> / |g_f|^2): the norm of g_f is squared.")
-def _erasediff_weight(function) -> bool:
-    generator = torch.Generator().manual_seed(0)
-    pairs = [torch.randn(2, 30, generator=generator) for _ in range(4)]
-    pairs += [torch.stack([3 * g[1], g[1]]) for g in pairs[:1]]  # agreeing gradients need no help
-    expected = [max(0.0, 0.1 - float(r @ f) / float(f @ f)) for r, f in pairs]
-    return all(abs(float(function(r, f, 0.1)) - e) < 1e-4 for (r, f), e in zip(pairs, expected, strict=True))
-
-
-_CURVES = [([0, 10, 30], [0.0, 0.5, 0.5]), ([0, 5, 6, 20], [0.1, 0.1, 0.9, 0.3]), ([0, 1], [0.2, 0.2])]
-
-
-@exercise("06.1", "A piece is as high as the mean of its two ends. Divide the sum by the last step, not by the number of points.")
-def _area(function) -> bool:
-    return all(abs(float(function(np.array(s), np.array(a))) - area_under_recovery(s, a)) < 1e-9 for s, a in _CURVES)
-
-
-@exercise("06.2", "(unlearned - retrained) / (original - retrained).")
-def _recovery_ratio(value) -> bool:
-    return abs(float(value) - 0.625) < 1e-3
-
-
-@exercise("06.3", "Find the first pair of points between which the curve reaches the level, and go the right part of the way.")
-def _half_way(function) -> bool:
-    for steps, accuracy in _CURVES:
-        wanted, given = steps_to_recovery(steps, accuracy, 0.4), function(steps, accuracy, 0.4)
-        if wanted.censored != (given is None) or (given is not None and abs(float(given) - wanted.steps) > 1e-6):
-            return False
-    return True
-
-
-@exercise("07.1", "Each term is the mean of its squared differences; lambda weighs the second.")
-def _dimum_loss(function) -> bool:
-    generator = torch.Generator().manual_seed(0)
-    retain, alternative = torch.randn(8, 3, generator=generator), torch.randn(4, 3, generator=generator)
-    first, second = float((retain**2).mean()), float((alternative**2).mean())
-    return all(abs(float(function(retain, alternative, w)) - (first + w * second)) < 1e-4 for w in (0.0, 1.0, 7.0))
-
-
-@exercise("07.2", "A sum over d elements is d times their mean. How many elements has the image?")
-def _converted_weight(value) -> bool:
-    return abs(float(value) - 30.72) < 1e-2
-
-
-@exercise("07.3", "Which kinds can be made from the model, or from a random number generator, alone?")
-def _no_real_images(names) -> bool:
-    return {str(name).strip().lower() for name in names} == {"generated", "noise"}
+def hint(number: str) -> None:
+    """Print the next hint; after the last one, say where the solution is folded away."""
+    hints, shown = find(number).hints, _hints_shown[number]
+    if shown < len(hints):
+        print(f"Hint {shown + 1} of {len(hints)} for exercise {number}: {hints[shown]}")
+    else:
+        print(f"Exercise {number} has no further hint. Its solution is folded away in the chapter's main edition.")
+    _hints_shown[number] += 1

@@ -1,0 +1,108 @@
+"""Chapter 03: intervals, distances, and what a metric notices."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..metrics import wilson_interval
+from .checks import exercise
+from .judging import choose, compare
+
+
+def _width(share: float, count: int) -> float:
+    interval = wilson_interval(round(share * count), count)
+    return interval.high - interval.low
+
+
+@exercise(
+    "03.1",
+    "Compute the width of the interval for a few n, and see which way it goes.",
+    "Try sample sizes with wilson_interval(round(p * n), n) until the interval is at most `width` wide.",
+    "The width falls as 1 / sqrt(n): about 4 p (1 - p) (1.96 / width)^2 samples.",
+    numbers={"p": [0.9, 0.7, 0.75, 0.8, 0.85, 0.95], "width": [0.04, 0.05, 0.06, 0.08]},
+)
+def _samples_needed(n, numbers):
+    n, p, width = int(n), numbers["p"], numbers["width"]
+    if n < 1:
+        return "A number of samples is at least 1."
+    about = 4 * p * (1 - p) * (1.96 / width) ** 2
+    needed = next(k for k in range(int(0.9 * about), 20_000) if _width(p, k) <= width)
+    if abs(n - needed) <= 60:
+        return True
+    if abs(n - needed / 4) <= 30:
+        return f"With {n} samples the interval is {_width(p, n):.3f} wide: the width is the whole interval, not half of it."
+    if abs(n - 4 * needed) <= 120:
+        return f"With {n} samples the interval is {_width(p, n):.3f} wide: half of what was asked, at four times the samples."
+    way = "too wide" if n < needed else "narrower than need be"
+    return f"With {n} samples the interval is {_width(p, n):.3f} wide, {way}."
+
+
+@exercise(
+    "03.2",
+    "In one dimension the formula has two terms: one of the means, one of the standard deviations.",
+    "(m_a - m_b)^2 + (s_a - s_b)^2, with the unbiased variances.",
+)
+def _frechet_1d(function, seed=0):
+    rng = np.random.default_rng(seed)
+    cases = [(rng.normal(size=20), rng.normal(1.0, 2.0, size=30)), (rng.normal(3, 1, 25), rng.normal(size=10))]
+
+    def distance(a, b, mean=lambda d: d**2, ddof=1):
+        return mean(a.mean() - b.mean()) + (a.std(ddof=ddof) - b.std(ddof=ddof)) ** 2
+
+    return compare(function, distance, cases, {
+        "The variances are the biased ones: divide by n - 1 (ddof=1).": lambda a, b: distance(a, b, ddof=0),
+        "Standard deviations are compared, not variances.":
+            lambda a, b: (a.mean() - b.mean()) ** 2 + (a.var(ddof=1) - b.var(ddof=1)) ** 2,
+        "The difference of the means is squared.": lambda a, b: distance(a, b, mean=abs),
+        "The spread is missing: two sets with one mean may differ.": lambda a, b: (a.mean() - b.mean()) ** 2,
+        "The means are missing.": lambda a, b: (a.std(ddof=1) - b.std(ddof=1)) ** 2,
+        "This distance is not rooted: leave the square.": lambda a, b: distance(a, b) ** 0.5,
+    }, tolerance=1e-6)
+
+
+@exercise(
+    "03.3",
+    "Which of the four falls when a model draws one image of each class again and again, however perfect it is?",
+    "Realism is not what this model lacks.",
+)
+def _collapse_metric(name):
+    return choose(name, {"recall", "coverage"}, {
+        "precision": "Precision asks whether samples look real, and these do.",
+        "density": "Density asks whether samples lie where photographs are dense, and these may.",
+        "accuracy": "Accuracy is not in the chart, and every sample shows its class.",
+    })
+
+
+def _wilson(hits, n, z=1.96):
+    p = hits / n
+    middle, half = (p + z**2 / (2 * n)) / (1 + z**2 / n), z / (1 + z**2 / n) * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5
+    return middle - half, middle + half
+
+
+def _textbook(hits, n, root=True):
+    p = hits / n
+    half = 1.96 * ((p * (1 - p) / n) ** 0.5 if root else p * (1 - p) / n)
+    return p - half, p + half
+
+
+def _without_correction(hits, n):
+    """Wilson's half-width about p itself."""
+    low, high = _wilson(hits, n)
+    return hits / n - (high - low) / 2, hits / n + (high - low) / 2
+
+
+@exercise(
+    "03.4",
+    "Wilson's middle is not p: it is drawn a little towards 1/2, more so for few samples.",
+    "middle = (p + z^2 / 2n) / (1 + z^2 / n); half = z / (1 + z^2 / n) * sqrt(p (1 - p) / n + z^2 / 4n^2); z = 1.96.",
+)
+def _interval(function, seed=0):
+    rng = np.random.default_rng(seed)
+    cases = [(0, 10), (10, 10), (7, 20)] + [(int(rng.integers(1, n)), int(n)) for n in rng.integers(15, 400, 4)]
+    return compare(function, _wilson, cases, {
+        "That is the textbook's p ± 1.96 sqrt(p (1 - p) / n), which has no width at 0 of 10.": _textbook,
+        "The square root is missing.": lambda hits, n: _textbook(hits, n, root=False),
+        "The middle should move towards 1/2.": _without_correction,
+        "That is one standard deviation; a 95 % interval takes z = 1.96.": lambda hits, n: _wilson(hits, n, z=1.0),
+        "Low and high are exchanged.": lambda hits, n: _wilson(hits, n)[::-1],
+    }, tolerance=1e-3)

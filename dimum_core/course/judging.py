@@ -1,0 +1,91 @@
+"""What a check is made of: does an answer behave like the reference, and if not, like which known mistake?"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+import torch
+
+from .checks import Unanswered
+
+
+def compare(
+    function, reference: Callable, cases: Iterable[tuple], mistakes: Mapping[str, Callable] | None = None, tolerance: float = 1e-5
+) -> bool | str:
+    """True if a learner's function equals the reference on every case; else what was expected, what came, and the likely mistake.
+
+    cases: tuples of arguments. mistakes: what a message says -> a function that makes just this mistake.
+    """
+    if not callable(function):
+        return f"A function was expected, not {brief(function)}."
+    cases = list(cases)
+    wanted = [reference(*copy.deepcopy(case)) for case in cases]
+    got = [function(*copy.deepcopy(case)) for case in cases]
+    if any(value is ... for value in got):
+        raise Unanswered
+    wrong = [k for k in range(len(cases)) if not same(got[k], wanted[k], tolerance)]
+    if not wrong:
+        return True
+    k = wrong[0]
+    difference = f"For the arguments {', '.join(map(brief, cases[k]))}, {brief(wanted[k])} was expected, not {brief(got[k])}."
+    for phrase, mistaken in (mistakes or {}).items():
+        if all(same(got[i], mistaken(*copy.deepcopy(cases[i])), tolerance) for i in range(len(cases))):
+            return f"{difference} {phrase}"
+    if got[k] is None and wanted[k] is not None:
+        return f"{difference} Does your function return its result?"
+    return difference
+
+
+def compare_value(answer, wanted: float, mistakes: Mapping[str, float] | None = None, tolerance: float = 1e-6) -> bool | str:
+    """True if a number is the wanted one; else the likely mistake, if it is a known one. The number itself is not given away."""
+    number = float(answer)
+    if abs(number - wanted) <= tolerance:
+        return True
+    for phrase, mistaken in (mistakes or {}).items():
+        if abs(number - mistaken) <= max(min(tolerance, abs(mistaken) / 100), 1e-9):
+            return f"{number:g} is not it. {phrase}"
+    return f"{number:g} is too {'large' if number > wanted else 'small'}."
+
+
+def choose(answer, right: set[str], others: Mapping[str, str]) -> bool | str:
+    """True if one of the right words was chosen. others: each other word -> why it is not that."""
+    word = str(answer).strip().lower()
+    if word in right:
+        return True
+    return others.get(word, f"{word!r} is not among the choices: {', '.join(sorted(right | set(others)))}.")
+
+
+def same(a, b, tolerance: float = 1e-5) -> bool:
+    """Equal up to rounding; tensors, arrays and numbers alike, shapes included."""
+    if a is None or b is None or isinstance(a, str) or isinstance(b, str):
+        return type(a) is type(b) and a == b
+    if isinstance(b, (tuple, list)):
+        return isinstance(a, (tuple, list)) and len(a) == len(b) and all(same(x, y, tolerance) for x, y in zip(a, b, strict=True))
+    a, b = _array(a), _array(b)
+    return a is not None and a.shape == b.shape and bool(np.allclose(a, b, rtol=tolerance, atol=tolerance))
+
+
+def brief(value) -> str:
+    """A value in a few words: numbers in full, arrays by shape and first entries."""
+    if callable(value) and not isinstance(value, torch.Tensor):
+        return "the function"
+    if isinstance(value, (tuple, list)):
+        shown = ", ".join(map(brief, value[:4])) + (", ..." if len(value) > 4 else "")
+        return f"({shown})" if isinstance(value, tuple) else f"[{shown}]"
+    if isinstance(value, (torch.Tensor, np.ndarray)):
+        array = _array(value)
+        if array is None or array.ndim == 0:
+            return f"{value}" if array is None else f"{float(array):.4g}"
+        first = ", ".join(f"{x:.3g}" for x in array.ravel()[:3])
+        return f"an array of shape {tuple(array.shape)} ({first}{', ...' if array.size > 3 else ''})"
+    return f"{value:.4g}" if isinstance(value, float) else repr(value)
+
+
+def _array(value) -> np.ndarray | None:
+    try:
+        value = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
+        return np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        return None
