@@ -20,6 +20,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_unlearn(commands)
     _add_relearn(commands)
     _add_benchmark(commands)
+    _add_grade(commands)
     doctor = commands.add_parser("doctor", help="say what this machine is, what is there, and what a preset costs here")
     doctor.set_defaults(run=run_doctor)
     return parser
@@ -110,6 +111,16 @@ def _add_benchmark(commands) -> None:
     report.add_argument("results", type=Path, metavar="DIR", help="results folder, or a CSV file made from one")
     report.add_argument("--csv", type=Path, metavar="FILE", help="also write every row of every recovery curve")
     report.set_defaults(run=run_benchmark_report)
+
+
+def _add_grade(commands) -> None:
+    grade = commands.add_parser("grade", help="mark the exercises that a class has handed in")
+    grade.add_argument("folder", type=Path, metavar="FOLDER", help="submissions: .ipynb, .py or .json, or a folder a student")
+    grade.add_argument("--out", type=Path, required=True, metavar="DIR", help="for marks.csv and a page a student")
+    grade.add_argument("--points", type=Path, metavar="FILE", help="what an exercise is worth (default: the course's points.yaml)")
+    grade.add_argument("--seconds", type=float, default=20.0, help="limit for each answer (default: 20)")
+    grade.add_argument("--memory", type=float, default=2.0, metavar="GB", help="limit beyond what torch needs (default: 2)")
+    grade.set_defaults(run=run_grade)
 
 
 def _add_finetuning(parser, steps: int) -> None:
@@ -304,6 +315,13 @@ def run_benchmark_report(args) -> None:
     if args.csv:
         write_atomically(args.csv, rows.to_csv(index=False, float_format="%.5g").encode())
     print(report(rows).to_string(index=False))
+
+
+def run_grade(args) -> None:
+    from .course.grade import POINTS, grade
+
+    for result in grade(args.folder, args.out, args.points or POINTS, args.seconds, args.memory):
+        print(f"{result.student}: {result.points:g} of {result.out_of:g}" + (f" ({result.note})" if result.note else ""))
 
 
 def run_doctor(args) -> None:

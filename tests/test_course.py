@@ -107,7 +107,7 @@ def test_each_student_has_numbers_of_his_own():
     w = given("02.2", "ada")["w"]
     assert verdict("02.2", 1 + w, "ada").right is True
     assert verdict("02.2", 2.5, "ada").right is False  # another's answer does not fit
-    assert all(verdict("03.1", 870, f"student {k}").right is not None for k in range(20))
+    assert all(verdict("03.1", 870, f"student {k}").right is not None for k in range(5))
 
 
 def test_a_variant_follows_from_the_id_alone():

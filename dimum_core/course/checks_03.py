@@ -26,7 +26,7 @@ def _samples_needed(n, numbers):
     if n < 1:
         return "A number of samples is at least 1."
     about = 4 * p * (1 - p) * (1.96 / width) ** 2
-    needed = next(k for k in range(int(0.9 * about), 20_000) if _width(p, k) <= width)
+    needed = next(k for k in range(int(0.97 * about), 20_000) if _width(p, k) <= width)
     if abs(n - needed) <= 60:
         return True
     if abs(n - needed / 4) <= 30:

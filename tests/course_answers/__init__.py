@@ -1,7 +1,8 @@
 """What learners might answer: for each exercise one right answer, and wrong ones with what the message must say of each.
 
-One module a chapter, chNN.py, with ANSWERS: number -> (right answer, [(wrong answer, words of the message), ...]).
-They are written without the checks' own references, so that each is an oracle for the other. The student edition and the grader never see this folder.
+One module a chapter, chNN.py, with ANSWERS: number -> (right answer, [(wrong answer, words of the message), ...]). They are
+written without the checks' own references, so that each is an oracle for the other. No student edition and no grader sees this
+folder.
 """
 
 from __future__ import annotations

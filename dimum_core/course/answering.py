@@ -1,0 +1,164 @@
+"""A student's process: runs the code that was handed in, then answers the grader's calls. Started by grade.py as a script.
+
+It holds no solution, no seed and no mark, so nothing in it is worth tampering with: it can only return results, which the grader
+judges. What follows is a fence against accidents and simple attacks, not a jail: limits of memory and time, no new processes, no
+network, no file outside its own folder written, none of the course's own read.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import resource
+import signal
+import sys
+import types
+from pathlib import Path
+
+FORBIDDEN = ("os.fork", "os.exec", "os.posix_spawn", "os.spawn", "os.system", "os.kill", "os.remove", "os.rename", "os.rmdir",
+             "os.chmod", "os.chown", "os.link", "os.symlink", "os.truncate", "os.putenv", "subprocess.", "socket.", "ctypes.",
+             "shutil.", "gc.", "signal.", "pty.", "sys._current", "sys.settrace", "sys.setprofile")
+KEPT = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
+
+
+def fence(memory: int, secret_folders: tuple[str, ...]) -> None:
+    """From here on: `memory` bytes more than now, and no event of FORBIDDEN; cannot be undone within this process."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 0
+    if pages:  # elsewhere than on Linux the address space cannot be limited so
+        limit = pages * resource.getpagesize() + memory
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16_000_000, 16_000_000))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    here = os.path.realpath(os.getcwd()) + os.sep
+    secret = tuple(os.path.realpath(folder) + os.sep for folder in secret_folders)
+
+    def hook(event, arguments, forbidden=FORBIDDEN, secret=secret, here=here, real=os.path.realpath, text=str, fs=os.fsdecode):
+        if event.startswith(forbidden) or (event == "object.__setattr__" and arguments[1] == "__code__"):
+            raise PermissionError(f"an answer may not do this ({event})")
+        if event == "open" and not isinstance(arguments[0], int):
+            path, flags = real(fs(arguments[0])), arguments[2] or 0
+            if path.startswith(secret):
+                raise PermissionError("an answer may not read the course's own files")
+            if flags & (os.O_WRONLY | os.O_RDWR) and not path.startswith((here, "/dev/null")):
+                raise PermissionError("an answer may write only in its own folder")
+
+    sys.addaudithook(hook)
+
+
+class Hand:
+    """The answers handed in so far, and what went wrong on the way."""
+
+    def __init__(self, given: dict, student: str, seconds: float):
+        self.answers: dict[str, object] = {}
+        self.errors: dict[str, str] = {}
+        self.given, self.student, self.seconds = given, student, seconds
+        signal.signal(signal.SIGALRM, _too_long)
+
+    def course(self) -> types.ModuleType:
+        """What takes the place of dimum_core.course here: `check` notes the answer and says nothing."""
+        module = types.ModuleType("dimum_core.course")
+        module.check = lambda number, answer, student="": self.answers.__setitem__(str(number), answer)
+        module.hint = lambda number: None
+        module.given = lambda number, student="": dict(self.given.get(number, {}))
+        module.variant = lambda student="": types.SimpleNamespace(**self.given["variant"])
+        return module
+
+    def run(self, cells: list[str], whole: bool) -> None:
+        """Run the cells with exercises, and of all others the imports, definitions and literals; `whole`: run everything."""
+        module = self.course()
+        sys.modules["dimum_core.course"] = module
+        names = {"__name__": "__answers__", "check": module.check, "hint": module.hint, "given": module.given,
+                 "variant": module.variant, "student": self.student}
+        for cell in cells:
+            try:
+                statements = ast.parse(re.sub(r"(?m)^(\s*)[%!].*$", r"\1pass", cell)).body
+            except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+                self._failed(re.findall(r"check\(\s*[\"']([\d.]+)", cell), error)
+                continue
+            numbers = checked(statements)
+            self._run_cell(statements, numbers, names, whole or bool(numbers))
+            names["student"] = self.student
+        if isinstance(names.get("answers"), dict):
+            self.answers |= {str(number): answer for number, answer in names["answers"].items()}
+
+    def _run_cell(self, statements, numbers, names, everything: bool) -> None:
+        for statement in statements:
+            if not (everything or isinstance(statement, KEPT) or _literal(statement)):
+                continue
+            signal.setitimer(signal.ITIMER_REAL, self.seconds)
+            try:
+                exec(compile(ast.Module([statement], []), "<answer>", "exec"), names)
+            except BaseException as error:
+                if everything:
+                    self._failed(numbers, error)
+                    return
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _failed(self, numbers, error: BaseException) -> None:
+        for number in set(numbers) - set(self.answers):
+            if not isinstance(error, NotImplementedError):  # a gap is not a mistake
+                self.errors[number] = f"{type(error).__name__}: {error}"[:300]
+
+
+def _too_long(*_) -> None:
+    raise TimeoutError("it ran longer than allowed")
+
+
+def checked(statements: list[ast.stmt]) -> list[str]:
+    """The numbers of the exercises that a cell hands in."""
+    calls = [node for statement in statements for node in ast.walk(statement) if isinstance(node, ast.Call)]
+    return [
+        str(call.args[0].value) for call in calls
+        if isinstance(call.func, ast.Name) and call.func.id == "check" and call.args and isinstance(call.args[0], ast.Constant)
+    ]
+
+
+def _literal(statement: ast.stmt) -> bool:
+    try:
+        return isinstance(statement, ast.Assign) and (ast.literal_eval(statement.value), True)[1]
+    except (ValueError, TypeError, MemoryError, RecursionError):
+        return False
+
+
+def serve(line, wire) -> None:
+    """Run what was handed in, say what was answered, then answer calls until the grader has enough."""
+    order = line.receive()
+    hand = Hand(wire.decode(order["given"]), order["student"], order["seconds"])
+    fence(order["memory"], tuple(order["secret"]))
+    for cells, whole in order["pieces"]:
+        hand.run(cells, whole)
+    functions, answers = [], {}
+    for number, answer in hand.answers.items():
+        try:
+            answers[number] = wire.encode(answer, functions)
+        except (TypeError, RecursionError) as error:
+            hand.errors[number] = str(error)
+    line.send({"answers": answers, "errors": hand.errors})
+
+    def back(place: int):
+        def call(*arguments):
+            line.send({"callback": place, "arguments": wire.encode(list(arguments))})
+            return wire.decode(line.receive()["result"])
+
+        return call
+
+    while True:
+        order = line.receive()
+        try:
+            result = functions[order["call"]](*wire.decode(order["arguments"], back))
+            line.send({"result": wire.encode(result)})
+        except NotImplementedError:
+            line.send({"result": {"gap": True}})
+        except Exception as error:
+            line.send({"raised": f"{type(error).__name__}: {error}"[:300]})
+
+
+if __name__ == "__main__":
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("wire", Path(__file__).with_name("wire.py"))
+    _wire = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(_wire)
+    serve(_wire.Line(int(sys.argv[1]), int(sys.argv[2])), _wire)

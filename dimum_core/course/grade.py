@@ -1,0 +1,242 @@
+"""Grading on the same checks as in the notebooks: the student's code runs in a process of its own, the judging happens here.
+
+    grade(Path("submissions"), Path("marks"))     marks.csv, and a page for each student
+
+A submission is a notebook (.ipynb), a Python file (.py), or answers alone (.json: exercise number -> value), named after the
+student; or a folder of that name with several of them. Functions that were handed in are called across a pipe with random inputs
+whose seeds are drawn anew here, and only their results come back, as JSON.
+"""
+
+from __future__ import annotations
+
+import csv
+import html
+import json
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import yaml
+
+from ..errors import DimumError
+from . import checks, wire
+from .variants import variant
+
+ROOT = Path(__file__).resolve().parents[2]
+POINTS = Path(__file__).with_name("points.yaml")
+SECRET = ["/proc", str(Path(__file__).parent), *(str(ROOT / name) for name in ("notebooks", "tests", "build", "docs", ".git"))]
+KINDS = (".ipynb", ".py", ".json")
+REPEATS = 3  # hidden seeds for each answer
+RESTARTS = 3  # processes for one student, after an answer that ended the one before
+START = 120.0  # seconds that starting a process and reading the hand-in may take beyond the limit of the answers
+LARGEST = 50_000_000  # bytes of a submitted file
+
+
+@dataclass(frozen=True)
+class Mark:
+    number: str
+    points: float
+    out_of: float
+    said: str
+
+
+@dataclass
+class Result:
+    student: str
+    marks: list[Mark] = field(default_factory=list)
+    note: str = ""
+
+    @property
+    def points(self) -> float:
+        return sum(mark.points for mark in self.marks)
+
+    @property
+    def out_of(self) -> float:
+        return sum(mark.out_of for mark in self.marks)
+
+
+def read_points(path: Path = POINTS) -> tuple[dict[str, float], bool]:
+    """Exercise -> points, and whether each student has numbers of his own. DimumError for a file that cannot be used."""
+    try:
+        plan = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise DimumError(f"The points cannot be read from {path}: {error}.") from error
+    listed = {str(number): value for number, value in (plan.get("points") or {}).items()}
+    others = plan.get("others", 0)
+    for number in listed:
+        checks.find(number)
+    if any(not isinstance(value, (int, float)) or value < 0 for value in [*listed.values(), others]):
+        raise DimumError(f"{path}: points are numbers, not negative.")
+    points = {number: float(listed.get(number, others)) for number in sorted(checks.EXERCISES)}
+    return {number: value for number, value in points.items() if value}, bool(plan.get("variants", False))
+
+
+def submissions(folder: Path) -> dict[str, list[Path]]:
+    """Student -> files, from a folder of files or of folders."""
+    if not folder.is_dir():
+        raise DimumError(f"There is no folder {folder} with submissions.")
+    found = {}
+    for entry in sorted(folder.iterdir()):
+        files = sorted(entry.rglob("*")) if entry.is_dir() else [entry]
+        files = [file for file in files if file.suffix in KINDS and ".ipynb_checkpoints" not in file.parts]
+        if files:
+            found.setdefault(entry.name if entry.is_dir() else entry.stem, []).extend(files)
+    if not found:
+        raise DimumError(f"{folder} holds no submissions: {', '.join(KINDS)}, each named after its student.")
+    return found
+
+
+def pieces(file: Path) -> tuple[list[str], bool]:
+    """The cells of a submission, and whether all of them are to be run. Nothing is run here."""
+    if file.stat().st_size > LARGEST:
+        raise ValueError(f"{file.name} is larger than {LARGEST // 1_000_000} MB")
+    text = file.read_text(errors="replace")
+    if file.suffix == ".py":
+        return [text], True
+    content = json.loads(text)
+    if file.suffix == ".json":
+        return [f"answers = {content!r}"], True
+    return ["".join(cell["source"]) for cell in content["cells"] if cell["cell_type"] == "code"], False
+
+
+@contextmanager
+def student_process(order: dict) -> Iterator[wire.Line]:
+    """A fresh process that has been given the submission; killed when done."""
+    to_student, from_student = os.pipe(), os.pipe()
+    with tempfile.TemporaryDirectory() as home:
+        environment = {
+            "PATH": os.environ.get("PATH", ""), "HOME": home, "TMPDIR": home, "MPLCONFIGDIR": home, "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "MPLBACKEND": "agg", "HF_HUB_OFFLINE": "1",
+        }
+        process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("answering.py")), str(to_student[0]), str(from_student[1])],
+            pass_fds=(to_student[0], from_student[1]), cwd=home, env=environment, start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )
+        try:
+            os.close(to_student[0])
+            os.close(from_student[1])
+            line = wire.Line(from_student[0], to_student[1], time.monotonic() + START + order["seconds"])
+            line.send(order)
+            yield line
+        finally:
+            process.kill()
+            process.wait()
+            os.close(to_student[1])
+            os.close(from_student[0])
+
+
+def far_function(line: wire.Line, place: int):
+    """A function of the student's process, called from here. What it calls back is run here."""
+
+    def call(*arguments):
+        own: list = []
+        line.send({"call": place, "arguments": wire.encode(list(arguments), own)})
+        while True:
+            answer = line.receive()
+            if "callback" not in answer:
+                break
+            try:
+                result = wire.encode(own[int(answer["callback"])](*wire.decode(answer["arguments"])))
+            except Exception as error:
+                line.break_off(f"it called a function of the exercise wrongly: {type(error).__name__}: {error}")
+            line.send({"result": result})
+        if "raised" in answer:
+            raise RuntimeError(str(answer["raised"]))
+        return wire.decode(answer["result"])
+
+    return call
+
+
+def grade_student(student: str, files: list[Path], points: dict, variants: bool, seconds: float, memory: float) -> Result:
+    """Judge one student's files; whatever they do, the marks are computed here."""
+    own = student if variants else ""
+    try:
+        order = {
+            "pieces": [pieces(file) for file in files], "student": own, "memory": int(memory * 1e9), "secret": SECRET,
+            "seconds": seconds, "given": wire.encode(
+                {number: checks.given(number, own) for number in points} | {"variant": asdict(variant(own))}
+            ),
+        }
+        found, note = judge_all(order, points, own)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
+        found, note = {}, f"the files cannot be read: {type(error).__name__}: {error}"
+    missing = checks.Verdict(False, "not answered.")
+    marks = [(number, out_of, found.get(number, missing)) for number, out_of in points.items()]
+    return Result(student, [Mark(n, out_of if v.right is True else 0.0, out_of, str(v.said)) for n, out_of, v in marks], note)
+
+
+def judge_all(order: dict, points: dict, student: str) -> tuple[dict[str, checks.Verdict], str]:
+    """A verdict on each answer. An answer that ends its process costs only itself: the rest gets another process."""
+    found: dict[str, checks.Verdict] = {}
+    note = ""
+    for _ in range(RESTARTS):
+        try:
+            with student_process(order) as line:
+                handed = line.receive()
+                found |= {n: checks.Verdict(False, str(e)[:300]) for n, e in dict(handed["errors"]).items() if n not in found}
+                for number, answer in sorted(dict(handed["answers"]).items()):
+                    if number in points and number not in found:
+                        line.deadline = time.monotonic() + order["seconds"]
+                        found[number] = judge(number, answer, line, student)
+                        if line.broken:
+                            note = f"exercise {number}: {line.broken}"
+                            break
+                if not line.broken or not set(handed["answers"]) & set(points) - set(found):
+                    return found, note
+        except (wire.WireError, KeyError, ValueError, TypeError) as error:
+            return found, f"the hand-in could not be run: {error}"
+    return found, note
+
+
+def judge(number: str, answer, line: wire.Line, student: str) -> checks.Verdict:
+    """The verdict on one answer over several hidden seeds: the first that is not right, if there is one."""
+    try:
+        value = wire.decode(answer, lambda place: far_function(line, place))
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        return checks.Verdict(False, f"the answer cannot be read: {error}")
+    for _ in range(REPEATS):
+        found = checks.verdict(number, value, student, seed=secrets.randbits(31))
+        if found.right is not True:
+            break
+    return found
+
+
+def grade(folder: Path, out: Path, points: Path = POINTS, seconds: float = 20.0, memory: float = 2.0) -> list[Result]:
+    """Grade every submission; writes marks.csv and a page for each student into `out`.
+
+    seconds: for each cell and each answer. memory: GB beyond what Python and torch need. DimumError without submissions.
+    """
+    worth, variants = read_points(points)
+    results = []
+    for student, files in submissions(folder).items():
+        results.append(grade_student(student, files, worth, variants, seconds, memory))
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "marks.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["student", "points", "out of", *worth, "note"])
+        for result in results:
+            writer.writerow([result.student, f"{result.points:g}", f"{result.out_of:g}",
+                             *(f"{mark.points:g}" for mark in result.marks), result.note])
+    for result in results:
+        (out / f"{result.student}.html").write_text(page(result))
+    return results
+
+
+def page(result: Result) -> str:
+    """What a student gets to see: the marks, and what was said of each answer."""
+    rows = "\n".join(
+        f"<tr><td>{mark.number}</td><td>{mark.points:g} of {mark.out_of:g}</td><td>{html.escape(mark.said)}</td></tr>"
+        for mark in result.marks
+    )
+    note = f"<p><strong>Note:</strong> {html.escape(result.note)}.</p>" if result.note else ""
+    return (Path(__file__).with_name("page.html").read_text()
+            .replace("{{student}}", html.escape(result.student)).replace("{{note}}", note).replace("{{rows}}", rows)
+            .replace("{{points}}", f"{result.points:g}").replace("{{out_of}}", f"{result.out_of:g}"))

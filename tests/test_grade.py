@@ -1,0 +1,223 @@
+"""Grading: full marks for right answers, none for empty ones, and no wrong mark for whoever attacks the grader."""
+
+from __future__ import annotations
+
+import csv
+import inspect
+import json
+import textwrap
+import time
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+from nbformat.v4 import new_code_cell, new_notebook
+
+from dimum_core.cli import main
+from dimum_core.course import given, grade, wire
+from dimum_core.course.checks import EXERCISES
+from dimum_core.errors import DimumError
+
+from . import course_answers
+
+RIGHT_GUESS = "def guess(x_t, eps, abar):\n    return (x_t - (1 - abar).sqrt() * eps) / abar.sqrt()\n"
+TWO = {"01.1": 1.0, "01.2": 2.0}
+
+
+def marks(tmp_path, code: str, points=None, variants=False, suffix=".py", seconds=8.0, name="ada") -> dict[str, grade.Mark]:
+    file = tmp_path / f"{name}{suffix}"
+    file.write_text(textwrap.dedent(code))
+    result = grade.grade_student(name, [file], points or TWO, variants, seconds, 1.0)
+    return {mark.number: mark for mark in result.marks} | {"note": result.note}
+
+
+def everything() -> str:
+    """A file with the reference answer of every exercise, from their sources."""
+    source = "import math\nimport numpy as np\nimport torch\nfrom dimum_core.course import check\n"
+    modules = sorted(Path(inspect.getfile(course_answers)).parent.glob("ch*.py"))
+    for module in modules:
+        source += f"\n{module.read_text()}\nfor _number, (_right, _) in ANSWERS.items():\n    check(_number, _right)\n"
+    return source
+
+
+def test_reference_answers_get_full_marks_and_an_empty_hand_in_none(tmp_path, capsys):
+    folder = tmp_path / "hand-ins"
+    (folder / "grace").mkdir(parents=True)
+    (folder / "grace" / "answers.py").write_text(everything())
+    (folder / "empty.py").write_text("")
+    numbers = json.dumps({"01.1": 259, "02.2": 2.5, "07.3": ["noise", "generated"], "00.1": "labels"})
+    (folder / "numbers.json").write_text(numbers)
+    (folder / "notes.txt").write_text("not a hand-in")
+    assert main(["grade", str(folder), "--out", str(tmp_path / "marks")]) == 0
+    worth, _ = grade.read_points()
+    rows = {row["student"]: row for row in csv.DictReader((tmp_path / "marks" / "marks.csv").open())}
+    assert set(rows) == {"grace", "empty", "numbers"} and set(worth) == set(EXERCISES)
+    lacking = [number for number in worth if float(rows["grace"][number]) != worth[number]]
+    assert not lacking, (lacking, rows["grace"]["note"])
+    assert float(rows["grace"]["points"]) == sum(worth.values()) == float(rows["grace"]["out of"])
+    assert float(rows["empty"]["points"]) == 0 and float(rows["numbers"]["points"]) == 3
+    assert f"grace: {sum(worth.values()):g} of" in capsys.readouterr().out
+    page = (tmp_path / "marks" / "numbers.html").read_text()
+    assert "name other classes" in page and "not answered" in page and "http" not in page
+
+
+def test_a_notebook_is_graded_without_running_its_training(tmp_path):
+    cells = [
+        "!pip install something", "import torch\nraise RuntimeError('a long training')", "scale = 1.0",
+        "def helper(abar):\n    return abar.sqrt()", "student = ''",
+        "def guess(x_t, eps, abar):\n    return scale * (x_t - helper(1 - abar) * eps) / helper(abar)\n\ncheck('01.2', guess)\nshow(1)",
+        "raise NotImplementedError('Exercise 01.1: your turn')\ncheck('01.1', answer)",
+    ]
+    notebook = new_notebook(cells=[new_code_cell(cell) for cell in cells])
+    found = marks(tmp_path, nbformat.writes(notebook), suffix=".ipynb")
+    assert found["01.2"].points == 2.0 and found["01.1"].points == 0.0
+    assert "not answered" in found["01.1"].said and found["note"] == ""
+
+
+def test_wrong_answers_are_told_why(tmp_path):
+    found = marks(tmp_path, """
+        check("01.1", 260)
+        check("01.2", lambda x_t, eps, abar: (x_t - (1 - abar) * eps) / abar)
+    """)
+    assert "off by one step" in found["01.1"].said and "square roots are missing" in found["01.2"].said
+
+
+def test_each_student_is_asked_for_his_own_numbers(tmp_path):
+    code = 'check("02.2", 1 + given("02.2", student)["w"], student)\ncheck("07.2", 30.72, student)'
+    found = marks(tmp_path, code, {"02.2": 1.0, "07.2": 1.0}, variants=True)
+    assert found["02.2"].points == 1 and found["07.2"].points == 0  # the second is the chapter's answer, found on the web
+    assert given("02.2", "ada") != given("02.2") and given("07.2", "ada") != given("07.2")
+
+
+ATTACKS = {
+    "tampers with the checks in its process": """
+        import sys
+        import dimum_core.course as course
+        course.check = lambda *arguments: True
+        course.verdict = lambda *arguments, **others: True
+        sys.modules["__main__"].checked = lambda *arguments: []
+        def guess(*arguments): return 1
+        check("01.2", guess)
+    """,
+    "prints a result": """
+        print('{"right": true, "01.2": 2}'); print("Exercise 01.2: right.")
+        check("01.2", lambda *arguments: print("right.") or True)
+    """,
+    "writes into the grader's pipe": """
+        import os
+        for fd in range(3, 32):
+            try:
+                os.write(fd, b'\\x00\\x00\\x00\\x20{"answers": {"01.2": {"right": 1}}}')
+            except OSError:
+                pass
+        check("01.2", lambda *arguments: True)
+    """,
+    "equals everything": """
+        class Same(float):
+            __eq__ = __lt__ = __le__ = __gt__ = lambda *others: True
+        check("01.2", lambda *arguments: Same(3))
+    """,
+    "imports the solution": """
+        import dimum_core.course.checks_01 as solution
+        check("01.2", solution._noising)
+    """,
+    "reads the solution": f"""
+        text = open({str(Path(grade.__file__).with_name("checks_01.py"))!r}).read()
+        check("01.2", lambda x_t, eps, abar: (x_t - (1 - abar).sqrt() * eps) / abar.sqrt())
+    """,
+    "imports the tests' answers": f"""
+        import sys
+        sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
+        from tests.course_answers import ANSWERS
+        check("01.2", ANSWERS["01.2"][0])
+    """,
+    "leaves with success when called": """
+        import os
+        check("01.2", lambda *arguments: os._exit(0))
+    """,
+    "never ends, and won't be stopped": """
+        while True:
+            try:
+                while True: pass
+            except BaseException: pass
+    """,
+    "never ends when called": """
+        def guess(*arguments):
+            while True: pass
+        check("01.2", guess)
+    """,
+    "takes all memory": """
+        def guess(*arguments):
+            return len([bytearray(10**8) for _ in range(10**4)])
+        check("01.2", guess)
+    """,
+    "starts other programs": """
+        import subprocess
+        subprocess.run(["touch", "here"])
+        check("01.2", lambda x_t, eps, abar: (x_t - (1 - abar).sqrt() * eps) / abar.sqrt())
+    """,
+    "returns too much": """
+        import torch
+        check("01.2", lambda *arguments: torch.zeros(10**7))
+    """,
+}
+
+
+@pytest.mark.parametrize("how", sorted(ATTACKS))
+def test_an_attack_gains_nothing(tmp_path, how, monkeypatch):
+    monkeypatch.setattr(grade, "START", 25.0)
+    before, seconds = sorted(path.name for path in tmp_path.iterdir()), 2.0
+    started = time.monotonic()
+    found = marks(tmp_path, ATTACKS[how], {"01.2": 2.0}, seconds=seconds)
+    assert found["01.2"].points == 0.0, found
+    assert time.monotonic() - started < 60
+    assert sorted(path.name for path in tmp_path.iterdir()) == [*before, "ada.py"]
+
+
+def test_an_attack_costs_only_the_answer_that_makes_it(tmp_path):
+    found = marks(tmp_path, f"""
+        import os
+        check("01.1", 259)
+        check("01.2", lambda *arguments: os._exit(0))
+        {RIGHT_GUESS.splitlines()[0]}
+        {RIGHT_GUESS.splitlines()[1]}
+        check("01.4", lambda x, eps, abar: abar.sqrt() * x + (1 - abar).sqrt() * eps)
+    """, {"01.1": 1.0, "01.2": 1.0, "01.4": 1.0})
+    assert [found[number].points for number in ("01.1", "01.2", "01.4")] == [1.0, 0.0, 1.0]
+    assert "01.2" in found["note"] and "ended early" in found["note"]
+
+
+@pytest.mark.parametrize("value", [
+    None, True, 3, -2.5, "word", ..., [1, (2, "a")], {"noise", "images"}, {"a": [1.0]}, np.arange(6).reshape(2, 3),
+    torch.linspace(0, 1, 4), torch.tensor([True, False]), torch.zeros(0, 3),
+])
+def test_values_cross_unchanged(value):
+    back = wire.decode(json.loads(json.dumps(wire.encode(value))))
+    if isinstance(value, (np.ndarray, torch.Tensor)):
+        assert type(back) is type(value) and back.dtype == value.dtype and back.shape == value.shape and bool((back == value).all())
+    else:
+        assert back == value and type(back) is type(value)
+
+
+def test_what_cannot_cross_is_refused():
+    with pytest.raises(TypeError, match="cannot be an answer"):
+        wire.encode(object())
+    for message in ({"tensor": ["object", [1], ""]}, {"array": ["float32", [9, 9], "AAAA"]}, {"unknown": 1}, {"function": 0}):
+        with pytest.raises(ValueError):  # noqa: PT011
+            wire.decode(message)
+
+
+def test_points_and_folders_that_cannot_be_used_are_named(tmp_path):
+    (tmp_path / "points.yaml").write_text('points: {"01.1": -1}')
+    with pytest.raises(DimumError, match="not negative"):
+        grade.read_points(tmp_path / "points.yaml")
+    (tmp_path / "points.yaml").write_text('points: {"77.7": 1}')
+    with pytest.raises(DimumError, match="77.7"):
+        grade.read_points(tmp_path / "points.yaml")
+    with pytest.raises(DimumError, match="no submissions"):
+        grade.submissions(tmp_path)
+    assert main(["grade", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]) == 1
+
+
