@@ -67,7 +67,8 @@ def test_a_notebook_is_graded_without_running_its_training(tmp_path):
     cells = [
         "!pip install something", "import torch\nraise RuntimeError('a long training')", "scale = 1.0",
         "def helper(abar):\n    return abar.sqrt()", "student = ''",
-        "def guess(x_t, eps, abar):\n    return scale * (x_t - helper(1 - abar) * eps) / helper(abar)\n\ncheck('01.2', guess)\nshow(1)",
+        "def guess(x_t, eps, abar):\n    return scale * (x_t - helper(1 - abar) * eps) / helper(abar)\n\ncheck('01.2', guess)\n"
+        "show(1)",
         "raise NotImplementedError('Exercise 01.1: your turn')\ncheck('01.1', answer)",
     ]
     notebook = new_notebook(cells=[new_code_cell(cell) for cell in cells])

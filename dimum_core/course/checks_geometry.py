@@ -1,4 +1,4 @@
-"""Checks of the last two chapters: geometry, the attacker at his best, matched cost and the capstone's score."""
+"""Checks of chapters 11 and 12: geometry, the attacker at his best, matched cost and the capstone's score."""
 
 from __future__ import annotations
 
@@ -9,62 +9,136 @@ import torch
 from ..geometry import barrier
 from ..metrics import best_attacks
 from .checks import exercise
+from .judging import compare
 
 
-def _close(given, wanted, tolerance: float = 1e-6) -> bool:
-    return abs(float(given) - float(wanted)) < tolerance
+def _pairs(seed: int) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(2, 40, generator=generator, dtype=torch.float64) for _ in range(3)]
 
 
-@exercise("11.1", "Project r on -u: <r, -u> / |u|, then take it as a share of |u|. The sign: going home is positive.")
-def _share_undone(function) -> bool:
-    generator = torch.Generator().manual_seed(0)
-    pairs = [torch.randn(2, 40, generator=generator, dtype=torch.float64) for _ in range(3)]
+@exercise(
+    "11.1",
+    "Which part of the attack's way leads back along the way of unlearning?",
+    "Project r on -u: <r, -u> / |u|, then take it as a share of |u|. The sign: going home is positive.",
+)
+def _share_undone(function, seed=0):
+    pairs = _pairs(seed)
     pairs += [torch.stack([u, -0.25 * u]) for u, _ in pairs[:1]]
-    return all(_close(function(u, r), -float(r @ u) / float(u @ u)) for u, r in pairs)
+    return compare(function, lambda u, r: -float(r @ u) / float(u @ u), [tuple(pair) for pair in pairs], {
+        "The sign is wrong: going home is positive.": lambda u, r: float(r @ u) / float(u @ u),
+        "That is how far the attack went, not whether it went home.": lambda u, r: float(r.norm() / u.norm()),
+        "The square is missing: divide by |u| twice, once for the direction and once for the share.":
+            lambda u, r: -float(r @ u) / float(u.norm()),
+        "That is the cosine; the length of r counts too.": lambda u, r: -float(r @ u) / float(u.norm() * r.norm()),
+    })
 
 
-@exercise("11.2", "Subtract the straight line from the first loss to the last, and take the highest point; never below zero.")
-def _barrier(function) -> bool:
+def _above(losses, first=0):
+    return float((losses - np.linspace(losses[0], losses[-1], len(losses)))[first:len(losses) - first].max())
+
+
+@exercise(
+    "11.2",
+    "Higher than what? Than one who walks evenly from the first loss to the last.",
+    "Subtract the straight line from the first loss to the last, and take the highest point; never below zero.",
+)
+def _barrier(function, seed=0):
     lines = [[1.0, 3.0, 2.0], [0.0, 1.0, 4.0, 9.0], [2.0, 2.0, 2.0], [5.0, 4.0, 6.0, 1.0, 0.0]]
-    return all(_close(function(np.array(line)), barrier(line)) for line in lines)
+    lines += np.random.default_rng(seed).uniform(0, 5, (3, 6)).tolist()
+    return compare(function, barrier, [(np.array(line),) for line in lines], {
+        "That is the range of the losses; compare with the straight line between the ends.": lambda x: x.max() - x.min(),
+        "That is the height above the first point; compare with the straight line to the last.": lambda x: x.max() - x[0],
+        "Without a barrier it is zero, never negative.": lambda x: _above(x, first=1),
+        "That is the highest loss itself; subtract the straight line.": lambda x: x.max(),
+    })
 
 
-@exercise("11.3", "A row has a gradient if its label is in the batch. The last one, null, is always: labels are dropped to it.")
-def _rows_without_gradient(function) -> bool:
-    cases = [([0, 1, 1, 4], 6), ([0, 1, 2, 3], 5), ([2, 2], 4)]
-    wanted = [{2, 3}, set(), {0, 1}]
-    return all({int(k) for k in function(labels, rows)} == w for (labels, rows), w in zip(cases, wanted, strict=True))
+@exercise(
+    "11.3",
+    "A row of the table has a gradient only if something in the batch used it.",
+    "A row has a gradient if its label is in the batch. The last one, null, is always: labels are dropped to it.",
+)
+def _rows_without_gradient(function, seed=0):
+    rng = np.random.default_rng(seed)
+    cases = [([0, 1, 1, 4], 6), ([0, 1, 2, 3], 5), ([2, 2], 4), (rng.integers(0, 6, 3).tolist(), 7)]
+
+    def answer(*case):
+        found = function(*case)
+        return found if found is ... or found is None else sorted(int(k) for k in found)
+
+    return compare(answer if callable(function) else function, lambda y, rows: sorted(set(range(rows - 1)) - set(y)), cases, {
+        "The null row has a gradient too: labels are dropped to it.": lambda y, rows: sorted(set(range(rows)) - set(y)),
+        "Those are the rows with a gradient; the others were asked for.": lambda y, rows: sorted(set(y)),
+        "That is the null row, and it always has a gradient.": lambda y, rows: [rows - 1],
+    })
 
 
-@exercise("11.4", "The weights change by -rate g_r, and the target's loss, to first order, by <g_f, change>.")
-def _first_order(function) -> bool:
-    generator = torch.Generator().manual_seed(1)
-    pairs = [torch.randn(2, 40, generator=generator, dtype=torch.float64) for _ in range(3)]
-    return all(_close(function(g_r, g_f, 0.01), -0.01 * float(g_r @ g_f)) for g_r, g_f in pairs)
+@exercise(
+    "11.4",
+    "First how far the weights go, then what this does to the target's loss.",
+    "The weights change by -rate g_r, and the target's loss, to first order, by <g_f, change>.",
+)
+def _first_order(function, seed=0):
+    cases = [(*pair, 0.01) for pair in _pairs(seed + 1)]
+    return compare(function, lambda r, f, rate: -rate * float(r @ f), cases, {
+        "The sign is wrong: the attacker descends.": lambda r, f, rate: rate * float(r @ f),
+        "That is a step on the target's own gradient; the attacker has only g_r.": lambda r, f, rate: -rate * float(f @ f),
+        "That is the cosine; the lengths of both gradients matter.":
+            lambda r, f, rate: -rate * float(r @ f) / float(r.norm() * f.norm()),
+        "The rate is missing.": lambda r, f, rate: -float(r @ f),
+    })
 
 
-def _recovered() -> dict[float, list[float]]:
-    return {3e-5: [0.1, 0.2, 0.3, 0.2], 3e-4: [0.4, 0.5, 0.1, 0.3], 3e-3: [0.9, 0.0, 0.2, 0.1]}
+def _best_elsewhere(table: dict[float, list[float]]) -> float:
+    rows = pd.DataFrame([{"d": 0, "rate": r, "seed": s, "v": v} for r, vs in table.items() for s, v in enumerate(vs)])
+    return best_attacks(rows, ["d"], ["rate"], "v")["v"].mean()
 
 
-@exercise("12.1", "For each seed, choose the rate with the highest mean on the *other* seeds; average its values on this one.")
-def _attacker_at_his_best(function) -> bool:
-    def wanted(table: dict[float, list[float]]) -> float:
-        rows = pd.DataFrame([{"d": 0, "rate": r, "seed": s, "v": v} for r, vs in table.items() for s, v in enumerate(vs)])
-        return best_attacks(rows, ["d"], ["rate"], "v")["v"].mean()
+@exercise(
+    "12.1",
+    "Whoever chooses and reports on the same seeds counts luck as strength.",
+    "For each seed, choose the rate with the highest mean on the *other* seeds; average its values on this one.",
+)
+def _attacker_at_his_best(function, seed=0):
+    generator = np.random.default_rng(seed)
+    tables = [{3e-5: [0.1, 0.2, 0.3, 0.2], 3e-4: [0.4, 0.5, 0.1, 0.3], 3e-3: [0.9, 0.0, 0.2, 0.1]}]
+    tables += [{rate: generator.random(5).tolist() for rate in (1e-4, 1e-3)} for _ in range(4)]
+    return compare(function, _best_elsewhere, [(table,) for table in tables], {
+        "Each seed took its own best rate: luck is counted as strength.":
+            lambda t: float(np.mean(np.max(list(t.values()), axis=0))),
+        "That is the mean over all rates; the attacker may choose.": lambda t: float(np.mean(list(t.values()))),
+        "The rate was chosen on the seeds that it is reported on.": lambda t: max(float(np.mean(v)) for v in t.values()),
+    })
 
-    generator = np.random.default_rng(0)
-    tables = [_recovered(), *({r: generator.random(5).tolist() for r in (1e-4, 1e-3)} for _ in range(4))]
-    return all(_close(function(table), wanted(table)) for table in tables)
+
+@exercise(
+    "12.2",
+    "What is paid only once? What has to be paid for every step?",
+    "Take what is paid before the first step off the budget, divide by the price of a step, and round down.",
+)
+def _steps_for_a_budget(function, seed=0):
+    cases = [(48, 10, 2), (48, 0, 2), (47, 10, 3), (10, 10, 2), (5, 10, 2)]
+    cases += [tuple(int(k) for k in row) for row in np.random.default_rng(seed).integers([50, 0, 2], [100, 20, 5], (3, 3))]
+    return compare(function, lambda budget, before, each: max(0, budget - before) // each, cases, {
+        "What is paid before the first step is not taken off.": lambda budget, before, each: budget // each,
+        "A step that cannot be paid in full is not taken: round down.": lambda budget, before, each: max(0, budget - before) / each,
+        "Nobody takes a negative number of steps.": lambda budget, before, each: (budget - before) // each,
+        "You are off by one step.": lambda budget, before, each: (budget - before) / each + 1,
+    })
 
 
-@exercise("12.2", "Take what is paid before the first step off the budget, divide by the price of a step, and round down.")
-def _steps_for_a_budget(function) -> bool:
-    cases = [(48, 10, 2, 19), (48, 0, 2, 24), (47, 10, 3, 12), (10, 10, 2, 0), (5, 10, 2, 0)]
-    return all(int(function(budget, before, each)) == steps for budget, before, each, steps in cases)
-
-
-@exercise("12.3", "100 UA RA (1 - area): a product, so that no factor can pay for another.")
-def _score(function) -> bool:
+@exercise(
+    "12.3",
+    "Should a model that draws nothing right win because nothing comes back?",
+    "100 UA RA (1 - area): a product, so that no factor can pay for another.",
+)
+def _score(function, seed=0):
     cases = [(1.0, 1.0, 0.0), (0.9, 0.8, 0.25), (1.0, 0.0, 0.0), (0.5, 1.0, 1.0)]
-    return all(_close(function(ua, ra, area), 100 * ua * ra * (1 - area), 1e-4) for ua, ra, area in cases)
+    cases += [tuple(row) for row in np.random.default_rng(seed).uniform(0.1, 0.9, (3, 3)).tolist()]
+    return compare(function, lambda ua, ra, area: 100 * ua * ra * (1 - area), cases, {
+        "That is a mean: a model that draws nothing would still score.": lambda ua, ra, area: 100 * (ua + ra + 1 - area) / 3,
+        "The area is what came back: 1 - area is what counts.": lambda ua, ra, area: 100 * ua * ra * area,
+        "The retained classes are missing.": lambda ua, ra, area: 100 * ua * (1 - area),
+        "The score goes up to 100.": lambda ua, ra, area: ua * ra * (1 - area),
+    })

@@ -1,0 +1,97 @@
+"""Sliders over computed pictures: complete, self-contained, readable without sight or script, and quick."""
+
+from __future__ import annotations
+
+import io
+import re
+import time
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dimum_core import widgets
+from dimum_core.errors import DataError, UnknownName
+from dimum_core.widgets import Frames, picture_of
+
+
+@pytest.fixture
+def frames():
+    keys = [(s, word) for s in (1.0, 3.0) for word in ("esd", "a & b")]
+    pictures = {key: picture_of({"row": np.full((2, 1, 8, 8), 40 * k, np.uint8)}) for k, key in enumerate(keys)}
+    return Frames("Two & two", {"scale": (1.0, 3.0), "method": ("esd", "a & b")}, pictures, {key: f'"{key}"' for key in keys})
+
+
+class Reader(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.tags = []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+
+def test_the_html_form_is_self_contained_and_labelled(frames):
+    text, reader = frames.html(), Reader()
+    reader.feed(text)
+    tags = [tag for tag, _ in reader.tags]
+    assert tags.count("img") == 1 and tags.count("input") == 1 and tags.count("select") == 1 and tags.count("label") == 2
+    image = next(attrs for tag, attrs in reader.tags if tag == "img")
+    assert image["alt"] == frames.texts[frames.start] and image["src"].startswith("data:image/png;base64,")
+    assert not re.search(r"""(src|href)=["'](?!data:)""", text) and "http" not in text
+    assert text.count("</script>") == 1 and "<strong>Two &amp; two</strong>" in text
+
+
+def test_every_combination_has_a_picture(frames):
+    picture, text = frames.frame(scale=1.0, method="esd")
+    assert text == "\"(1.0, 'esd')\"" and Image.open(io.BytesIO(picture)).size[0] > 100
+    assert frames.frame() == (frames.pictures[3.0, "a & b"], frames.texts[3.0, "a & b"])
+    with pytest.raises(UnknownName):
+        frames.frame(scale=2.0)
+    with pytest.raises(ValueError, match="4 combinations"):
+        Frames("bad", frames.choices, {}, {})
+
+
+def test_the_widget_follows_its_controls(frames):
+    box = frames.widget()
+    picture, slider, menu = box.children[1:]
+    assert "a &amp; b" in picture.value and slider.value == 3.0
+    slider.value, menu.value = 1.0, "esd"
+    assert "(1.0," in picture.value and "alt=" in picture.value
+    assert type(slider).__name__ == "SelectionSlider" and type(menu).__name__ == "Dropdown"  # both are in ipywidgets 7 and 8
+
+
+def test_show_has_a_static_form_for_those_without_html(frames, monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda *data, **more: shown.append((data, more)))
+    frames.show()
+    (bundle,), more = shown[0]
+    assert set(bundle) == {"text/html", "image/png", "text/plain"}
+    assert more["metadata"]["image/png"]["alt"] == frames.texts[frames.start]
+
+
+@pytest.mark.parametrize("make", [
+    widgets.denoising_scrubber, widgets.guidance_explorer, widgets.forget_lab, widgets.recovery_explorer,
+])
+def test_what_the_course_ships_is_complete_and_small(make):
+    frames = make()
+    assert len(frames.html()) < 700_000
+    started = time.monotonic()
+    frames.frame(**{name: options[0] for name, options in frames.choices.items()})
+    assert time.monotonic() - started < 1
+    assert len(set(frames.pictures.values())) > len(frames.pictures) * 0.7  # the choices change what is seen
+
+
+def test_the_lab_says_what_the_pictures_show():
+    stored, frames = widgets._load("forget-lab"), widgets.forget_lab()
+    count = int(stored["count"])
+    for index, key in zip(np.ndindex(*stored["accuracy"].shape[:-1]), frames.pictures, strict=True):
+        after, attacked = (round(float(x) * count) for x in stored["accuracy"][index])
+        assert f"in {after} of {count} samples" in frames.texts[key] and f"in {attacked} after the attack" in frames.texts[key]
+
+
+def test_missing_frames_are_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(widgets, "FRAMES_FOLDER", tmp_path)
+    with pytest.raises(DataError, match="make_frames.py denoising"):
+        widgets.denoising_scrubber()
