@@ -212,12 +212,14 @@ def forget_lab() -> Frames:
         pictures[key] = picture_of({
             "before": stored["before"][index[0]], "unlearned": stored["after"][index[:3]], "attacked": stored["attacked"][index],
         }, size=40)
-        texts[key] = (f"Asked for {target}: {method}, {budget} steps, then DiMRA at learning rate {rate:g}. The judge sees the digit "
-                      f"in {counts[0]} of {int(stored['count'])} samples after unlearning and in {counts[1]} after the attack.")
+        texts[key] = (f"Asked for {target}: {method}, {budget} steps, then DiMRA at learning rate {rate:g}. The judge sees the "
+                      f"digit in {counts[0]} of {int(stored['count'])} samples after unlearning, in {counts[1]} after the attack.")
     return Frames("Forget lab", choices, pictures, texts)
 
 
-def recovery_explorer(results: str = "digits.csv", labels=("esd", "random-label", "salun", "erasediff", "dimum (class)")) -> Frames:
+def recovery_explorer(
+    results: str = "digits.csv", labels=("esd", "random-label", "salun", "erasediff", "dimum (class)")
+) -> Frames:
     """Mean recovery curves of some methods and of the controls, by budget of unlearning and learning rate of the attack."""
     from .benchmark import read_results
 
@@ -228,7 +230,8 @@ def recovery_explorer(results: str = "digits.csv", labels=("esd", "random-label"
     for budget in budgets:
         for rate in rates:
             wanted = [("none", name) for name in ("original", "retrained")] + [(budget, name) for name in labels]
-            curves = {name: means[kind, rate, name] for kind, name in wanted if (kind, rate, name) in means.index.droplevel("step")}
+            there = means.index.droplevel("step")
+            curves = {name: means[kind, rate, name] for kind, name in wanted if (kind, rate, name) in there}
             pictures[budget, rate] = _curves_picture(curves, f"{budget}, attack rate {rate:g}")
             ends = ", ".join(f"{name} {curve.iloc[-1]:.2f}" for name, curve in curves.items())
             texts[budget, rate] = f"Accuracy on the target after the attack at rate {rate:g}, unlearning {budget}: {ends}."

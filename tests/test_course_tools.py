@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-TOOLS = Path(__file__).resolve().parent.parent / "tools"
+ROOT = Path(__file__).resolve().parent.parent
+TOOLS = ROOT / "tools"
 
 
 def load(name: str):
@@ -163,6 +165,11 @@ def test_the_site_has_cards_links_texts_and_formulas(executed, tmp_path):
     assert "<math" in first and "<code>$PATH</code>" in first
     assert "Open this chapter in Colab" in first and "colab-badge" not in first
     assert "google.colab" not in first and "http://" not in first.replace("http://www.w3.org", "")
+    assert (tmp_path / "site" / "downloads" / "01_first.ipynb").exists() and 'href="downloads/01_first.ipynb" download' in first
+    slides = (tmp_path / "site" / "01_first-slides.html").read_text()
+    assert slides.count('class="slide"') >= 2 and 'alt="A straight line that rises."' in slides and "print(value)" not in slides
+    search = (tmp_path / "site" / "search.html").read_text()
+    assert '"at": "01_first.html#Exercises"' in search and "01 First steps: Exercises" in search
 
 
 def test_the_site_refuses_a_picture_without_text(executed, tmp_path):
@@ -171,3 +178,23 @@ def test_the_site_refuses_a_picture_without_text(executed, tmp_path):
     nbformat.write(notebook, tmp_path / "01_first.ipynb")
     with pytest.raises(SystemExit, match="no text for those who cannot see it"):
         site.build(tmp_path, tmp_path / "site")
+
+
+def test_a_solution_is_folded_away_on_the_site(tmp_path):
+    solution = '# @title Solution of 01.1 (unfold it) {"display-mode": "form"}\n# solution\nanswer = 1\n# end solution'
+    chapter(tmp_path / "01_first.ipynb", solution)
+    page = site.read_chapter(tmp_path / "01_first.ipynb").body
+    assert re.search(r"(?s)<details><summary>Solution of 01.1</summary>.*?answer.*?</details>", page)
+
+
+def test_a_link_that_leads_nowhere_is_refused(executed, tmp_path):
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "glossary.md").write_text("# Glossary\n\n## A word\n\n[there](glossary.md#a-word) and $x_t$")
+    built = site.build(executed / "out", tmp_path / "site", docs).parent
+    page = (built / "glossary.html").read_text()
+    assert 'href="glossary.html#a-word"' in page and "<math" in page
+    for link in ("nowhere.md", "glossary.md#no-such-word"):
+        (docs / "glossary.md").write_text(f"# Glossary\n\n[there]({link})")
+        with pytest.raises(SystemExit, match="leads nowhere"):
+            site.build(executed / "out", tmp_path / "site", docs)

@@ -2,83 +2,30 @@
 
     python tools/site.py             from build/notebooks (after `course.py run`)
     python tools/site.py --stored    from the outputs stored in notebooks/
+
+Beside the chapters: slides of each, the pages of docs/, a search, and the notebooks to download.
 """
 
 from __future__ import annotations
 
-import base64
+import json
 import re
 import shutil
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
-import nbformat
 from jinja2 import Environment, FileSystemLoader
-from latex2mathml.converter import convert as to_mathml
-from nbconvert import HTMLExporter
 from pygments.formatters import HtmlFormatter
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = Path(__file__).resolve().parent / "site_parts"
-MATH = re.compile(r"(?P<code>```.*?```|`[^`\n]*`)|\$\$(?P<block>.+?)\$\$|(?<![\\$\w])\$(?P<inline>[^$\n]+?)\$(?!\w)", re.DOTALL)
+sys.path.insert(0, str(PARTS))
 
-BADGE = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\(([^)]*)\)")  # its picture would need a network
+from maps import chapter_map  # noqa: E402
+from reading import Chapter, read_chapter, read_page, sections  # noqa: E402
+from slides import slides  # noqa: E402
 
-
-@dataclass
-class Chapter:
-    stem: str
-    number: str
-    title: str
-    aims: list[str]
-    minutes: float
-    body: str
-    picture: bytes | None
-    picture_alt: str
-
-
-def with_mathml(markdown: str) -> str:
-    """LaTeX between dollars as MathML, which browsers draw themselves; code is left alone."""
-
-    def draw(match: re.Match) -> str:
-        if match["code"]:
-            return match["code"]
-        display = "block" if match["block"] else "inline"
-        return re.sub(r"\s*\n\s*", " ", to_mathml((match["block"] or match["inline"]).strip(), display=display))
-
-    return MATH.sub(draw, markdown)
-
-
-def read_chapter(path: Path) -> Chapter:
-    notebook = nbformat.read(path, as_version=4)
-    notebook.cells = [
-        cell for cell in notebook.cells
-        if "google.colab" not in cell.source and "injected-parameters" not in cell.metadata.get("tags", [])
-    ]
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown":
-            cell.source = with_mathml(BADGE.sub(r"[Open this chapter in Colab](\1)", cell.source))
-        cell.outputs = [o for o in cell.get("outputs", []) if o.get("name") != "stderr"]  # progress bars
-    body, _ = HTMLExporter(template_name="basic").from_notebook_node(notebook)
-    about = notebook.metadata.get("dimum", {})
-    picture, alt = first_picture(notebook)
-    body = re.sub(r'<a class="anchor-link".*?</a>', "", body)
-    return Chapter(
-        path.stem, path.stem.split("_")[0], about.get("title", path.stem), list(about.get("aims", [])),
-        about.get("minutes", 0), body, picture, alt,
-    )
-
-
-def first_picture(notebook) -> tuple[bytes | None, str]:
-    """The picture of a chapter's card: the one whose cell is tagged `cover`, or the first."""
-    cells = sorted(notebook.cells, key=lambda cell: "cover" not in cell.metadata.get("tags", []))
-    for cell in cells:
-        for output in cell.get("outputs", []):
-            if "image/png" in output.get("data", {}):
-                alt = output.metadata.get("image/png", {}).get("alt", "")
-                return base64.b64decode(output.data["image/png"]), alt
-    return None, ""
+PAGES = {"glossary": "Glossary", "cheat_sheet": "Cheat sheet", "failures": "What goes wrong", "bibliography": "Sources"}
 
 
 def check_pictures(page: str, name: str) -> None:
@@ -88,26 +35,80 @@ def check_pictures(page: str, name: str) -> None:
             raise SystemExit(f"{name}: a picture has no text for those who cannot see it (use dimum_core.plots.show).")
 
 
-def build(source: Path, site: Path) -> Path:
+def check_links(site: Path) -> None:
+    """Every link within the site leads somewhere."""
+    ids = {path.name: set(re.findall(r'\bid="([^"]+)"', path.read_text())) for path in site.glob("*.html")}
+    for path in site.glob("*.html"):
+        text = re.sub(r"<script\b.*?</script>", "", path.read_text(), flags=re.DOTALL)
+        for target in re.findall(r'\b(?:href|src)="([^"]+)"', text):
+            if re.match(r"(https?:|data:|mailto:)", target):
+                continue
+            file, _, anchor = target.partition("#")
+            file = file.split("?")[0] or path.name
+            if not (site / file).exists() or (anchor and file in ids and anchor not in ids[file]):
+                raise SystemExit(f"{path.name}: the link to {target} leads nowhere.")
+
+
+def write_style(site: Path) -> None:
+    light = HtmlFormatter(style="default").get_style_defs(".highlight")
+    dark = HtmlFormatter(style="github-dark").get_style_defs(".highlight").splitlines()
+    dark = [line for line in dark if line.startswith(".")]
+    system = "\n".join(f"@media (prefers-color-scheme: dark) {{ :root:not([data-theme=light]) {line} }}" for line in dark)
+    chosen = "\n".join(f":root[data-theme=dark] {line}" for line in dark)
+    (site / "style.css").write_text("\n".join([(PARTS / "style.css").read_text(), light, system, chosen]))
+
+
+def copy_downloads(source: Path, site: Path) -> None:
+    """The notebooks themselves, with gaps and without."""
+    for folder in (source, ROOT / "notebooks" / "student"):
+        out = site / "downloads" / (folder.name if folder.name == "student" else "")
+        out.mkdir(parents=True, exist_ok=True)
+        for path in sorted(folder.glob("[0-9]*.ipynb")):
+            shutil.copy(path, out / path.name)
+
+
+def build(source: Path, site: Path, docs: Path = ROOT / "docs") -> Path:
     chapters = [read_chapter(path) for path in sorted(source.glob("[0-9]*.ipynb"))]
     if not chapters:
         raise SystemExit(f"There are no chapters in {source}: run `make course` first.")
     shutil.rmtree(site, ignore_errors=True)
     (site / "pictures").mkdir(parents=True)
-    code_style = HtmlFormatter(style="default").get_style_defs(".highlight")
-    dark_style = HtmlFormatter(style="github-dark").get_style_defs(".highlight")
-    dark = "\n".join(f"@media (prefers-color-scheme: dark) {{ {line} }}" for line in dark_style.splitlines())
-    (site / "style.css").write_text((PARTS / "style.css").read_text() + code_style + "\n" + dark)
+    write_style(site)
+    copy_downloads(source, site)
+    pages = [(name, title) for name, title in PAGES.items() if (docs / f"{name}.md").exists()]
     templates = Environment(loader=FileSystemLoader(PARTS), autoescape=True)
+    templates.globals["pages"] = pages
+
+    def write(name: str, template: str, **parts) -> Path:
+        text = templates.get_template(template).render(**parts)
+        check_pictures(text, name)
+        (site / f"{name}.html").write_text(text)
+        return site / f"{name}.html"
+
+    entries = write_chapters(chapters, site, write)
+    for name, _ in pages:
+        title, body = read_page(docs / f"{name}.md")
+        write(name, "page.html", title=title, body=body)
+        entries += sections(f"{name}.html", title, body)
+    for picture in docs.glob("*.png"):
+        shutil.copy(picture, site / picture.name)
+    write("search", "search.html", entries=json.dumps(entries).replace("</", "<\\/"))
+    index = write("index", "index.html", chapters=chapters, map=chapter_map(chapters))
+    check_links(site)
+    return index
+
+
+def write_chapters(chapters: list[Chapter], site: Path, write) -> list[dict]:
+    """A page and slides for each chapter; returns what the search knows of them."""
+    entries = []
     for before, chapter, after in zip([None, *chapters], chapters, [*chapters[1:], None], strict=False):
         if chapter.picture:
             (site / "pictures" / f"{chapter.stem}.png").write_bytes(chapter.picture)
-        page = templates.get_template("chapter.html").render(chapter=chapter, before=before, after=after)
-        check_pictures(page, chapter.stem)
-        (site / f"{chapter.stem}.html").write_text(page)
-    index = site / "index.html"
-    index.write_text(templates.get_template("index.html").render(chapters=chapters))
-    return index
+        student = (site / "downloads" / "student" / f"{chapter.stem}.ipynb").exists()
+        write(chapter.stem, "chapter.html", chapter=chapter, before=before, after=after, student=student)
+        write(f"{chapter.stem}-slides", "slides.html", chapter=chapter, slides=slides(chapter))
+        entries += sections(f"{chapter.stem}.html", f"{chapter.number} {chapter.title}", chapter.body)
+    return entries
 
 
 def main(arguments: list[str]) -> None:

@@ -1,0 +1,135 @@
+"""What the site reads: chapters (notebooks) and pages (Markdown), as HTML with formulas that a browser draws itself."""
+
+from __future__ import annotations
+
+import base64
+import html
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nbformat
+from latex2mathml.converter import convert as to_mathml
+from nbconvert import HTMLExporter
+from nbconvert.filters.markdown import markdown2html
+
+MATH = re.compile(r"(?P<code>```.*?```|`[^`\n]*`)|\$\$(?P<block>.+?)\$\$|(?<![\\$\w])\$(?P<inline>[^$\n]+?)\$(?!\w)", re.DOTALL)
+BADGE = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\(([^)]*)\)\n*")  # its picture would need a network
+SOLUTION = re.compile(r"# @title Solution of ([\d.]+)")
+ANCHOR = re.compile(r'<a class="anchor-link".*?</a>')
+HEADING = re.compile(r'<h([23])[^>]*\bid="([^"]+)"[^>]*>(.*?)</h\1>', re.DOTALL)
+TAG = re.compile(r"<(script|style|math|svg)\b.*?</\1>|<[^>]+>", re.DOTALL)
+
+
+@dataclass
+class Chapter:
+    stem: str
+    number: str
+    title: str
+    aims: list[str]
+    minutes: float
+    body: str
+    picture: bytes | None
+    picture_alt: str
+    colab: str = ""
+    cells: list = field(default_factory=list)
+
+
+def with_mathml(markdown: str) -> str:
+    """LaTeX between dollars as MathML, which browsers draw themselves; code is left alone."""
+
+    def draw(match: re.Match) -> str:
+        if match["code"]:
+            return match["code"]
+        display = "block" if match["block"] else "inline"
+        return re.sub(r"\s*\n\s*", " ", to_mathml((match["block"] or match["inline"]).strip(), display=display))
+
+    return MATH.sub(draw, markdown)
+
+
+def read_chapter(path: Path) -> Chapter:
+    notebook = nbformat.read(path, as_version=4)
+    colab = next((m[1] for cell in notebook.cells if (m := BADGE.search(cell.source))), "")
+    notebook.cells = [
+        cell for cell in notebook.cells
+        if "google.colab" not in cell.source and "injected-parameters" not in cell.metadata.get("tags", [])
+    ]
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = with_mathml(BADGE.sub("", cell.source))
+        else:
+            cell.outputs = [o for o in cell.get("outputs", []) if o.get("name") != "stderr"]  # progress bars
+    body = "".join(fold(cell, render([cell])) for cell in notebook.cells)
+    about = notebook.metadata.get("dimum", {})
+    picture, alt = first_picture(notebook)
+    return Chapter(
+        path.stem, path.stem.split("_")[0], about.get("title", path.stem), list(about.get("aims", [])),
+        about.get("minutes", 0), body, picture, alt, colab, notebook.cells,
+    )
+
+
+def render(cells: list) -> str:
+    notebook = nbformat.v4.new_notebook()
+    notebook.cells = cells
+    body, _ = _exporter().from_notebook_node(notebook)
+    body = body.replace("(student/", "(").replace('href="student/', 'href="downloads/student/')
+    return body if "<h" not in body else ANCHOR.sub("", body)
+
+
+_EXPORTERS: list[HTMLExporter] = []
+
+
+def _exporter() -> HTMLExporter:
+    if not _EXPORTERS:
+        _EXPORTERS.append(HTMLExporter(template_name="basic"))
+    return _EXPORTERS[0]
+
+
+def fold(cell, body: str) -> str:
+    """A solution stays out of sight until it is asked for."""
+    found = SOLUTION.search(cell.source)
+    return f"<details><summary>Solution of {found[1]}</summary>{body}</details>" if found else body
+
+
+def first_picture(notebook) -> tuple[bytes | None, str]:
+    """The picture of a chapter's card: the one whose cell is tagged `cover`, or the first."""
+    cells = sorted(notebook.cells, key=lambda cell: "cover" not in cell.metadata.get("tags", []))
+    for cell in cells:
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                alt = output.metadata.get("image/png", {}).get("alt", "")
+                return base64.b64decode(output.data["image/png"]), alt
+    return None, ""
+
+
+def read_page(path: Path) -> tuple[str, str]:
+    """Title and body of a Markdown page; links to other pages point at their HTML, headings can be linked."""
+    text = path.read_text()
+    title = text.split("\n", 1)[0].lstrip("# ").strip()
+    body = markdown2html(with_mathml(text))
+    body = ANCHOR.sub("", re.sub(r'href="(?!https?:)(?:\.\./)*(?:docs/)?([\w/-]+)\.md(#[\w-]+)?"', r'href="\1.html\2"', body))
+    return title, re.sub(r"<(h[23])>(.*?)</\1>", _with_id, body, flags=re.DOTALL)
+
+
+def _with_id(match: re.Match) -> str:
+    return f'<{match[1]} id="{slug(match[2])}">{match[2]}</{match[1]}>'
+
+
+def slug(heading: str) -> str:
+    return re.sub(r"[^\w]+", "-", plain(heading).lower()).strip("-")
+
+
+def plain(body: str) -> str:
+    """The text of a piece of HTML."""
+    return re.sub(r"\s+", " ", html.unescape(TAG.sub(" ", body))).strip()
+
+
+def sections(name: str, title: str, body: str) -> list[dict]:
+    """For the search: each section of a page, with where it is and what it says."""
+    body = re.sub(r'<div class="[^"]*highlight.*?</pre>\s*</div>', " ", body, flags=re.DOTALL)  # prose is searched, not code
+    starts = [(0, "", title)] + [(m.start(), "#" + m[2], f"{title}: {plain(m[3])}") for m in HEADING.finditer(body)]
+    ends = [start for start, *_ in starts[1:]] + [len(body)]
+    return [
+        {"at": name + anchor, "title": heading, "text": plain(body[start:end])[:6000]}
+        for (start, anchor, heading), end in zip(starts, ends, strict=True)
+    ]

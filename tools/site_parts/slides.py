@@ -1,0 +1,57 @@
+"""Slides of a chapter for teaching: a slide a section, with its first paragraphs and its question, and a slide a picture.
+
+One page, no scripts from elsewhere; arrow keys or scrolling go on, and printing gives a slide a page.
+"""
+
+from __future__ import annotations
+
+import re
+
+from reading import Chapter, render
+
+PARAGRAPH = re.compile(r"<p>.*?</p>|<math[^>]*display=\"block\".*?</math>", re.DOTALL)
+
+
+def slides(chapter: Chapter) -> list[str]:
+    """The HTML of each slide: the title, then a slide a picture or section."""
+    found: list[str] = []
+    for cell in chapter.cells:
+        if cell.cell_type == "markdown":
+            for part in re.split(r"(?m)^(?=#{1,2} )", cell.source):
+                if part.startswith("## Where to read on"):
+                    return found
+                found += [text for text in [_text_slide(part)] if text]
+        elif not cell.source.startswith("# @title"):
+            found += [f'<div class="picture">{body}</div>' for body in _pictures(cell)]
+    return found
+
+
+def _text_slide(part: str) -> str:
+    if not part.startswith("#"):
+        question = re.search(r"\*\*Before you[^*]*\*\*.*", part)
+        return f'<div class="question">{render([_markdown(question[0])])}</div>' if question else ""
+    heading, _, rest = part.partition("\n")
+    body = render([_markdown(rest)])
+    shown = "".join(PARAGRAPH.findall(body)[:3])
+    question = re.search(r"\*\*Before you[^*]*\*\*.*", rest)
+    asked = f'<div class="question">{render([_markdown(question[0])])}</div>' if question and question[0] not in shown else ""
+    return render([_markdown(heading)]) + shown + asked
+
+
+def _pictures(cell) -> list[str]:
+    from nbformat.v4 import new_code_cell
+
+    bodies = []
+    outputs = cell.get("outputs", [])
+    for k, output in enumerate(outputs):
+        if "image/png" in output.get("data", {}) and "text/html" not in output.data:
+            caption = outputs[k + 1:k + 2] if k + 1 < len(outputs) and "text/markdown" in outputs[k + 1].get("data", {}) else []
+            bodies.append(re.sub(r'(?s)<div class="input">.*?(?=<div class="output_wrapper">)', "",
+                                 render([new_code_cell("", outputs=[output, *caption])])))
+    return bodies
+
+
+def _markdown(text: str):
+    from nbformat.v4 import new_markdown_cell
+
+    return new_markdown_cell(text)
