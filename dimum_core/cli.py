@@ -107,9 +107,11 @@ def _add_benchmark(commands) -> None:
     run.add_argument("--engine", choices=("serial", "loky", "dask"), default="loky")
     run.add_argument("--scheduler", metavar="ADDRESS", help="of a running dask cluster")
     run.set_defaults(run=run_benchmark)
-    report = actions.add_parser("report", help="the table, from what has been computed so far")
-    report.add_argument("results", type=Path, metavar="DIR", help="results folder, or a CSV file made from one")
-    report.add_argument("--csv", type=Path, metavar="FILE", help="also write every row of every recovery curve")
+    report = actions.add_parser("report", help="what has been computed so far: a table, a page with figures, files")
+    report.add_argument("results", type=Path, metavar="DIR", help="results folder, or a Parquet or CSV file made from one")
+    report.add_argument("--out", type=Path, metavar="FOLDER", help="write report.html with its figures and tables")
+    report.add_argument("--parquet", type=Path, metavar="FILE", help="write every row of every recovery curve")
+    report.add_argument("--csv", type=Path, metavar="FILE", help="the same as CSV")
     report.set_defaults(run=run_benchmark_report)
 
 
@@ -308,13 +310,16 @@ def run_benchmark(args) -> None:
 
 
 def run_benchmark_report(args) -> None:
-    from .benchmark import read_results, report
-    from .training import write_atomically
+    from .benchmark import read_results, report, write_results
 
     rows = read_results(args.results)
-    if args.csv:
-        write_atomically(args.csv, rows.to_csv(index=False, float_format="%.5g").encode())
     print(report(rows).to_string(index=False))
+    for file in filter(None, (args.parquet, args.csv)):
+        write_results(rows, file)
+    if args.out:
+        from .benchmark.page import write_report
+
+        print(write_report(rows, args.out, f"Leaderboard: {args.results.resolve().stem}"))
 
 
 def run_grade(args) -> None:

@@ -14,7 +14,7 @@ from dimum_core.benchmark.cost import estimate_minutes
 from dimum_core.benchmark.plan import cell_id
 from dimum_core.benchmark.reading import PlanError, check_plan
 from dimum_core.benchmark.results import ResultsError
-from dimum_core.benchmark.store import failures, is_done, write_cell
+from dimum_core.benchmark.store import claim, failures, is_done, write_cell
 from dimum_core.cli import main
 from dimum_core.unlearning import METHODS, register
 
@@ -61,15 +61,6 @@ def test_finished_cells_are_not_computed_again_and_missing_ones_come_back_bit_fo
     pd.testing.assert_frame_equal(table(again), before)
 
 
-def test_processes_give_the_same_table(finished, tmp_path):
-    small = check_plan({**CONTENT, "seeds": [0], "methods": ["random-label"]})
-    run(small, tmp_path, engine="loky", workers=2, progress=False)
-    before = table(finished[0])
-    expected = before[(before.seed == 0) & before.label.isin(["original", "retrained", "random-label"])].reset_index(drop=True)
-    columns = [c for c in expected if expected[c].notna().any()]
-    pd.testing.assert_frame_equal(table(tmp_path)[columns], expected[columns], check_dtype=False)
-
-
 def test_a_cell_that_fails_is_written_down_and_does_not_stop_the_rest(tmp_path, capsys):
     @register("breaks")
     @dataclass(frozen=True)
@@ -94,6 +85,13 @@ def test_a_cell_is_published_once_and_whole(tmp_path):
     write_cell(tmp_path, "ab", {"x": 2})  # came second
     assert is_done(tmp_path, "ab") and '"x": 1' in (tmp_path / "cells" / "ab" / "result.json").read_text()
     assert len(list((tmp_path / "cells").iterdir())) == 1
+
+
+def test_a_model_is_claimed_by_one_run_at_a_time(tmp_path):
+    with claim(tmp_path, "ab") as first, claim(tmp_path, "ab") as second, claim(tmp_path, "cd") as other:
+        assert first and not second and other
+    with claim(tmp_path, "ab") as again:
+        assert again
 
 
 def test_a_cells_name_is_its_content_not_its_order():
@@ -125,6 +123,21 @@ sample: 3
         assert part in message, part
     with pytest.raises(PlanError, match="checkpoint is missing"):
         check_plan({"name": "x"})
+
+
+def test_combinations_that_are_none_are_named():
+    wrong = {
+        **CONTENT, "methods": ["esd", "esd", {"method": "salun", "label": "original"}, {"checkpoint": "x"}], "budgets": [2, 2],
+        "seeds": [1, 1], "attack_steps": 2, "evaluations": 3, "attack_rates": [], "targets": {"3": "cifar10-small", "7": None},
+    }
+    with pytest.raises(PlanError, match="has 8 mistakes") as caught:
+        check_plan(wrong)
+    for part in (
+        "methods holds 'esd' twice (tell them apart by `label`)", "cannot be called 'original'", "has `checkpoint` and `label`",
+        "budgets holds '2 steps' twice", "seeds holds '1' twice", "3 evaluations do not fit in 2", "attack_rates is empty",
+        "cifar10-small has other classes or another size",
+    ):
+        assert part in str(caught.value), part
 
 
 @pytest.mark.parametrize(("text", "message"), [

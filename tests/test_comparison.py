@@ -34,8 +34,8 @@ def test_pairing_removes_what_a_pair_has_in_common():
     first, second = common + 1 + GENERATOR.normal(0, 0.1, 40), common + GENERATOR.normal(0, 0.1, 40)
     interval = paired_difference(first, second)
     assert interval.low > 0.9 and interval.high < 1.1 and interval.n == 40
-    normal = stats.sem(first - second) * 1.96  # the bootstrap's limit for many pairs
-    assert interval.high - interval.low == pytest.approx(2 * normal, rel=0.1)
+    scipys = stats.bootstrap((first - second,), np.mean, method="percentile", rng=1, n_resamples=5000).confidence_interval
+    assert (interval.low, interval.high) == pytest.approx((scipys.low, scipys.high), abs=0.005)
 
 
 def test_the_bootstrap_covers_what_the_docstring_says():

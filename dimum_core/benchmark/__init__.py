@@ -2,8 +2,8 @@
 
 from .plan import Plan
 from .reading import check_plan, load_plan
-from .report import report
+from .report import contests, leaderboard, report
 from .results import read_results, write_results
 from .run import run
 
-__all__ = ["Plan", "check_plan", "load_plan", "read_results", "report", "run", "write_results"]
+__all__ = ["Plan", "check_plan", "contests", "leaderboard", "load_plan", "read_results", "report", "run", "write_results"]

@@ -1,17 +1,37 @@
-"""What a results folder says: one row a defence, with intervals, the attacker at his best."""
+"""What results say: runs, the attacker at his best, contests on common pairs, and their leaderboards."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import pandas as pd
 
-from ..metrics import area_under_recovery, best_attacks, steps_to_recovery, t_interval
+from ..metrics import (
+    Interval,
+    MetricError,
+    area_under_recovery,
+    average_ranks,
+    best_attacks,
+    least_difference,
+    least_p,
+    letter_groups,
+    paired_difference,
+    pairwise_comparisons,
+    steps_to_recovery,
+    t_interval,
+)
+from .plan import CONTROLS
+from .results import EVALUATIONS, check_provenance
 
 DEFENCE = ["budget", "auxiliary", "label", "target"]
 CHOICES = ["attack_rate", "optimizer"]
+PAIR = ["target", "seed"]
+LEAST_UA = 0.8  # what has not forgotten, or has forgotten everything, is not ranked (docs/protocol.md)
+LEAST_RA = 0.9  # of the original's
 
 
 def runs(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row an attack: UA and RA before it, what it recovered, the area under its curve, steps to half recovery."""
+    """One row an attack: UA and RA before it, what it recovered, the area under its curve, steps to half recovery, its cost."""
     before = rows[(rows["label"] == "original") & (rows["step"] == 0)].groupby("target")["target accuracy"].mean()
     found = []
     for names, curve in rows.groupby([*DEFENCE, *CHOICES, "seed"]):
@@ -23,17 +43,21 @@ def runs(rows: pd.DataFrame) -> pd.DataFrame:
             "distance": first["unlearning_distance"], "recovered": last["target accuracy"],
             "RA after": last["retained accuracy"], "half": half.steps, "censored": half.censored,
             "area": area_under_recovery(curve["step"], curve["target accuracy"]),
+            "seconds": first["unlearning_seconds"], **{name: last.get(name) for name in EVALUATIONS},
         })
     return pd.DataFrame(found)
 
 
 def strongest(table: pd.DataFrame) -> pd.DataFrame:
-    """For each defence and seed the attack that is best on the other seeds; with one seed only, all of them."""
-    return best_attacks(table, DEFENCE, CHOICES, "area") if table["seed"].nunique() > 1 else table
+    """For each defence and seed the attack that is best on the other seeds; of one seed only, its best, luck included."""
+    if table["seed"].nunique() > 1:
+        return best_attacks(table, DEFENCE, CHOICES, "area")
+    return table.loc[table.groupby([*DEFENCE, "seed"])["area"].idxmax()].reset_index(drop=True)
 
 
 def report(rows: pd.DataFrame) -> pd.DataFrame:
     """One row a (budget, auxiliary, method), best defence first: mean over targets and seeds, ± half of Student's 95 % interval."""
+    check_provenance(rows)
     lines = []
     for (budget, auxiliary, label), group in strongest(runs(rows)).groupby(["budget", "auxiliary", "label"]):
         late, columns = int(group["censored"].sum()), ("UA", "RA", "distance", "area", "recovered", "RA after")
@@ -52,3 +76,125 @@ def with_interval(values: pd.Series, digits: int) -> str:
         return f"{values.mean():.{digits}f}"
     interval = t_interval(values)
     return f"{interval.value:.{digits}f} ± {interval.high - interval.value:.{digits}f}"
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Methods that had the same budget and met the same attacker, on the (target, seed) pairs that they all have.
+
+    runs: one row a method and pair, the attacker at his best. controls: the same of the original and the retrained model.
+    left_out: why a method is not compared.
+    """
+
+    budget: str
+    auxiliary: str
+    runs: pd.DataFrame
+    controls: pd.DataFrame
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return f"{self.budget}, {self.auxiliary}"
+
+    @property
+    def where(self) -> str:
+        """The rows of the table that it is made from, as pandas' `query` takes it."""
+        return f"auxiliary == {self.auxiliary!r} and budget in [{self.budget!r}, 'none']"
+
+    def pivot(self, value: str = "area", labels=None) -> pd.DataFrame:
+        """A row for each (target, seed) pair, a column for each method."""
+        table = self.runs.pivot(index=PAIR, columns="label", values=value)
+        return table if labels is None else table[list(labels)]
+
+
+def contests(rows: pd.DataFrame) -> list[Contest]:
+    """Every (budget, auxiliary set) of the results, each on its complete pairs."""
+    best, found = strongest(runs(rows)), []
+    for (budget, auxiliary), group in best[~best["label"].isin(CONTROLS)].groupby(["budget", "auxiliary"]):
+        controls = best[best["label"].isin(CONTROLS) & (best["auxiliary"] == auxiliary)]
+        table, left_out = group.pivot(index=PAIR, columns="label", values="area"), {}
+        for label, count in table.notna().sum().items():
+            if 2 * count < len(table):
+                left_out[label] = f"has {count} of {len(table)} pairs only"
+        complete = table.drop(columns=list(left_out)).dropna()
+        kept = group[group["label"].isin(complete.columns) & pd.MultiIndex.from_frame(group[PAIR]).isin(complete.index)]
+        if len(kept):
+            found.append(Contest(budget, auxiliary, kept.reset_index(drop=True), controls.reset_index(drop=True), left_out))
+    return found
+
+
+def qualified(contest: Contest) -> dict[str, str]:
+    """Methods that are not ranked, and why: the rule of the protocol."""
+    original = contest.controls.loc[contest.controls["label"] == "original", "RA"].mean()
+    least = LEAST_RA * (1.0 if pd.isna(original) else original)
+    found = {}
+    for label, group in contest.runs.groupby("label"):
+        ua, ra = group["UA"].mean(), group["RA"].mean()
+        if ua < LEAST_UA:
+            found[label] = f"not forgotten: UA {ua:.2f} < {LEAST_UA:.2f}"
+        elif ra < least:
+            found[label] = f"quality lost: RA {ra:.2f} < {least:.2f}"
+    return found
+
+
+def mean_interval(values: pd.Series) -> Interval:
+    """Mean of shares over pairs with Student's interval, cut to [0, 1]; of one pair alone, no interval."""
+    if len(values) < 2:
+        return Interval(float(values.mean()), 0.0, 1.0, len(values))
+    interval = t_interval(values)
+    return Interval(interval.value, max(0.0, interval.low), min(1.0, interval.high), interval.n)
+
+
+def leaderboard(contest: Contest) -> pd.DataFrame:
+    """One row a method, best first: area under recovery with interval, rank, group letters, distance to the best, quality, cost.
+
+    Two methods share a letter if Holm's correction over all pairs leaves their difference unproven. Unranked methods are last.
+    """
+    unranked, pivot = qualified(contest), contest.pivot()
+    ranked = pivot[[label for label in pivot.mean().sort_values(kind="stable").index if label not in unranked]]
+    ranks = average_ranks(ranked) if len(ranked.columns) else pd.Series(dtype=float)
+    letters, versus = groups(ranked), {}
+    lines = []
+    for label in [*ranked.columns, *unranked]:
+        group, line = contest.runs[contest.runs["label"] == label], {"method": label, "pairs": len(pivot)}
+        for column in ("area", "UA", "RA", "recovered", "RA after"):
+            interval = mean_interval(group[column])
+            line |= {column: interval.value, f"{column} low": interval.low, f"{column} high": interval.high}
+        if label in ranked and len(pivot) > 1:
+            versus = paired_difference(ranked[label], ranked.iloc[:, 0])
+            line |= {"behind": versus.value, "behind low": versus.low, "behind high": versus.high}
+        line |= {"rank": ranks.get(label), "group": letters.get(label, ""), "note": unranked.get(label, "")}
+        line |= {name: group[name].mean() for name in ("steps", "distance", "seconds", *EVALUATIONS)}
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def comparisons(contest: Contest) -> pd.DataFrame:
+    """All pairs of ranked methods, with Holm's correction; empty if there are fewer than two pairs or methods."""
+    unranked, pivot = qualified(contest), contest.pivot()
+    table = pivot.drop(columns=list(unranked))
+    return pairwise_comparisons(table) if len(table) > 1 and len(table.columns) > 1 else pairwise_comparisons(pivot.iloc[:, :0])
+
+
+def groups(table: pd.DataFrame, alpha: float = 0.05) -> dict[str, str]:
+    """Letters of methods; table: a row for each pair, a column for each method, best first."""
+    if len(table) < 2 or len(table.columns) < 2:
+        return dict.fromkeys(table.columns, "a")
+    found = pairwise_comparisons(table)
+    different = {frozenset(p) for p in found.loc[found["p (Holm)"] <= alpha, ["first", "second"]].to_numpy().tolist()}
+    return letter_groups(list(table.columns), different)
+
+
+def resolution(contest: Contest) -> dict:
+    """What so many pairs can tell apart: the typical deviation of differences, the least difference found with 80 % power, and
+    whether the smallest possible p survives Holm's correction at all."""
+    found, pivot = comparisons(contest), contest.pivot()
+    if not len(found):
+        raise MetricError(f"The contest {contest.name} has too few pairs or ranked methods to compare: run more seeds.")
+    spread = [(pivot[a] - pivot[b]).std() for a, b in zip(found["first"], found["second"], strict=True)]
+    typical = float(pd.Series(spread).median())
+    return {
+        "pairs": len(pivot), "comparisons": len(found), "deviation": typical,
+        "least difference": least_difference(typical, len(pivot)) if typical > 0 else 0.0,
+        "least p (Holm)": min(1.0, least_p(len(pivot)) * len(found)),
+    }

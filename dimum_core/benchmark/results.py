@@ -46,7 +46,7 @@ def write_results(rows: pd.DataFrame, file: str | Path) -> None:
     """Write the table as Parquet or CSV, by the file's name; whole or not at all."""
     file = Path(file)
     if file.suffix not in FORMATS:
-        raise ResultsError(f"Results are written as {' or '.join(FORMATS)}, so not to {file.name}.")
+        raise ResultsError(f"Results are written to a file that ends in {' or '.join(FORMATS)}, not to {file.name}.")
     if file.suffix == ".csv":
         write_atomically(file, rows.to_csv(index=False, float_format="%.6g").encode())
         return

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, stats
 
-from .intervals import Interval, MetricError, bootstrap_interval, check_confidence
+from .intervals import Interval, MetricError, check_confidence
 
 EXACT_UP_TO = 13  # pairs: 8192 sign patterns
 
@@ -22,7 +22,10 @@ def paired_difference(first, second, confidence: float = 0.95, resamples: int = 
     differences): under ten, trust `sign_flip_test`.
     """
     difference = _paired(first, second)
-    return bootstrap_interval(np.mean, difference, resamples=resamples, confidence=confidence, seed=seed)
+    check_confidence(confidence)
+    draws = np.random.default_rng(seed).integers(len(difference), size=(resamples, len(difference)))
+    low, high = np.quantile(difference[draws].mean(axis=1), [0.5 - confidence / 2, 0.5 + confidence / 2])
+    return Interval(float(difference.mean()), float(low), float(high), len(difference))
 
 
 def sign_flip_test(first, second) -> float:

@@ -1,0 +1,195 @@
+"""Figures of a contest, for the report and for notebooks; each with the rows it shows and a text for those who cannot see it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ..plots import COLOURS, STYLE
+from .report import CHOICES, PAIR, Contest, leaderboard, mean_interval
+
+WIDTH = 5.4  # inches: the letters are still legible when a phone shrinks it
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A figure with what belongs beside it. where: the rows of the results, as pandas' `query` takes it; data: what is drawn."""
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    where: str
+    data: pd.DataFrame
+    figure: Figure
+
+
+def panels(rows: pd.DataFrame, contest: Contest) -> list[Panel]:
+    """All figures of one contest."""
+    board = leaderboard(contest)
+    with plt.rc_context(STYLE):
+        return [
+            area_panel(contest, board), pareto_panel(contest, board), curves_panel(rows, contest, board),
+            heat_panel(rows, contest, board),
+        ]
+
+
+def area_panel(contest: Contest, board: pd.DataFrame) -> Panel:
+    """Area under recovery with intervals, best first; controls below; letters of Holm's groups at the right."""
+    controls = [{"method": label, "note": "control", **_area_of(g)} for label, g in contest.controls.groupby("label", sort=False)]
+    data = pd.concat([board, pd.DataFrame(controls)], ignore_index=True)
+    figure, ax = plt.subplots(figsize=(WIDTH, 0.9 + 0.24 * len(data)))
+    for line, row in data.iterrows():
+        colour = "#777777" if row["note"] else COLOURS[0]
+        ax.plot([row["area low"], row["area high"]], [line, line], color=colour, linewidth=1.5)
+        ax.plot(row["area"], line, "s" if row["note"] else "o", color=colour, markersize=5)
+        ax.text(1.03, line, row["group"] if not row["note"] else "–", va="center", fontsize=8, color=colour)
+    ax.set_yticks(range(len(data)), data["method"], fontsize=8)
+    ax.set(xlim=(-0.02, 1.02), xlabel="area under recovery (0: nothing comes back)", title="What comes back")
+    ax.invert_yaxis()
+    ranked = board[board["note"] == ""]
+    return Panel(
+        "area", "Area under recovery",
+        "Mean accuracy on the forgotten class over the attack, the attacker at his best, with Student's 95 % interval over "
+        f"{len(contest.pivot())} pairs of target and seed. Methods that share a letter could not be told apart (sign-flip tests, "
+        "Holm's correction, 5 %). Grey squares: not ranked, or controls.",
+        f"Dots with intervals for {len(ranked)} ranked methods. {_extremes(ranked, 'area')}",
+        contest.where, data, figure,
+    )
+
+
+def pareto_panel(contest: Contest, board: pd.DataFrame) -> Panel:
+    """Lasting forgetting (1 - accuracy on the target after the attack) against retained accuracy before it, with the front."""
+    data = board.assign(lasting=1 - board["recovered"], **{"on the front": pareto_front(board["RA"], 1 - board["recovered"])})
+    figure, ax = plt.subplots(figsize=(WIDTH, 4.0))
+    for _, row in data.iterrows():
+        colour = COLOURS[0] if row["on the front"] else "#777777"
+        spread_x, spread_y = [row["RA low"], row["RA high"]], [1 - row["recovered high"], 1 - row["recovered low"]]
+        ax.plot(spread_x, [row["lasting"]] * 2, color=colour, alpha=0.35, linewidth=1)
+        ax.plot([row["RA"]] * 2, spread_y, color=colour, alpha=0.35, linewidth=1)
+        ax.plot(row["RA"], row["lasting"], "o", color=colour, markersize=5)
+    _numbered(ax, data)
+    front = data[data["on the front"]].sort_values("RA")
+    ax.plot(front["RA"], front["lasting"], color=COLOURS[0], linestyle=":", linewidth=1)
+    ax.set(
+        title="Forgetting that lasts, against quality", xlabel="right among the other classes, before the attack",
+        ylabel="1 – accuracy on the target, after", xlim=(-0.03, 1.06), ylim=(-0.03, 1.06),
+    )
+    key = ", ".join(f"{number} {method}" for number, method in enumerate(data["method"], start=1))
+    return Panel(
+        "pareto", "Forgetting against retained quality",
+        f"Up and to the right is better. Blue: on the front, no other method is better in both. Lines: 95 % intervals. {key}.",
+        f"Points for {len(data)} methods; on the front: {', '.join(front['method'])}.", contest.where, data, figure,
+    )
+
+
+def pareto_front(first: pd.Series, second: pd.Series) -> np.ndarray:
+    """Which points no other beats in both, more being better; one that is equal in both does not beat."""
+    points = np.column_stack([first, second])
+    beaten = (points[None] >= points[:, None]).all(2) & (points[None] > points[:, None]).any(2)
+    return ~beaten.any(axis=1)
+
+
+def curves_panel(rows: pd.DataFrame, contest: Contest, board: pd.DataFrame) -> Panel:
+    """Recovery curves of every method, the attacker at his best, mean over pairs with a band; controls dashed and dotted."""
+    best = pd.concat([contest.runs, contest.controls])
+    data = recovery_bands(rows.merge(best[["label", "budget", "auxiliary", *PAIR, *CHOICES]]))
+    controls = [name for name in ("original", "retrained") if name in set(data["label"])]
+    figure, axes = _small_multiples(list(board["method"]))
+    for method, ax in axes.items():
+        for name, style in zip(controls, (":", "--"), strict=False):
+            curve = data[data["label"] == name]
+            ax.plot(curve["step"], curve["mean"], color="#777777", linestyle=style, linewidth=1)
+        curve = data[data["label"] == method]
+        ax.plot(curve["step"], curve["mean"], color=COLOURS[0], marker="o", markersize=3)
+        ax.fill_between(curve["step"], curve["low"], curve["high"], color=COLOURS[0], alpha=0.2, linewidth=0)
+        ax.set(ylim=(-0.03, 1.03))
+    figure.supxlabel("attack steps", fontsize=9)
+    figure.supylabel("accuracy on the target", fontsize=9)
+    ends = data[data["step"] == data["step"].max()].rename(columns={"label": "method"})
+    ends = ends[ends["method"].isin(board["method"])]
+    return Panel(
+        "curves", "Recovery curves",
+        "Accuracy on the forgotten class while the attack goes on, at the attacker's best setting, mean over pairs with Student's "
+        "95 % band. Grey: the same attack on the original model (dotted) and on the retrained one (dashed).",
+        f"Small line charts of {len(axes)} methods. At the end of the attack: {_extremes(ends, 'mean')}",
+        contest.where, data, figure,
+    )
+
+
+def recovery_bands(rows: pd.DataFrame, value: str = "target accuracy") -> pd.DataFrame:
+    """Mean curve of each label over its rows, with Student's interval; rows: one attack for each (label, target, seed)."""
+    lines = []
+    for (label, step), group in rows.groupby(["label", "step"]):
+        interval = mean_interval(group[value])
+        band = {"mean": interval.value, "low": interval.low, "high": interval.high, "pairs": interval.n}
+        lines.append({"label": label, "step": step, **band})
+    return pd.DataFrame(lines)
+
+
+def heat_panel(rows: pd.DataFrame, contest: Contest, board: pd.DataFrame) -> Panel:
+    """Accuracy on the target by the attacker's learning rate and steps, mean over pairs, a map for each method."""
+    where = (rows["auxiliary"] == contest.auxiliary) & (rows["budget"] == contest.budget) & rows["label"].isin(board["method"])
+    data = rows[where].groupby(["label", "attack_rate", "step"])["target accuracy"].agg(["mean", "count"]).reset_index()
+    figure, axes = _small_multiples(list(board["method"]))
+    image = None
+    for method, ax in axes.items():
+        table = data[data["label"] == method].pivot(index="attack_rate", columns="step", values="mean")
+        image = ax.imshow(table, cmap="cividis", vmin=0, vmax=1, aspect="auto", origin="lower")
+        ax.set_xticks(range(table.shape[1]), [f"{step:g}" for step in table.columns], fontsize=7)
+        ax.set_yticks(range(len(table)), [f"{rate:g}" for rate in table.index], fontsize=7)
+        ax.grid(False)
+        for (y, x), share in np.ndenumerate(table.to_numpy()):
+            ax.text(x, y, f"{100 * share:.0f}", ha="center", va="center", fontsize=6, color="wk"[int(share > 0.6)])
+    figure.colorbar(image, ax=list(axes.values()), label="accuracy on the target", shrink=0.5, pad=0.02)
+    figure.supxlabel("attack steps", fontsize=9)
+    figure.supylabel("learning rate of the attacker", fontsize=9)
+    ranked = data[data["label"].isin(board.loc[board["note"] == "", "method"])]
+    worst = (ranked if len(ranked) else data).nlargest(1, "mean").iloc[0]
+    return Panel(
+        "rates", "Learning rate and steps of the attacker",
+        "Accuracy on the forgotten class in per cent, mean over pairs. A defence is judged by its brightest cell.",
+        f"Heat maps of {len(axes)} methods. Among the ranked ones, most comes back for {worst['label']} at learning rate "
+        f"{worst['attack_rate']:g} after {worst['step']:g} steps: {worst['mean']:.2f}.", contest.where, data, figure,
+    )
+
+
+def _small_multiples(names: list[str], columns: int = 4) -> tuple[Figure, dict]:
+    lines = -(-len(names) // columns)
+    figure, grid = plt.subplots(
+        lines, columns, figsize=(WIDTH, 0.7 + 1.05 * lines), sharex=True, sharey=True, squeeze=False, layout="constrained"
+    )
+    for number, ax in enumerate(grid.flat):
+        ax.set_visible(number < len(names))
+        ax.xaxis.set_tick_params(labelbottom=number + columns >= len(names))  # the lowest of its column
+    axes = dict(zip(names, grid.flat, strict=False))
+    for name, ax in axes.items():
+        ax.set_title(name, fontsize=7.5, fontweight="normal", pad=2)
+        ax.tick_params(labelsize=7)
+    return figure, axes
+
+
+def _numbered(ax, data: pd.DataFrame) -> None:
+    """Numbers beside points; those of points that fall together stand in one text."""
+    places: dict[tuple, list[int]] = {}
+    for number, (_, row) in enumerate(data.iterrows(), start=1):
+        places.setdefault((round(row["RA"] * 25), round(row["lasting"] * 25)), []).append(number)
+    for numbers in places.values():
+        row = data.iloc[numbers[0] - 1]
+        ax.annotate(" ".join(map(str, numbers)), (row["RA"], row["lasting"]), (4, 3), textcoords="offset points", fontsize=7.5)
+
+
+def _area_of(group: pd.DataFrame) -> dict:
+    interval = mean_interval(group["area"])
+    return {"area": interval.value, "area low": interval.low, "area high": interval.high}
+
+
+def _extremes(table: pd.DataFrame, value: str) -> str:
+    if not len(table):
+        return "There are none."
+    least, most = table.loc[table[value].idxmin()], table.loc[table[value].idxmax()]
+    return f"Least for {least['method']} ({least[value]:.2f}), most for {most['method']} ({most[value]:.2f})."

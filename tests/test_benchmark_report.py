@@ -1,0 +1,138 @@
+"""What the report says of results whose answer is known beforehand, and what it refuses."""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dimum_core.benchmark import contests, leaderboard, read_results, report, write_results
+from dimum_core.benchmark.figures import pareto_front, recovery_bands
+from dimum_core.benchmark.page import resolution_sentence, write_report
+from dimum_core.benchmark.report import comparisons, groups, qualified, resolution, runs, strongest
+from dimum_core.benchmark.results import PROVENANCE, ResultsError, check_provenance
+from dimum_core.cli import main
+from dimum_core.metrics import MetricError, sign_flip_test
+
+RECOVERED = {"strong": 0.1, "twin": 0.1, "weak": 0.7, "idle": 1.0, "wrecked": 0.0, "original": 1.0, "retrained": 0.0}
+
+
+def made_up(seeds=range(4), targets=("3", "7")) -> pd.DataFrame:
+    """Rows as `read_results` gives them: the middle learning rate is the attacker's best; two methods are alike, one is worse."""
+    rows, noise = [], np.random.default_rng(0)
+    for label, target, seed, rate in itertools.product(RECOVERED, targets, seeds, (1e-4, 1e-3)):
+        end = RECOVERED[label] * (1.0 if rate == 1e-3 else 0.5) if label not in ("idle", "original") else 1.0
+        jitter = noise.uniform(0, 0.05) if label in ("strong", "twin", "weak") else 0.0
+        about = {
+            "label": label, "method": label, "hyperparameters": "{}",
+            "budget": "none" if label in ("original", "retrained") else "matched", "target": target, "seed": seed, "auxiliary": "retain", "optimizer": "adamw", "attack_rate": rate, "until": np.nan,
+            "unlearning_steps": 10, "unlearning_seconds": 2.0, "unlearning_distance": 1.5, "unlearning_nfes": 640,
+            "seconds": 1.0, "model": f"{label}{target}{seed}", "cell": f"{label}{target}{seed}{rate}",
+            **dict.fromkeys(PROVENANCE, "known"), "threads": 1,
+        }
+        start = 1.0 if label in ("idle", "original") else 0.0
+        retained = 0.1 if label == "wrecked" else 0.95
+        for point, (step, accuracy) in enumerate(((0, start), (20, end), (40, end + jitter))):
+            accuracy = min(accuracy, 1.0)
+            rows.append(about | {
+                "step": step, "target accuracy": accuracy, "target low": accuracy, "target high": accuracy, "distance": float(step),
+                "retained accuracy": retained, "attack_nfes": 64 * step, "sampling_nfes": 1280 * (point + 1),
+            })
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture(scope="module")
+def rows() -> pd.DataFrame:
+    return made_up()
+
+
+def test_the_attacker_takes_his_best_rate(rows):
+    assert (strongest(runs(rows)).query("label == 'weak'")["attack_rate"] == 1e-3).all()
+    alone = strongest(runs(made_up(seeds=[5])))
+    assert (alone.query("label == 'weak'")["attack_rate"] == 1e-3).all() and (alone.groupby(["label", "target"]).size() == 1).all()
+
+
+def test_the_leaderboard_ranks_ties_and_leaves_out_what_is_no_unlearning(rows):
+    (contest,) = contests(rows)
+    board = leaderboard(contest).set_index("method")
+    assert contest.left_out == {} and board["pairs"].eq(8).all()
+    assert board.index[2] == "weak" and board.loc["weak", "rank"] == 3 and set(board.index[3:]) == {"idle", "wrecked"}
+    assert board.loc["strong", "group"] == board.loc["twin", "group"] == "a" and board.loc["weak", "group"] == "b"
+    assert board.loc["weak", "area"] == pytest.approx(0.5 * 0.7 * 0.5 + 0.7 * 0.5, abs=0.01)  # two trapezia
+    assert board.loc["weak", "behind low"] > 0.4 and board.loc["strong", ["steps", "unlearning_nfes"]].tolist() == [10, 640]
+    assert "not forgotten" in board.loc["idle", "note"] and "quality lost: RA 0.10 < 0.85" in board.loc["wrecked", "note"]
+    assert set(qualified(contest)) == {"idle", "wrecked"}
+
+
+def test_comparisons_are_the_exact_tests_on_common_pairs(rows):
+    (contest,) = contests(rows)
+    table, pivot = comparisons(contest).set_index(["first", "second"]), contest.pivot()
+    assert len(table) == 3
+    assert table.loc[("strong", "weak"), "p"] == sign_flip_test(pivot["strong"], pivot["weak"]) == 2 / 2**8
+    assert set("".join(groups(pivot[["strong", "weak"]]).values())) == {"a", "b"}
+
+
+def test_pairs_that_a_method_lacks_are_left_out_for_all(rows):
+    some = rows[~((rows.label == "weak") & (rows.seed == 3) & (rows.target == "7"))]
+    (contest,) = contests(some[~((some.label == "twin") & (some.seed > 0) & (some.target == "7")
+                                 | (some.label == "twin") & (some.seed > 1))])
+    assert "twin" in contest.left_out and len(contest.pivot()) == 7 and "has 2 of 8 pairs" in contest.left_out["twin"]
+
+
+def test_what_so_few_pairs_can_tell_is_said():
+    (few,) = contests(made_up(seeds=[0, 1]))
+    assert resolution(few)["least p (Holm)"] == pytest.approx(3 * 2 / 2**4) and "More seeds are needed" in resolution_sentence(few)
+    (many,) = contests(made_up())
+    assert "More seeds" not in resolution_sentence(many) and resolution(many)["least difference"] < 0.1
+    (one,) = contests(made_up(seeds=[0], targets=("3",)))
+    with pytest.raises(MetricError, match="run more seeds"):
+        resolution(one)
+    assert set(leaderboard(one)["group"]) == {"a", ""}
+
+
+def test_the_front_and_the_bands():
+    assert pareto_front(pd.Series([1.0, 0.5, 0.4, 1.0]), pd.Series([0.2, 0.9, 0.8, 0.2])).tolist() == [True, True, False, True]
+    bands = recovery_bands(made_up().query("attack_rate == 0.001")).set_index(["label", "step"])
+    assert bands.loc[("weak", 20), "mean"] == pytest.approx(0.7) and bands.loc[("weak", 20), "pairs"] == 8
+    low, mean, high = bands.loc[("weak", 40), ["low", "mean", "high"]]
+    assert 0.7 < low < mean < high < 0.75
+
+
+def test_the_page_needs_nothing_else_and_its_figures_name_their_rows(rows, tmp_path):
+    page = write_report(rows, tmp_path, "Made <up>").read_text()
+    assert "Made &lt;up&gt;" in page and not re.search(r"(?:src|href)=[\"']?(?:https?:)?//|@import|url\(", page)
+    assert page.count("<img ") == page.count('alt="') == 4 and "prefers-color-scheme: dark" in page and "viewport" in page
+    for picture in sorted((tmp_path / "figures").glob("*.png")):
+        assert picture.with_suffix(".csv").is_file() and f"figures/{picture.stem}.csv" in page
+    assert len(list((tmp_path / "figures").glob("*.png"))) == 4 and len(list((tmp_path / "tables").glob("*.csv"))) == 2
+    (contest,) = contests(rows)
+    assert contest.where.replace("'", "&#x27;") in page
+    assert set(rows.query(contest.where)["label"]) == set(RECOVERED)
+
+
+def test_results_survive_both_formats(rows, tmp_path, capsys):
+    for name in ("rows.parquet", "rows.csv"):
+        write_results(rows, tmp_path / name)
+        pd.testing.assert_frame_equal(report(read_results(tmp_path / name)), report(rows))
+    pd.testing.assert_frame_equal(read_results(tmp_path / "rows.parquet"), rows)
+    csv, parquet, out = tmp_path / "again.csv", tmp_path / "again.parquet", tmp_path / "page"
+    command = f"benchmark report {tmp_path / 'rows.parquet'} --csv {csv} --parquet {parquet} --out {out}"
+    assert main(command.split()) == 0 and "report.html" in capsys.readouterr().out
+    assert csv.read_bytes() == (tmp_path / "rows.csv").read_bytes() and len(read_results(parquet)) == len(rows)
+    with pytest.raises(ResultsError, match="ends in .parquet or .csv"):
+        write_results(rows, tmp_path / "rows.xlsx")
+    with pytest.raises(ResultsError, match="no file"):
+        read_results(tmp_path / "none.parquet")
+
+
+def test_results_without_provenance_are_refused(rows, tmp_path, capsys):
+    rows.drop(columns=["commit"]).to_csv(tmp_path / "rows.csv", index=False)
+    assert main(["benchmark", "report", str(tmp_path / "rows.csv")]) == 1
+    assert "lack commit" in capsys.readouterr().err
+    with pytest.raises(ResultsError, match="lack torch"):
+        check_provenance(rows.assign(torch=[None, *rows["torch"][1:]]))
+    with pytest.raises(ResultsError, match="lack commit"):
+        write_report(rows.drop(columns="commit"), tmp_path, "x")

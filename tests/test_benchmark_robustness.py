@@ -1,0 +1,192 @@
+"""The laboratory under stress: every engine, kill -9, two runs at once, methods from outside, failing cells. Real loops, tiny budgets."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from dimum_core import load_dataset, load_pipeline, relearn, unlearn
+from dimum_core.attacks import auxiliary_set
+from dimum_core.benchmark import load_plan, read_results, run
+from dimum_core.benchmark.evaluations import attack_evaluations, counted
+from dimum_core.benchmark.reading import PlanError
+from dimum_core.benchmark.store import failures
+from dimum_core.checkpoints import CHECKPOINT_FOLDER
+from dimum_core.cli import main
+from dimum_core.unlearning import METHODS
+
+ROOT = Path(__file__).parent.parent
+PLUGIN = """
+from dataclasses import dataclass
+from dimum_core.unlearning import register
+
+@register("to-noise")
+@dataclass(frozen=True)
+class ToNoise:
+    fails: bool = False
+    needs = frozenset({"forget"})
+
+    def loss(self, step):
+        if self.fails:
+            raise RuntimeError("as it was meant to")
+        x, condition = step.batch("forget")
+        x_t, eps, t = step.noise(x)
+        return step.predict(x_t, t, condition).square().mean()
+"""
+PLAN = """
+checkpoint: digits
+data: digits
+targets: ["3"]
+plugins: [to_noise.py]
+methods: [to-noise, {method: dimum, alternative: noise, count: 4}]
+controls: [original]
+budgets: [2]
+seeds: [0]
+batch_size: 8
+attack_steps: 2
+attack_rates: [0.0001, 0.001]
+evaluations: 1
+samples: 2
+"""
+
+
+@pytest.fixture(scope="module")
+def plan_file(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("plan")
+    (folder / "to_noise.py").write_text(PLUGIN)
+    (folder / "tiny.yaml").write_text(PLAN)
+    yield folder / "tiny.yaml"
+    METHODS.pop("to-noise", None)
+
+
+@pytest.fixture(scope="module")
+def unbroken(plan_file, tmp_path_factory) -> pd.DataFrame:
+    out = tmp_path_factory.mktemp("unbroken")
+    assert run(load_plan(plan_file), out, engine="serial", progress=False).failed == 0
+    return table(out)
+
+
+def table(out) -> pd.DataFrame:
+    return read_results(out).drop(columns=["seconds", "unlearning_seconds"])
+
+
+def start(plan_file: Path, out: Path) -> subprocess.Popen:
+    command = [sys.executable, "-m", "dimum_core.cli", "benchmark", "run", str(plan_file), "--out", str(out), "--engine", "serial"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def wait_for_cells(process: subprocess.Popen, out: Path, count: int) -> None:
+    while process.poll() is None and len(list((out / "cells").glob("[0-9a-f]*"))) < count:
+        time.sleep(0.002)
+
+
+@pytest.mark.parametrize("engine", ["loky", "dask"])
+def test_two_workers_give_the_same_table_bit_for_bit(plan_file, unbroken, tmp_path, engine):
+    summary = run(load_plan(plan_file), tmp_path, engine=engine, workers=2, progress=False)
+    assert (summary.computed, summary.failed) == (6, 0)
+    pd.testing.assert_frame_equal(table(tmp_path), unbroken, check_exact=True)
+
+
+def test_a_run_killed_at_a_random_point_goes_on_to_the_same_table(plan_file, unbroken, tmp_path):
+    process = start(plan_file, tmp_path)
+    wait_for_cells(process, tmp_path, random.randint(1, 7))
+    time.sleep(random.random() * 0.3)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    found = len(list((tmp_path / "cells").glob("[0-9a-f]*")))
+    summary = run(load_plan(plan_file), tmp_path, engine="serial", progress=False)
+    assert 1 <= found <= 9 and summary.failed == 0 and summary.computed + summary.reused == 6
+    pd.testing.assert_frame_equal(table(tmp_path), unbroken, check_exact=True)
+    assert not list((tmp_path / "weights").glob("*"))
+
+
+def test_two_runs_at_once_share_the_work_and_do_no_harm(plan_file, unbroken, tmp_path):
+    process = start(plan_file, tmp_path)
+    wait_for_cells(process, tmp_path, 1)
+    here = run(load_plan(plan_file), tmp_path, engine="serial", progress=False)
+    assert process.wait(timeout=300) == 0 and here.failed == 0
+    pd.testing.assert_frame_equal(table(tmp_path), unbroken, check_exact=True)
+    assert not list((tmp_path / "weights").glob("*")) and not failures(tmp_path)
+
+
+def test_a_failing_cell_is_written_down_the_rest_goes_on_and_the_exit_code_says_so(plan_file, tmp_path, capsys):
+    bad = plan_file.with_name("bad.yaml")
+    bad.write_text(PLAN.replace("[to-noise, ", "[{method: to-noise, fails: true}, ").replace("[0.0001, 0.001]", "[0.001]"))
+    assert main(["benchmark", "run", str(bad), "--out", str(tmp_path), "--engine", "serial"]) == 1
+    said = capsys.readouterr()
+    assert "2 attacks computed, 0 were there, 1 failed" in said.out and "the first traceback is in" in said.err
+    (failure,) = failures(tmp_path)
+    assert "RuntimeError: as it was meant to" in failure.read_text() and '"fails": true' in failure.read_text()
+    assert set(table(tmp_path)["method"]) == {"original", "dimum"}
+
+
+def entry(folder: Path, steps: int | None) -> Path:
+    """A checkpoint from elsewhere: the shipped model that never saw a 3, with a card that says it took so many steps."""
+    shutil.copytree(CHECKPOINT_FOLDER / "digits-without-3", folder)
+    card = json.loads((folder / "card.json").read_text())
+    card["training"] = {} if steps is None else {"steps": steps, "seconds": 7}
+    (folder / "card.json").write_text(json.dumps(card))
+    return folder
+
+
+def test_a_checkpoint_with_a_card_enters_the_contest(plan_file, tmp_path):
+    entry(tmp_path / "mine-3", steps=2)
+    plan = tmp_path / "plan.yaml"
+    text = PLAN.replace("plugins: [to_noise.py]\n", "").replace('["3"]', '{"3": digits-without-3}').replace("[original]", "[retrained]")
+    text = text.replace("[0.0001, 0.001]", "[0.001]")
+    methods = "[to-noise, {method: dimum, alternative: noise, count: 4}]"
+    plan.write_text(text.replace(methods, "[{checkpoint: 'mine-{target}', label: mine}]"))
+    assert run(load_plan(plan), tmp_path / "out", engine="serial", progress=False).failed == 0
+    rows = read_results(tmp_path / "out").set_index("label")
+    curve = ["step", "target accuracy", "retained accuracy", "distance", "unlearning_distance"]
+    assert rows.loc["mine", curve].to_numpy().tolist() == rows.loc["retrained", curve].to_numpy().tolist()  # the same weights
+    assert rows.loc["mine", ["budget", "unlearning_steps", "unlearning_seconds"]].iloc[0].tolist() == ["2 steps", 2, 7]
+
+
+def test_a_checkpoint_that_breaks_the_rules_is_refused(tmp_path):
+    entry(tmp_path / "long", steps=3)
+    entry(tmp_path / "silent", steps=None)
+    names = ("long", "silent", "gone")
+    listed = ", ".join(f"{{checkpoint: {name}, label: {name}}}" for name in names)
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(f"checkpoint: digits\ndata: digits\ntargets: ['3']\nbudgets: [2]\nmethods: [{listed}]\n")
+    with pytest.raises(PlanError, match="3 mistakes") as caught:
+        load_plan(plan)
+    for part in ("long took 3 steps by its card, more than the 2", "does not say how many steps", "There is no checkpoint"):
+        assert part in str(caught.value), part
+    plan.write_text("checkpoint: digits\ndata: digits\ntargets: ['3', '7']\nbudgets: [3]\nmethods: [{checkpoint: long, label: x}]\n")
+    with pytest.raises(PlanError, match=r"x is one checkpoint for 2 targets: put \{target\}"):
+        load_plan(plan)
+
+
+def test_network_evaluations_are_those_that_were_made():
+    pipe, data = load_pipeline("digits"), load_dataset("digits")
+    settings = {"target": "3", "progress": False, "batch_size": 8}
+    for method, a_step in (("random-label", 3), ("finetune", 1), ("sharpness-aware", 4)):
+        with counted(pipe.unet) as seen:
+            unlearn(pipe, method, data=data, steps=2, until=1.0, evaluate_every=2, **settings)
+        assert seen["training"] == a_step * 2 * 8, method  # predictions of a step x steps x batch
+        assert seen["sampling"] in (0, 32 * 10 * 2)  # what decides when to stop; nothing if the very same was drawn before
+    with counted(pipe.unet) as seen:
+        unlearn(pipe, "esd", data=data, steps=3, **settings)
+    from dimum_core.data import step_generator
+
+    stops = [int(torch.randint(10, (1,), generator=step_generator(0, index))) for index in range(3)]
+    assert seen["training"] == sum(2 * stop + 3 for stop in stops) * 8  # a guided path, two targets, one prediction
+    attack = {"attack_batch_size": 8, "samples": 3}
+    with counted(pipe.unet) as seen:
+        relearn(pipe, auxiliary_set("retain", data, "3"), steps=4, samples=3, evaluate_every=2, seed=987, **settings)
+    expected = attack_evaluations(attack, pipe, point=2, step=4)
+    assert seen == {"training": expected["attack_nfes"], "sampling": expected["sampling_nfes"]} == {"training": 32, "sampling": 360}
