@@ -28,7 +28,8 @@ def made_up(seeds=range(4), targets=("3", "7")) -> pd.DataFrame:
         jitter = noise.uniform(0, 0.05) if label in ("strong", "twin", "weak") else 0.0
         about = {
             "label": label, "method": label, "hyperparameters": "{}",
-            "budget": "none" if label in ("original", "retrained") else "matched", "target": target, "seed": seed, "auxiliary": "retain", "optimizer": "adamw", "attack_rate": rate, "until": np.nan,
+            "budget": "none" if label in ("original", "retrained") else "matched", "target": target, "seed": seed,
+            "auxiliary": "retain", "optimizer": "adamw", "attack_rate": rate, "until": np.nan,
             "unlearning_steps": 10, "unlearning_seconds": 2.0, "unlearning_distance": 1.5, "unlearning_nfes": 640,
             "seconds": 1.0, "model": f"{label}{target}{seed}", "cell": f"{label}{target}{seed}{rate}",
             **dict.fromkeys(PROVENANCE, "known"), "threads": 1,

@@ -1,4 +1,4 @@
-"""The laboratory under stress: every engine, kill -9, two runs at once, methods from outside, failing cells. Real loops, tiny budgets."""
+"""The laboratory under stress: every engine, kill -9, two runs at once, methods from outside, failing cells."""
 
 from __future__ import annotations
 
@@ -144,10 +144,15 @@ def entry(folder: Path, steps: int | None) -> Path:
 def test_a_checkpoint_with_a_card_enters_the_contest(plan_file, tmp_path):
     entry(tmp_path / "mine-3", steps=2)
     plan = tmp_path / "plan.yaml"
-    text = PLAN.replace("plugins: [to_noise.py]\n", "").replace('["3"]', '{"3": digits-without-3}').replace("[original]", "[retrained]")
-    text = text.replace("[0.0001, 0.001]", "[0.001]")
-    methods = "[to-noise, {method: dimum, alternative: noise, count: 4}]"
-    plan.write_text(text.replace(methods, "[{checkpoint: 'mine-{target}', label: mine}]"))
+    text = PLAN
+    for old, new in (
+        ("plugins: [to_noise.py]\n", ""), ('["3"]', '{"3": digits-without-3}'), ("[original]", "[retrained]"),
+        ("[0.0001, 0.001]", "[0.001]"),
+        ("[to-noise, {method: dimum, alternative: noise, count: 4}]", "[{checkpoint: 'mine-{target}', label: mine}]"),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    plan.write_text(text)
     assert run(load_plan(plan), tmp_path / "out", engine="serial", progress=False).failed == 0
     rows = read_results(tmp_path / "out").set_index("label")
     curve = ["step", "target accuracy", "retained accuracy", "distance", "unlearning_distance"]
@@ -166,7 +171,8 @@ def test_a_checkpoint_that_breaks_the_rules_is_refused(tmp_path):
         load_plan(plan)
     for part in ("long took 3 steps by its card, more than the 2", "does not say how many steps", "There is no checkpoint"):
         assert part in str(caught.value), part
-    plan.write_text("checkpoint: digits\ndata: digits\ntargets: ['3', '7']\nbudgets: [3]\nmethods: [{checkpoint: long, label: x}]\n")
+    common = "checkpoint: digits\ndata: digits\nbudgets: [3]\n"
+    plan.write_text(common + "targets: ['3', '7']\nmethods: [{checkpoint: long, label: x}]\n")
     with pytest.raises(PlanError, match=r"x is one checkpoint for 2 targets: put \{target\}"):
         load_plan(plan)
 

@@ -19,7 +19,7 @@ from . import store
 from .engines import run_tasks
 from .evaluations import SAMPLING_STEPS, attack_evaluations
 from .models import forget_weights, obtain_model
-from .plan import Plan, cell_id
+from .plan import CHECKPOINT, CONTROLS, Plan, cell_id
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def _run_task(plan: Plan, model: dict, out: Path) -> tuple[int, int]:
 
 def _load_plugins(plan: Plan, model: dict) -> None:
     """A worker process has not read the plan, and does not know the methods of a user's own file yet."""
-    if plan.plugins and model["method"] not in METHODS:
+    if plan.plugins and model["method"] not in (*METHODS, *CONTROLS, CHECKPOINT):
         from ..cli import load_plugin
 
         for plugin in plan.plugins:
