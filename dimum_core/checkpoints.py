@@ -10,16 +10,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import diffusers
 import torch
 from diffusers import DPMSolverMultistepScheduler
 from diffusers.utils import logging as diffusers_logging
 
+from .captions import PARTIAL_TEMPLATES, TEMPLATES
 from .data import DATA_FOLDER
 from .errors import CheckpointError, TrainingError
 from .sampling import ClassConditionalPipeline
+from .text_to_image import TextToImagePipeline
 
 CHECKPOINT_FOLDER = DATA_FOLDER / "checkpoints"
 CARD_FILE = "card.json"
+PIPELINES = {kind.__name__: kind for kind in (ClassConditionalPipeline, TextToImagePipeline)}
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
@@ -37,8 +41,10 @@ def find_checkpoint(checkpoint: str | os.PathLike) -> Path:
     )
 
 
-def load_pipeline(checkpoint: str | os.PathLike) -> ClassConditionalPipeline:
-    """A pipeline in float32 on the CPU, ready to sample: `pipe(["automobile"] * 4).images`.
+def load_pipeline(checkpoint: str | os.PathLike) -> ClassConditionalPipeline | TextToImagePipeline:
+    """A pipeline in float32 on the CPU, ready to sample: `pipe(["automobile"] * 4).images`, `pipe("a hatched star").images`.
+
+    A folder with a pipeline of diffusers' own, such as StableDiffusionPipeline, gives that pipeline.
 
     checkpoint: the name of a shipped one, or a folder saved by `save_pretrained`. Never unpickles.
     Raises CheckpointError, in one sentence, if it is missing, incomplete, damaged or of another shape.
@@ -47,12 +53,13 @@ def load_pipeline(checkpoint: str | os.PathLike) -> ClassConditionalPipeline:
     if not (folder / "model_index.json").is_file():
         raise CheckpointError(f"{folder} has no model_index.json, so it is not a diffusers pipeline (an unfinished training?).")
     with loading_errors(folder), quiet_diffusers():
-        pipe = ClassConditionalPipeline.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True
-        )
-    if any(not bool(p.isfinite().all()) for p in pipe.unet.parameters()):
+        name = json.loads((folder / "model_index.json").read_text())["_class_name"]
+        kind = PIPELINES.get(name) or getattr(diffusers, name)
+        pipe = kind.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+    if any(not bool(p.isfinite().all()) for module in _modules(pipe) for p in module.parameters()):
         raise CheckpointError(f"{folder} holds weights that are not finite: train it again.")
-    pipe.unet.eval()
+    for module in _modules(pipe):
+        module.eval()
     pipe.set_progress_bar_config(leave=False)
     return pipe
 
@@ -83,14 +90,19 @@ def loading_errors(folder: Path):
         raise CheckpointError(f"{folder} cannot be loaded ({reason}): it is incomplete, damaged or of another shape.") from error
 
 
-def build_pipeline(unet, preset, class_names) -> ClassConditionalPipeline:
+def build_pipeline(unet, preset, class_names, text_encoder=None, tokenizer=None) -> ClassConditionalPipeline | TextToImagePipeline:
+    """A pipeline around the networks of a preset; with a text encoder and its tokenizer, one that draws prompts."""
     from .diffusion import SCHEDULER_CONFIG
 
     # Guesses of the image are clipped to the range of pixels at every step: a small model overshoots, most of all with guidance.
     scheduler = DPMSolverMultistepScheduler(**SCHEDULER_CONFIG, thresholding=True, sample_max_value=1.0)
-    pipe = ClassConditionalPipeline(
-        unet, scheduler, dict(enumerate(class_names)), preset.patch_size, preset.guidance_scale
-    )
+    sizes = {"patch_size": preset.patch_size, "guidance_scale": preset.guidance_scale}
+    if text_encoder is None:
+        pipe = ClassConditionalPipeline(unet, scheduler, dict(enumerate(class_names)), **sizes)
+    else:
+        pipe = TextToImagePipeline(
+            unet, text_encoder, tokenizer, scheduler, dict(enumerate(class_names)), TEMPLATES, PARTIAL_TEMPLATES, **sizes
+        )
     pipe.set_progress_bar_config(leave=False)
     return pipe
 
@@ -131,7 +143,9 @@ def _forget_origin(config: Path) -> None:
 
 
 def _modules(model):
-    return [model.unet] if hasattr(model, "unet") else [model]
+    if not hasattr(model, "unet"):
+        return [model]
+    return [module for module in model.components.values() if isinstance(module, torch.nn.Module)]
 
 
 def _replace(source: Path, destination: Path) -> None:
@@ -143,8 +157,6 @@ def _replace(source: Path, destination: Path) -> None:
 def provenance() -> dict:
     """Where and with what something was computed; goes into cards and result files."""
     import platform
-
-    import diffusers
 
     from . import __version__
 

@@ -1,7 +1,8 @@
 """Labelled image sets: one type, its splits by target, and batches that need no state.
 
-An image set holds float32 pixels in [-1, 1] (N x C x H x W), int64 labels and class names. A *target* is a class
-name; `only` and `without` give the forget set D_f and the retain set D_r.
+An image set holds float32 pixels in [-1, 1] (N x C x H x W), int64 labels and class names. A *target* is a class name, or a
+word of class names, such as a style, and selects a set of labels; `only` and `without` give the forget set D_f and the
+retain set D_r.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .errors import DataError, UnknownName
+from .targets import class_index, find_target, word_kinds
 
 DATA_FOLDER = Path(__file__).resolve().parent.parent / "data"
-DATASETS = ("digits", "mnist-mini", "cifar10-mini", "cifar10")
+DATASETS = ("digits", "mnist-mini", "cifar10-mini", "shapes", "cifar10")
 
 
 @dataclass(frozen=True)
@@ -62,12 +64,20 @@ class ImageSet:
         )
 
     def only(self, target: str | int) -> ImageSet:
-        """The forget set D_f: items of the target class."""
-        return self.select(self.labels == self.class_index(target))
+        """The forget set D_f: items of the target's classes."""
+        return self.select(find_target(target, self.class_names).among(self.labels))
 
     def without(self, target: str | int) -> ImageSet:
         """The retain set D_r: items of every other class. Labels and class names keep their numbering."""
-        return self.select(self.labels != self.class_index(target))
+        return self.select(~find_target(target, self.class_names).among(self.labels))
+
+    def relabelled(self, position: int) -> ImageSet:
+        """The same images, labelled by one word of their class names: styles (0) or objects (1)."""
+        kinds = word_kinds(self.class_names)
+        if not kinds:
+            raise DataError(f"The classes of {self.name} are not a style and an object: {', '.join(self.class_names[:5])}.")
+        table = torch.tensor([kinds[position].index(name.split(" ")[position]) for name in self.class_names])
+        return replace(self, labels=table[self.labels], class_names=kinds[position])
 
     def resized(self, size: int) -> ImageSet:
         """Images averaged down to size x size (exact box average, so `size` must divide the side)."""
@@ -114,17 +124,11 @@ class Dataset:
     def without(self, target: str | int) -> Dataset:
         return Dataset(self.train.without(target), self.test.without(target))
 
+    def relabelled(self, position: int) -> Dataset:
+        return Dataset(self.train.relabelled(position), self.test.relabelled(position))
+
     def resized(self, size: int) -> Dataset:
         return Dataset(self.train.resized(size), self.test.resized(size))
-
-
-def class_index(target: str | int, class_names: tuple[str, ...]) -> int:
-    """The number of a class given by name or number; UnknownName lists what there is."""
-    if isinstance(target, str) and target in class_names:
-        return class_names.index(target)
-    if isinstance(target, int) and not isinstance(target, bool) and 0 <= target < len(class_names):
-        return target
-    raise UnknownName("class", target, class_names)
 
 
 def check_images(images: Tensor, labels: Tensor, class_names: Iterable[str], name: str) -> None:
@@ -150,14 +154,14 @@ def from_uint8(name: str, pixels: np.ndarray, labels: np.ndarray, class_names: I
 
 
 def load_dataset(name: str, image_size: int | None = None, *, download: bool = True) -> Dataset:
-    """Load a data set by name: "digits", "mnist-mini", "cifar10-mini" (all without network) or "cifar10".
+    """Load a data set by name: "digits", "mnist-mini", "cifar10-mini", "shapes" (all without network) or "cifar10".
 
     image_size: average the images down to this side (a divisor of the original one).
     download: whether "cifar10" may be fetched if it is not on this machine.
     Raises UnknownName for another name and DataError if files are missing or damaged.
     """
     loaders = {
-        "digits": _load_digits, "mnist-mini": _load_mnist_mini, "cifar10-mini": _load_cifar10_mini,
+        "digits": _load_digits, "mnist-mini": _load_mnist_mini, "cifar10-mini": _load_cifar10_mini, "shapes": _load_shapes,
         "cifar10": lambda: _load_cifar10(download),
     }
     if name not in loaders:
@@ -221,6 +225,16 @@ def _decode_split(pack, split: str, class_names: tuple[str, ...]) -> ImageSet:
         for start, end in zip(starts, ends, strict=True)
     ])
     return from_uint8("cifar10-mini", pixels.transpose(0, 3, 1, 2), pack[f"{split}_labels"], class_names)
+
+
+@lru_cache(maxsize=1)
+def _load_shapes() -> Dataset:
+    """300 pictures of each of 36 combinations to train on, 50 held out; drawn in a few seconds, the same each time."""
+    from .shapes import CLASS_NAMES, render
+
+    labels = {"train": np.arange(36).repeat(300), "test": np.arange(36).repeat(50)}
+    parts = [(render(labels[split], seed), labels[split]) for seed, split in enumerate(labels)]
+    return Dataset(*(from_uint8("shapes", *part, CLASS_NAMES) for part in parts))
 
 
 @lru_cache(maxsize=1)

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
-from diffusers import UNet2DModel
+from diffusers import UNet2DConditionModel, UNet2DModel
 
+from .captions import PARAPHRASES, PARTIAL_TEMPLATES, TEMPLATES, caption
 from .errors import UnknownName
+from .text_to_image import TextDenoiser, word_tokenizer
 from .training import TrainConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 
 @dataclass(frozen=True)
@@ -19,6 +25,8 @@ class Preset:
     patch_size: images are folded by pixel-unshuffle, patch_size^2 pixels to one position (see `sampling.encode`).
     channels, layers, attention: width of each level, residual blocks a level, and the levels that attend.
     guidance_scale: the default of the pipeline, chosen on held-out noise (notebook 02).
+    text_width: of the text encoder's embeddings; 0 is a class-conditional model.
+    held_out: combinations of a style and an object that are left out of training, to see whether the model composes.
     """
 
     name: str
@@ -32,6 +40,8 @@ class Preset:
     label_dropout: float = 0.1
     flip: bool = True
     guidance_scale: float = 2.5
+    text_width: int = 0
+    held_out: tuple[str, ...] = ()
     training: TrainConfig = field(default_factory=TrainConfig)
 
 
@@ -47,6 +57,12 @@ PRESETS = {
             "cifar10-small", dataset="cifar10", image_size=16, patch_size=2, channels=(96, 192), layers=1,
             attention=(False, True), guidance_scale=3.0,
             training=TrainConfig(steps=6_000, batch_size=128, learning_rate=6e-4, warmup_steps=200, ema_decay=0.999),
+        ),
+        Preset(
+            "shapes", dataset="shapes", image_size=16, patch_size=4, channels=(64, 128), layers=1, attention=(False, True),
+            flip=False, guidance_scale=3.0, text_width=64,
+            held_out=("outline heart", "hatched circle", "dotted square", "watercolour star"),
+            training=TrainConfig(steps=4_000, batch_size=64, learning_rate=1.5e-3, warmup_steps=100, ema_decay=0.998),
         ),
         Preset(
             "cifar10", dataset="cifar10", image_size=32, patch_size=1, channels=(128, 256, 256, 256), layers=2,
@@ -88,3 +104,33 @@ def build_denoiser(preset: Preset, num_classes: int, image_channels: int, seed: 
             dropout=preset.dropout,
             num_class_embeds=num_classes + 1,
         )
+
+
+def build_text_denoiser(
+    preset: Preset, class_names: tuple[str, ...], image_channels: int, seed: int = 0
+) -> tuple[TextDenoiser, PreTrainedTokenizerFast]:
+    """A freshly initialised UNet with cross-attention and a text encoder that is trained along with it, and their tokenizer.
+
+    Input and output of the UNet as in `build_denoiser`; its condition is the encoder's last hidden states, B x L x text_width.
+    """
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    captions = [caption(name, template) for name in class_names for template in (*TEMPLATES, *PARTIAL_TEMPLATES, *PARAPHRASES)]
+    tokenizer = word_tokenizer(captions)
+    down = ["CrossAttnDownBlock2D" if attends else "DownBlock2D" for attends in preset.attention]
+    up = ["CrossAttnUpBlock2D" if attends else "UpBlock2D" for attends in reversed(preset.attention)]
+    folded = image_channels * preset.patch_size**2
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        unet = UNet2DConditionModel(
+            sample_size=preset.image_size // preset.patch_size, in_channels=folded, out_channels=folded,
+            block_out_channels=preset.channels, layers_per_block=preset.layers, down_block_types=tuple(down),
+            up_block_types=tuple(up), cross_attention_dim=preset.text_width, norm_num_groups=16,
+            attention_head_dim=4,  # the number of heads: diffusers keeps the old name for this network
+        )
+        text_encoder = CLIPTextModel(CLIPTextConfig(
+            vocab_size=len(tokenizer), hidden_size=preset.text_width, intermediate_size=2 * preset.text_width,
+            num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=tokenizer.model_max_length,
+            pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+        ))
+    return TextDenoiser(unet, text_encoder), tokenizer

@@ -25,14 +25,14 @@ def linear_alphas_cumprod() -> Tensor:
 ALPHAS_CUMPROD = linear_alphas_cumprod()
 
 
-def add_noise(x: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+def add_noise(x: Tensor, eps: Tensor, t: Tensor, alphas_cumprod: Tensor = ALPHAS_CUMPROD) -> Tensor:
     """x_t = sqrt(abar_t) x + sqrt(1 - abar_t) eps  (DDPM, eq. 4).
 
     x, eps: B x ...; t: int64, B, in [0, 1000). Returns the shape of x.
     """
     if x.shape != eps.shape or t.shape != x.shape[:1]:
         raise ValueError(f"x {tuple(x.shape)} and eps {tuple(eps.shape)} need one shape, and t one value an item.")
-    abar = ALPHAS_CUMPROD.to(x.device)[t].view(-1, *[1] * (x.ndim - 1))
+    abar = alphas_cumprod.to(x.device)[t].view(-1, *[1] * (x.ndim - 1))
     return abar.sqrt().to(x.dtype) * x + (1 - abar).sqrt().to(x.dtype) * eps
 
 

@@ -32,4 +32,5 @@ class UnknownName(DimumError, KeyError):
     def __str__(self) -> str:
         close = difflib.get_close_matches(str(self.name), self.choices, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        return f"There is no {self.kind} {self.name!r}.{hint} Choices: {', '.join(self.choices)}."
+        shown = ", ".join(self.choices[:20]) + (f" and {len(self.choices) - 20} more" if len(self.choices) > 20 else "")
+        return f"There is no {self.kind} {self.name!r}.{hint} Choices: {shown}."

@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .checkpoints import CHECKPOINT_FOLDER, find_checkpoint, loading_errors, quiet_diffusers, read_card, shipped_checkpoints
+from .conditions import draw
 from .data import Dataset, ImageSet, load_dataset, step_generator
 from .errors import CheckpointError, DataError
 from .judge import Judge, Verdict
@@ -72,7 +73,7 @@ def draw_samples(
     try:
         with autocast(pipe.device, native_precision(pipe.device)):
             drawn = torch.cat([
-                pipe(batch, generator=step_generator(seed, k), output_type="pt", **sampling).images.cpu()
+                draw(pipe, batch, generator=step_generator(seed, k), **sampling).cpu()
                 for k, batch in enumerate(tqdm(batches, desc="sampling", unit="batch", disable=not progress, leave=False))
             ])
     finally:

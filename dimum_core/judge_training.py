@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .captions import KINDS
 from .checkpoints import command_line, provenance, save_checkpoint
 from .data import ImageSet, draw_batch, load_dataset, step_generator
 from .errors import UnknownName
@@ -21,6 +22,7 @@ from .training import TrainConfig, TrainResult, train, write_atomically
 class JudgePreset:
     """What a judge is trained on, and how.
 
+    word: which word of the class names it tells apart, styles (0) or objects (1); default, whole names.
     crop: images move by up to so many pixels either way; flip: a fresh half of each batch is mirrored.
     calibration_every: every so-manieth training image is kept for the temperature and the threshold.
     """
@@ -34,6 +36,7 @@ class JudgePreset:
     flip: bool
     calibration_every: int
     label_smoothing: float = 0.05
+    word: int | None = None
     training: TrainConfig = field(default_factory=TrainConfig)
 
 
@@ -53,6 +56,16 @@ JUDGE_PRESETS = {
             training=TrainConfig(
                 steps=2_280, batch_size=250, learning_rate=4e-3, warmup_steps=400, weight_decay=0.05, ema_decay=0
             ),
+        ),
+        *(
+            JudgePreset(
+                f"shapes-{kind}-judge", dataset="shapes", image_size=16, widths=(32, 64, 128), pools=(1, 2, 2), crop=1, flip=False,
+                calibration_every=20, word=position, label_smoothing=0.0,
+                training=TrainConfig(
+                    steps=900, batch_size=128, learning_rate=3e-3, warmup_steps=90, weight_decay=0.05, ema_decay=0
+                ),
+            )
+            for position, kind in enumerate(KINDS)
         ),
         JudgePreset(
             "cifar10-judge", dataset="cifar10", image_size=32, widths=(64, 256, 256), pools=(2, 2, 2), crop=2, flip=True,
@@ -119,6 +132,7 @@ def train_judge(
     preset = get_judge_preset(preset) if isinstance(preset, str) else preset
     config = replace(preset.training, **settings)
     data = load_dataset(preset.dataset, preset.image_size)
+    data = data if preset.word is None else data.relabelled(preset.word)
     held_out = torch.arange(len(data.train)) % preset.calibration_every == 0
     fitting, calibration = data.train.select(~held_out), data.train.select(held_out)
     judge = new_judge(preset, data.class_names, data.train.images.shape[1], config.seed)

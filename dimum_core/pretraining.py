@@ -12,35 +12,41 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .checkpoints import build_pipeline, command_line, provenance, save_checkpoint
+from .conditions import ClassConditions, PromptConditions, conditions_of, draw
 from .data import ImageSet, draw_batch, load_dataset, step_generator
-from .denoiser import Preset, build_denoiser, get_preset
-from .diffusion import denoising_loss, drop_labels
+from .denoiser import Preset, build_denoiser, build_text_denoiser, get_preset
+from .diffusion import add_noise, draw_noise
 from .sampling import ClassConditionalPipeline
+from .targets import word_kinds
+from .text_to_image import TextToImagePipeline
 from .training import TrainConfig, TrainResult, train, write_atomically
 
 
 @dataclass(frozen=True)
 class DenoisingObjective:
-    """L_den on an image set, with label dropout: what every base model minimises."""
+    """L_den on an image set, with the condition dropped now and then: what every base model and every attack minimises."""
 
     data: ImageSet
     batch_size: int
-    null_label: int
-    patch_size: int = 1
+    conditions: ClassConditions | PromptConditions
     label_dropout: float = 0.1
     flip: bool = False
 
     @property
     def fingerprint(self) -> dict:
-        return {"data": self.data.digest, **{k: v for k, v in vars(self).items() if k != "data"}}
+        settings = {key: getattr(self, key) for key in ("batch_size", "label_dropout", "flip")}
+        return {"data": self.data.digest, **settings, **self.conditions.fingerprint}
 
     def __call__(self, model: nn.Module, seed: int, step: int) -> Tensor:
         device = next(model.parameters()).device
         generator = step_generator(seed, step)
         images, labels = draw_batch(self.data, self.batch_size, seed, step, self.flip)
-        labels = drop_labels(labels, self.null_label, self.label_dropout, generator)
-        x = F.pixel_unshuffle(images, self.patch_size)
-        return denoising_loss(model, x.to(device), labels.to(device), generator)
+        condition = self.conditions.of_labels(labels, seed, step, partial=True)
+        condition = self.conditions.dropped(condition, generator, self.label_dropout).to(device)
+        x = self.conditions.encode(images).to(device)
+        eps, t = draw_noise(x, generator)
+        predicted = self.conditions.predict(model, add_noise(x, eps, t, self.conditions.alphas_cumprod), t, condition)
+        return (eps - predicted).square().mean()
 
 
 def train_base(
@@ -56,11 +62,11 @@ def train_base(
     on_log=None,
     progress: bool = True,
     **settings,
-) -> tuple[ClassConditionalPipeline, TrainResult]:
+) -> tuple[ClassConditionalPipeline | TextToImagePipeline, TrainResult]:
     """Train a preset from scratch; returns the pipeline with averaged weights, and the log.
 
     out: folder for the checkpoint and, while it runs, its resumable state.
-    without: a class that it never sees: the retrained model that unlearning is measured against.
+    without: a class, style or object that it never sees: the retrained model that unlearning is measured against.
     data: an image set in place of the preset's own.
     settings: fields of TrainConfig that differ from the preset's, e.g. steps=200, seed=1.
     """
@@ -69,15 +75,14 @@ def train_base(
     data = load_dataset(preset.dataset, preset.image_size).train if data is None else data
     if without is not None:
         data = data.without(without)
-    num_classes, image_channels = len(data.class_names), data.images.shape[1]
-    unet = build_denoiser(preset, num_classes, image_channels, config.seed)
-    pipe = build_pipeline(unet, preset, data.class_names)
-    objective = DenoisingObjective(
-        data, config.batch_size, num_classes, preset.patch_size, preset.label_dropout, preset.flip
-    )
+    for combination in preset.held_out:
+        data = data.without(combination)
+    model, pipe = new_model(preset, data, config.seed)
+    conditions = conditions_of(pipe, text_trains=preset.text_width > 0)
+    objective = DenoisingObjective(data, config.batch_size, conditions, preset.label_dropout, preset.flip)
     call = None if evaluate is None else lambda step, _: evaluate(step, pipe)
     result = train(
-        unet, objective, config, out=out, resume=resume, evaluate=call, evaluate_every=evaluate_every,
+        model, objective, config, out=out, resume=resume, evaluate=call, evaluate_every=evaluate_every,
         on_log=on_log, description=f"training {preset.name}", progress=progress,
     )
     if out is not None:
@@ -86,15 +91,25 @@ def train_base(
     return pipe, result
 
 
+def new_model(preset: Preset, data: ImageSet, seed: int) -> tuple[nn.Module, ClassConditionalPipeline | TextToImagePipeline]:
+    """What trains, freshly initialised, and the pipeline around it."""
+    if preset.text_width:
+        model, tokenizer = build_text_denoiser(preset, data.class_names, data.images.shape[1], seed)
+        return model, build_pipeline(model.unet, preset, data.class_names, model.text_encoder, tokenizer)
+    unet = build_denoiser(preset, len(data.class_names), data.images.shape[1], seed)
+    return unet, build_pipeline(unet, preset, data.class_names)
+
+
 def base_card(preset: Preset, config: TrainConfig, data: ImageSet, without: str | None, result: TrainResult) -> dict:
     lacking = f" without the class {without}" if without else ""
     losses = result.log["loss"].dropna() if len(result.log) else []
     return {
         "title": f"{preset.name}{lacking}",
-        "summary": f"A class-conditional DDPM for {data.name} at {preset.image_size} x {preset.image_size} pixels{lacking}.",
+        "summary": f"A {'text' if preset.text_width else 'class'}-conditional DDPM for {data.name} at {preset.image_size} x {preset.image_size} pixels{lacking}.",
         "kind": "denoiser",
         "preset": preset.name,
         "without": without,
+        **({"held_out": list(preset.held_out)} if preset.held_out else {}),
         "training": {
             "command": command_line(),
             "parameters": sum(p.numel() for p in result.model.parameters()),
@@ -110,10 +125,11 @@ def base_card(preset: Preset, config: TrainConfig, data: ImageSet, without: str 
 
 
 def image_grid(pipe: ClassConditionalPipeline, rows: int = 4, seed: int = 0, **sampling) -> Tensor:
-    """`rows` samples of each class from fixed noise, a column a class, as one image in [-1, 1]."""
-    labels = [name for _ in range(rows) for name in pipe.class_names]
-    images = pipe(labels, generator=torch.Generator().manual_seed(seed), output_type="pt", **sampling).images
-    return tile(images, columns=len(pipe.class_names))
+    """`rows` samples of each class from fixed noise, a column a class (an object, if there are styles), as one image in [-1, 1]."""
+    labels = list(range(len(pipe.class_names))) * rows
+    images = draw(pipe, labels, generator=torch.Generator().manual_seed(seed), **sampling)
+    kinds = word_kinds(pipe.class_names)
+    return tile(images, columns=len(kinds[1] if kinds else pipe.class_names))
 
 
 def tile(images: Tensor, columns: int, margin: int = 1) -> Tensor:

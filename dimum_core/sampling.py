@@ -13,7 +13,39 @@ from torch.nn import functional as F
 from .data import class_index
 
 
-class ClassConditionalPipeline(DiffusionPipeline):
+class FoldedPixels:
+    """What pipelines in pixel space share: images folded by pixel-unshuffle, class names, starting noise and output."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        names = self.config.id2label or {str(i): str(i) for i in range(self.null_label)}
+        return tuple(names[str(i)] for i in range(len(names)))
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the images."""
+        patch, side = self.config.patch_size, self.unet.config.sample_size
+        return self.unet.config.in_channels // patch**2, side * patch, side * patch
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Fold images, B x C x H x W, into what the network sees: B x (C p^2) x (H / p) x (W / p)."""
+        return F.pixel_unshuffle(images, self.config.patch_size)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """The inverse of `encode`."""
+        return F.pixel_shuffle(latents, self.config.patch_size)
+
+    def _starting_noise(self, count: int, generator, latents: Tensor | None) -> Tensor:
+        side = self.unet.config.sample_size
+        shape = (count, self.unet.config.in_channels, side, side)
+        if latents is None:
+            latents = randn_tensor(shape, generator=generator, device=self.device, dtype=self.unet.dtype)
+        elif latents.shape != shape:
+            raise ValueError(f"latents must have shape {shape}, not {tuple(latents.shape)}.")
+        return latents.to(self.device, self.unet.dtype) * self.scheduler.init_noise_sigma
+
+
+class ClassConditionalPipeline(FoldedPixels, DiffusionPipeline):
     """Draws images of given classes.
 
     unet: called as unet(x_t, t, class_labels); its last label row is the null condition.
@@ -41,25 +73,6 @@ class ClassConditionalPipeline(DiffusionPipeline):
     @property
     def null_label(self) -> int:
         return self.unet.config.num_class_embeds - 1
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        names = self.config.id2label or {str(i): str(i) for i in range(self.null_label)}
-        return tuple(names[str(i)] for i in range(len(names)))
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of the images."""
-        patch, side = self.config.patch_size, self.unet.config.sample_size
-        return self.unet.config.in_channels // patch**2, side * patch, side * patch
-
-    def encode(self, images: Tensor) -> Tensor:
-        """Fold images, B x C x H x W, into what the network sees: B x (C p^2) x (H / p) x (W / p)."""
-        return F.pixel_unshuffle(images, self.config.patch_size)
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """The inverse of `encode`."""
-        return F.pixel_shuffle(latents, self.config.patch_size)
 
     def label_tensor(self, class_labels: Sequence[str | int | None]) -> Tensor:
         """Class names or numbers as int64 labels; None is the null condition. UnknownName for anything else."""
@@ -109,15 +122,6 @@ class ClassConditionalPipeline(DiffusionPipeline):
         both = self.unet(torch.cat([x_t, x_t]), t, class_labels=torch.cat([null, labels])).sample.to(x_t.dtype)
         eps_null, eps_cond = both.chunk(2)
         return eps_null + guidance_scale * (eps_cond - eps_null)
-
-    def _starting_noise(self, count: int, generator, latents: Tensor | None) -> Tensor:
-        side = self.unet.config.sample_size
-        shape = (count, self.unet.config.in_channels, side, side)
-        if latents is None:
-            latents = randn_tensor(shape, generator=generator, device=self.device, dtype=self.unet.dtype)
-        elif latents.shape != shape:
-            raise ValueError(f"latents must have shape {shape}, not {tuple(latents.shape)}.")
-        return latents.to(self.device, self.unet.dtype) * self.scheduler.init_noise_sigma
 
     def _output(self, latents: Tensor, output_type: str):
         images = self.decode(latents).float().clamp(-1, 1)

@@ -113,7 +113,7 @@ def stop_after_three(preset, data, out, interrupt):
     from dimum_core.denoiser import build_denoiser
 
     unet = build_denoiser(preset, 3, 1, preset.training.seed)
-    objective = DenoisingObjective(data, 8, 3, preset.patch_size, preset.label_dropout, preset.flip)
+    objective = DenoisingObjective(data, 8, ClassConditions(None, 3, preset.patch_size), preset.label_dropout, preset.flip)
     train(unet, objective, preset.training, out=out, on_log=interrupt, checkpoint_seconds=0, progress=False)
 
 

@@ -1,0 +1,262 @@
+"""How a pipeline is told what to draw: by class labels, or by prompts. The only place that knows the difference.
+
+A condition is a number: label * (wordings of a label) + wording, and one number more for the null condition. A class label has one
+wording, so there a condition is the label itself; a prompt's is looked up, and embedded by the frozen text encoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from .captions import CANVAS_TEMPLATES, PARTIAL_SHARE, caption
+from .data import step_generator
+from .diffusion import ALPHAS_CUMPROD, SCHEDULER_CONFIG, drop_labels
+from .errors import DataError, DimumError
+from .sampling import ClassConditionalPipeline
+from .targets import Target, find_target
+
+LABEL_DROPOUT = 0.1
+
+
+class Conditions:
+    """What both kinds share: arithmetic on the numbers of conditions, where a target is a set of labels.
+
+    A kind has class_names and given_target, a Target or None.
+    """
+
+    wordings = 1  # of a label that are whole
+    all_wordings = 1  # with those that leave a word out, which come last
+    alphas_cumprod = ALPHAS_CUMPROD
+    scheduler_config = SCHEDULER_CONFIG | {"clip_sample": True}
+
+    @property
+    def forgotten(self) -> Target:
+        if self.given_target is None:
+            raise DataError("There is no target here: say what is to be forgotten.")
+        return self.given_target
+
+    @property
+    def null_number(self) -> int:
+        return len(self.class_names) * self.all_wordings
+
+    def of_labels(self, labels: Tensor, seed: int, step: int, partial: bool = False) -> Tensor:
+        """The conditions of labels in batch `step`, each in a wording drawn for it: a pure function of its arguments."""
+        return labels
+
+    def labels_of(self, condition: Tensor) -> Tensor:
+        return condition // self.all_wordings
+
+    def target(self, count: int, generator: torch.Generator) -> Tensor:
+        """Conditions of the target, drawn evenly."""
+        return self._draw(torch.tensor(self.forgotten.labels), count, generator)
+
+    def others(self, count: int, generator: torch.Generator) -> Tensor:
+        """Conditions other than the target's, drawn evenly."""
+        return self._draw(self.forgotten.others, count, generator)
+
+    def null(self, count: int) -> Tensor:
+        return torch.full((count,), self.null_number)
+
+    def dropped(self, condition: Tensor, generator: torch.Generator, probability: float = LABEL_DROPOUT) -> Tensor:
+        return drop_labels(condition, self.null_number, probability, generator)
+
+    def as_target(self, condition: Tensor) -> Tensor:
+        """The same conditions with the target in its place: "a filled star" becomes "an outline star" for the style outline."""
+        return self._relabelled(condition, self.forgotten.moved())
+
+    def anchored(self, condition: Tensor, anchor: str | int | None = None) -> Tensor:
+        """The target's conditions with one other word or class in its place, the same for all.
+
+        anchor: default, the first of its kind that is not the target.
+        """
+        target = self.forgotten
+        if target.position is None:
+            first = int(target.others[0]) if anchor is None else anchor
+            return self._relabelled(condition, target.moved(self._known(find_target(first, self.class_names))))
+        kinds = dict.fromkeys(name.split(" ")[target.position] for name in self.class_names if name)
+        chosen = next(k for k in kinds if k != target.name) if anchor is None else find_target(anchor, self.class_names).name
+        if chosen not in kinds:
+            raise DataError(f"The anchor {chosen!r} cannot stand in the place of {target.name!r}: choose one of {', '.join(kinds)}.")
+        return self._relabelled(condition, target.moved(chosen))
+
+    def _known(self, anchor: Target) -> str:
+        if anchor.position is not None:
+            raise DataError(f"The anchor of {self.forgotten.name!r} is a whole class, not {anchor.name!r}.")
+        return anchor.name
+
+    def instead(self, condition: Tensor, generator: torch.Generator) -> Tensor:
+        """The target's conditions with another in its place, drawn for each: an outline star becomes a star in some other style."""
+        labels = self.labels_of(condition.cpu())
+        near = {label: self.forgotten.neighbours(label) for label in labels.unique().tolist()}
+        drawn = torch.randint(min(len(n) for n in near.values()), condition.shape, generator=generator)
+        moved = torch.stack([near[label][i] for label, i in zip(labels.tolist(), drawn.tolist(), strict=True)])
+        return (moved * self.all_wordings + condition.cpu() % self.all_wordings).to(condition.device)
+
+    def _relabelled(self, condition: Tensor, table: Tensor) -> Tensor:
+        labels = table.to(condition.device)[self.labels_of(condition)]
+        return labels * self.all_wordings + condition % self.all_wordings
+
+    def _draw(self, labels: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        choices = (labels[:, None] * self.all_wordings + torch.arange(self.wordings)).flatten()
+        if len(choices) == 1:
+            return choices.repeat(count)
+        return choices[torch.randint(len(choices), (count,), generator=generator)]
+
+
+@dataclass
+class ClassConditions(Conditions):
+    """A condition is a class label, and the last row of the label embedding is the null condition."""
+
+    given_target: Target | int | None
+    null_label: int
+    patch_size: int
+    class_names: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        self.class_names = self.class_names or tuple(str(i) for i in range(self.null_label))
+        if self.given_target is not None:
+            self.given_target = find_target(self.given_target, self.class_names)
+
+    @classmethod
+    def of(cls, pipe: ClassConditionalPipeline, target: str | int | Target | None = None) -> ClassConditions:
+        names = pipe.class_names
+        return cls(None if target is None else find_target(target, names), pipe.null_label, pipe.config.patch_size, names)
+
+    @property
+    def fingerprint(self) -> dict:
+        return {"null_label": self.null_label, "patch_size": self.patch_size}
+
+    @property
+    def target_name(self) -> int | str:
+        """As a training's settings record it."""
+        return self.forgotten.labels[0] if len(self.forgotten.labels) == 1 else self.forgotten.name
+
+    def encode(self, images: Tensor) -> Tensor:
+        return nn.functional.pixel_unshuffle(images, self.patch_size)
+
+    def predict(self, model: nn.Module, x_t: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        return model(x_t, t, class_labels=condition).sample.float()
+
+    def asked(self, labels: Sequence[int | str | None]) -> list:
+        """What to call the pipeline with, to have these labels drawn."""
+        return list(labels)
+
+
+@dataclass
+class PromptConditions(Conditions):
+    """A condition is a caption of a class name; the null condition is the empty prompt. Fits diffusers' own Stable Diffusion too.
+
+    text_trains: the text encoder is part of the network that trains, which is then called with the tokens.
+    """
+
+    class_names: tuple[str, ...]
+    given_target: Target | None
+    pipe: object
+    text_trains: bool = False
+    _embedded: dict[int, Tensor] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self):
+        config = self.pipe.scheduler.config
+        if config.prediction_type != "epsilon":
+            raise DimumError(f"Only models that predict the noise are known here, and this one predicts {config.prediction_type}.")
+        self.templates = (*self._configured("templates", CANVAS_TEMPLATES), *self._configured("partial_templates", ()))
+        self.all_wordings = len(self.templates)
+        self.wordings = self.all_wordings - len(self._configured("partial_templates", ()))
+        if self.latent:  # latents have no range to clip to, and Stable Diffusion has a schedule of its own
+            self.alphas_cumprod = self.pipe.scheduler.alphas_cumprod.double()
+            kept = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type")
+            self.scheduler_config = {key: config[key] for key in kept} | {"clip_sample": False}
+
+    def _configured(self, key: str, default: tuple) -> tuple:
+        return tuple(self.pipe.config.get(key) or default)
+
+    @property
+    def latent(self) -> bool:
+        return getattr(self.pipe, "vae", None) is not None
+
+    @property
+    def fingerprint(self) -> dict:
+        return {"captions": list(self.templates), "patch_size": self.pipe.config.get("patch_size", 1)}
+
+    @property
+    def target_name(self) -> str:
+        return self.forgotten.name
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """Folded pixels, or the most probable latents of the autoencoder, scaled to variance 1."""
+        if not self.latent:
+            return self.pipe.encode(images)
+        vae = self.pipe.vae
+        return vae.encode(images.to(vae.device, vae.dtype)).latent_dist.mode().float() * vae.config.scaling_factor
+
+    def of_labels(self, labels: Tensor, seed: int, step: int, partial: bool = False) -> Tensor:
+        generator = step_generator(f"{seed}/captions", step)
+        wording = torch.randint(self.wordings, labels.shape, generator=generator)
+        if partial and self.wordings < self.all_wordings:
+            short = torch.randint(self.wordings, self.all_wordings, labels.shape, generator=generator)
+            wording = torch.where(torch.rand(labels.shape, generator=generator) < PARTIAL_SHARE, short, wording)
+        return labels * self.all_wordings + wording.to(labels.device)
+
+    def caption(self, number: int) -> str:
+        """The prompt that a condition stands for."""
+        if number == self.null_number:
+            return ""
+        return caption(self.class_names[number // self.all_wordings], self.templates[number % self.all_wordings])
+
+    def asked(self, labels: Sequence[int | str | None]) -> list[str]:
+        """What to call the pipeline with, to have these labels drawn: each in the first wording. A prompt stays as it is."""
+        def prompt(label: int | str | None) -> str:
+            if label is None:
+                return ""
+            return label if isinstance(label, str) else self.caption(label * self.all_wordings)
+
+        return [prompt(label) for label in labels]
+
+    def predict(self, model: nn.Module, x_t: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        if self.text_trains:
+            captions = [self.caption(number) for number in condition.tolist()]
+            return model(x_t, t, self.pipe.tokenize(captions).to(x_t.device)).sample.float()
+        return model(x_t, t, encoder_hidden_states=self.embeddings(condition).to(x_t.device)).sample.float()
+
+    @torch.no_grad()
+    def embeddings(self, condition: Tensor) -> Tensor:
+        """B x L x D from the frozen text encoder; each caption is embedded once."""
+        numbers = condition.tolist()
+        new = sorted(set(numbers) - set(self._embedded))
+        if new:
+            with torch.autocast(self.pipe.text_encoder.device.type, enabled=False):
+                captions = [self.caption(number) for number in new]
+                embeds, _ = self.pipe.encode_prompt(captions, self.pipe.text_encoder.device, 1, False)
+            self._embedded |= dict(zip(new, embeds, strict=True))
+        return torch.stack([self._embedded[number] for number in numbers])
+
+
+def conditions_of(
+    pipe, target: str | int | Target | None = None, class_names: tuple[str, ...] | None = None, **settings
+) -> ClassConditions | PromptConditions:
+    """How a pipeline is told what to draw.
+
+    class_names: what its prompts are about; default, what the pipeline says itself. Raises UnknownName for an unknown target.
+    """
+    names = tuple(class_names or getattr(pipe, "class_names", ()))
+    if not names:
+        raise DataError("This pipeline has no class names: pass the data set whose classes its prompts are about.")
+    found = None if target is None else find_target(target, names)
+    if isinstance(pipe, ClassConditionalPipeline):
+        return ClassConditions.of(pipe, found)
+    return PromptConditions(names, found, pipe, **settings)
+
+
+def draw(pipe, labels: Sequence[int | str | None], class_names: tuple[str, ...] | None = None, **sampling) -> Tensor:
+    """Draw one image for each label, class name or prompt: N x C x H x W in [-1, 1], on the pipeline's device.
+
+    sampling: what the pipeline takes: generator, guidance_scale, num_inference_steps.
+    """
+    asked = conditions_of(pipe, class_names=class_names).asked(labels)
+    images = pipe(asked, output_type="pt", **sampling).images
+    return images if isinstance(pipe, ClassConditionalPipeline) else images.float() * 2 - 1

@@ -1,0 +1,105 @@
+"""What is to be forgotten: a class, or a word that several class names share, such as a style."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .errors import DataError, UnknownName
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is to be forgotten, as a set of labels.
+
+    position: which word of a class name it is (0: the style, 1: the object); None if it is a whole class name.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    labels: tuple[int, ...]
+    position: int | None = None
+
+    def among(self, labels: Tensor) -> Tensor:
+        """Which labels belong to the target: bool, of the same shape."""
+        return torch.isin(labels, torch.tensor(self.labels, device=labels.device))
+
+    @property
+    def others(self) -> Tensor:
+        """Every label that does not belong to the target, in order."""
+        labels = torch.arange(len(self.class_names))
+        return labels[~self.among(labels)]
+
+    def moved(self, name: str | None = None) -> Tensor:
+        """For each label the one with the target in its place, all else kept: "filled star" to "outline star" for the style
+        "outline". name: another word of the same kind, or class, in the target's place."""
+        name = self.name if name is None else name
+        if self.position is None:
+            return torch.full((len(self.class_names),), self.class_names.index(name))
+        return torch.tensor([self._renamed(label, name) for label in self.class_names])
+
+    def _renamed(self, label: str, name: str) -> int:
+        words = label.split(" ")
+        words[self.position] = name
+        moved = " ".join(words)
+        return self.class_names.index(moved) if moved in self.class_names else self.labels[0]
+
+    def neighbours(self, label: int) -> Tensor:
+        """The labels next to one of the target's: those that differ in the target's word alone; for a whole class, in any one word
+        (with one-word names, every other class)."""
+        words = self.class_names[label].split(" ")
+
+        def near(name: str) -> bool:
+            differing = [i for i, (a, b) in enumerate(zip(words, name.split(" "), strict=False)) if a != b]
+            return len(differing) == 1 if self.position is None else differing == [self.position]
+
+        return torch.tensor([i for i, name in enumerate(self.class_names) if near(name)], dtype=torch.int64)
+
+
+def find_target(target: str | int | Target, class_names: tuple[str, ...]) -> Target:
+    """A class by name or number, a word of class names, or a prompt that has such words in it.
+
+    Raises UnknownName for a name that is none of these, DataError for a prompt that has none, or two of a kind.
+    """
+    if isinstance(target, Target):
+        return target
+    words = word_kinds(class_names)
+    if not isinstance(target, str) or target in class_names or not words:
+        label = class_index(target, class_names)
+        return Target(class_names[label], class_names, (label,))
+    asked = target.replace(" ", "_") if target.replace(" ", "_") in {w for kind in words for w in kind} else target
+    for position, kind in enumerate(words):
+        if asked in kind:
+            labels = tuple(i for i, name in enumerate(class_names) if name.split(" ")[position] == asked)
+            return Target(asked, class_names, labels, position)
+    if " " not in target:
+        raise UnknownName("style, object or class", target, (*(w for kind in words for w in kind), *class_names))
+    return find_target(_named_in(target, words), class_names)
+
+
+def word_kinds(class_names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    """The words at each position of two-word class names, styles and objects; nothing if the names are not of two words."""
+    split = [name.split(" ") for name in class_names]
+    return tuple(tuple(dict.fromkeys(kind)) for kind in zip(*split, strict=True)) if {len(s) for s in split} == {2} else ()
+
+
+def _named_in(prompt: str, words: tuple[tuple[str, ...], ...]) -> str:
+    """The class, style or object that a prompt speaks of."""
+    said = set(prompt.replace(",", " ").replace(".", " ").split())
+    found = [[word for word in kind if word in said] for kind in words]
+    if not any(found):
+        raise DataError(f"The prompt {prompt!r} names nothing to forget: it should have one of {', '.join(sum(words, ()))} in it.")
+    if any(len(kind) > 1 for kind in found):
+        raise DataError(f"The prompt {prompt!r} names more than one thing to forget: {', '.join(sum(found, []))}.")
+    return " ".join(sum(found, []))
+
+
+def class_index(target: str | int, class_names: tuple[str, ...]) -> int:
+    """The number of a class given by name or number; UnknownName lists what there is."""
+    if isinstance(target, str) and target in class_names:
+        return class_names.index(target)
+    if isinstance(target, int) and not isinstance(target, bool) and 0 <= target < len(class_names):
+        return target
+    raise UnknownName("class", target, class_names)

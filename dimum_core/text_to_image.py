@@ -1,0 +1,165 @@
+"""A small text-to-image pipeline in pixel space, with the conventions of diffusers' own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from diffusers import DDPMScheduler, DiffusionPipeline, ImagePipelineOutput, SchedulerMixin, UNet2DConditionModel
+from torch import Tensor, nn
+
+from .sampling import FoldedPixels
+
+if TYPE_CHECKING:  # transformers takes seconds to import
+    from transformers import CLIPTextModel, PreTrainedTokenizerFast
+
+
+class TextToImagePipeline(FoldedPixels, DiffusionPipeline):
+    """Draws what a prompt says: `pipe("a hatched star").images`.
+
+    unet: called as unet(x_t, t, encoder_hidden_states); text_encoder: its last hidden states are the condition.
+    id2label: the class names that it was trained on, by number. templates, partial_templates: how they were put into words.
+    patch_size, guidance_scale: as in ClassConditionalPipeline.
+    """
+
+    model_cpu_offload_seq = "text_encoder->unet"
+
+    def __init__(
+        self,
+        unet: UNet2DConditionModel,
+        text_encoder: CLIPTextModel,
+        tokenizer: PreTrainedTokenizerFast,
+        scheduler: SchedulerMixin,
+        id2label: dict | None = None,
+        templates: Sequence[str] = (),
+        partial_templates: Sequence[str] = (),
+        patch_size: int = 1,
+        guidance_scale: float = 1.0,
+    ):
+        super().__init__()
+        self.register_modules(unet=unet, text_encoder=text_encoder, tokenizer=tokenizer, scheduler=scheduler)
+        id2label = {str(key): value for key, value in (id2label or {}).items()}  # JSON has no integer keys
+        self.register_to_config(
+            id2label=id2label, templates=list(templates), partial_templates=list(partial_templates), patch_size=patch_size,
+            guidance_scale=guidance_scale,
+        )
+
+    def tokenize(self, prompts: Sequence[str]) -> Tensor:
+        """int64, B x L; every prompt is padded to the same length, and cut there."""
+        return tokenize(self.tokenizer, prompts)
+
+    def encode_prompt(
+        self, prompt, device=None, num_images_per_prompt: int = 1, do_classifier_free_guidance: bool = False,
+        negative_prompt=None, prompt_embeds: Tensor | None = None, negative_prompt_embeds: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """The embeddings, B x L x D, of the prompts and of what to stay away from (default: of the empty prompt)."""
+        embeds = self._embed(prompt) if prompt_embeds is None else prompt_embeds
+        if do_classifier_free_guidance and negative_prompt_embeds is None:
+            negative = "" if negative_prompt is None else negative_prompt
+            negative = [negative] * len(embeds) if isinstance(negative, str) else list(negative)
+            if len(negative) != len(embeds):
+                raise ValueError(f"{len(embeds)} prompts need as many negative prompts, not {len(negative)}.")
+            negative_prompt_embeds = self._embed(negative)
+        repeat = lambda e: None if e is None else e.repeat_interleave(num_images_per_prompt, 0).to(device or self.device)  # noqa: E731
+        return repeat(embeds), repeat(negative_prompt_embeds)
+
+    def _embed(self, prompts: str | Sequence[str]) -> Tensor:
+        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        return self.text_encoder(self.tokenize(prompts).to(self.text_encoder.device)).last_hidden_state
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | Sequence[str] | None = None,
+        negative_prompt: str | Sequence[str] | None = None,
+        guidance_scale: float | None = None,
+        num_inference_steps: int = 20,
+        num_images_per_prompt: int = 1,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        latents: Tensor | None = None,
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        output_type: str = "pil",
+        callback_on_step_end: Callable[[DiffusionPipeline, int, int, dict], dict] | None = None,
+        return_dict: bool = True,
+    ) -> ImagePipelineOutput | tuple:
+        """Draw `num_images_per_prompt` images for each prompt.
+
+        guidance_scale: s in eps_negative + s (eps_prompt - eps_negative); 1 is no guidance. Default: the checkpoint's own.
+        prompt_embeds, negative_prompt_embeds: B x L x D, in place of the words.
+        output_type: "pil", "np" (N x H x W x C), "pt" (N x C x H x W), both in [0, 1], or "latent".
+        """
+        if output_type not in ("pil", "np", "pt", "latent"):
+            raise ValueError(f"output_type must be 'pil', 'np', 'pt' or 'latent', not {output_type!r}.")
+        if (prompt is None) == (prompt_embeds is None):
+            raise ValueError("Give either prompt or prompt_embeds.")
+        scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
+        embeds, negative = self.encode_prompt(
+            prompt, self.device, num_images_per_prompt, scale != 1, negative_prompt, prompt_embeds, negative_prompt_embeds
+        )
+        self.scheduler.set_timesteps(num_inference_steps, device=self.device)
+        x_t = self._starting_noise(len(embeds), generator, latents)
+        extra = {"generator": generator} if isinstance(self.scheduler, DDPMScheduler) else {}
+        for i, t in enumerate(self.progress_bar(self.scheduler.timesteps)):
+            eps = self.predict_noise(self.scheduler.scale_model_input(x_t, t), t, embeds, negative, scale)
+            x_t = self.scheduler.step(eps, t, x_t, **extra, return_dict=False)[0]
+            if callback_on_step_end:
+                x_t = callback_on_step_end(self, i, int(t), {"latents": x_t}).get("latents", x_t)
+        images = self._output(x_t, output_type)
+        return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    def predict_noise(self, x_t: Tensor, t: Tensor, embeds: Tensor, negative: Tensor | None, guidance_scale: float) -> Tensor:
+        """Guided noise prediction, both conditions in one batch."""
+        if guidance_scale == 1:
+            return self.unet(x_t, t, encoder_hidden_states=embeds).sample.to(x_t.dtype)
+        both = self.unet(torch.cat([x_t, x_t]), t, encoder_hidden_states=torch.cat([negative, embeds])).sample.to(x_t.dtype)
+        eps_negative, eps_prompt = both.chunk(2)
+        return eps_negative + guidance_scale * (eps_prompt - eps_negative)
+
+    def _output(self, latents: Tensor, output_type: str):
+        if output_type == "latent":
+            return latents
+        images = (self.decode(latents).float().clamp(-1, 1) + 1) / 2
+        if output_type == "pt":
+            return images
+        images = images.cpu().permute(0, 2, 3, 1).numpy()
+        return self.numpy_to_pil(images) if output_type == "pil" else images
+
+
+class TextDenoiser(nn.Module):
+    """UNet and text encoder as one network, so that they train together."""
+
+    def __init__(self, unet: UNet2DConditionModel, text_encoder: CLIPTextModel):
+        super().__init__()
+        self.unet, self.text_encoder = unet, text_encoder
+
+    def forward(self, x_t: Tensor, t: Tensor, input_ids: Tensor):
+        """input_ids: int64, B x L."""
+        return self.unet(x_t, t, encoder_hidden_states=self.text_encoder(input_ids).last_hidden_state)
+
+
+def tokenize(tokenizer, prompts: Sequence[str]) -> Tensor:
+    """int64, B x L, padded and cut to the tokenizer's own length."""
+    return tokenizer(
+        list(prompts), padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
+    ).input_ids
+
+
+def word_tokenizer(texts: Sequence[str], length: int = 12) -> PreTrainedTokenizerFast:
+    """A tokenizer whose vocabulary is the words of the given texts; nothing is downloaded."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    split = pre_tokenizers.Whitespace()
+    words = sorted({word for text in texts for word, _ in split.pre_tokenize_str(text.lower())})
+    vocabulary = {word: i for i, word in enumerate(["<pad>", "<start>", "<end>", "<unknown>", *words])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unknown>"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.Lowercase(), split
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<start> $A <end>", special_tokens=[(word, vocabulary[word]) for word in ("<start>", "<end>")]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_max_length=length, pad_token="<pad>", bos_token="<start>", eos_token="<end>",
+        unk_token="<unknown>",
+    )
