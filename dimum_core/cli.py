@@ -28,8 +28,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_train(commands) -> None:
     train = commands.add_parser("train", help="train a base model or a judge from scratch")
-    train.add_argument("preset", help="digits, cifar10-small, cifar10 or shapes; with -judge behind it, the judge of its images (for shapes: "
-                       "shapes-object-judge and shapes-style-judge)")
+    train.add_argument(
+        "preset", help="digits, cifar10-small, cifar10 or shapes; with -judge behind it, the judge of its images, and for shapes, "
+        "with -style-judge or -object-judge"
+    )
     train.add_argument("--out", type=Path, required=True, help="folder for the checkpoint and the resumable state")
     train.add_argument("--steps", type=int, help="optimisation steps (default: the preset's)")
     train.add_argument("--without", metavar="CLASS", help="leave a class out: the model that never saw it")

@@ -80,7 +80,7 @@ class Conditions:
         kinds = dict.fromkeys(name.split(" ")[target.position] for name in self.class_names if name)
         chosen = next(k for k in kinds if k != target.name) if anchor is None else find_target(anchor, self.class_names).name
         if chosen not in kinds:
-            raise DataError(f"The anchor {chosen!r} cannot stand in the place of {target.name!r}: choose one of {', '.join(kinds)}.")
+            raise DataError(f"The anchor {chosen!r} cannot stand in the place of {target.name!r}: take one of {', '.join(kinds)}.")
         return self._relabelled(condition, target.moved(chosen))
 
     def _known(self, anchor: Target) -> str:

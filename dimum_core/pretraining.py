@@ -101,11 +101,12 @@ def new_model(preset: Preset, data: ImageSet, seed: int) -> tuple[nn.Module, Cla
 
 
 def base_card(preset: Preset, config: TrainConfig, data: ImageSet, without: str | None, result: TrainResult) -> dict:
+    kind = "text" if preset.text_width else "class"
     lacking = f" without the class {without}" if without else ""
     losses = result.log["loss"].dropna() if len(result.log) else []
     return {
         "title": f"{preset.name}{lacking}",
-        "summary": f"A {'text' if preset.text_width else 'class'}-conditional DDPM for {data.name} at {preset.image_size} x {preset.image_size} pixels{lacking}.",
+        "summary": f"A {kind}-conditional DDPM for {data.name} at {preset.image_size} x {preset.image_size} pixels{lacking}.",
         "kind": "denoiser",
         "preset": preset.name,
         "without": without,

@@ -88,12 +88,13 @@ def word_kinds(class_names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
 def _named_in(prompt: str, words: tuple[tuple[str, ...], ...]) -> str:
     """The class, style or object that a prompt speaks of."""
     said = set(prompt.replace(",", " ").replace(".", " ").split())
-    found = [[word for word in kind if word in said] for kind in words]
-    if not any(found):
-        raise DataError(f"The prompt {prompt!r} names nothing to forget: it should have one of {', '.join(sum(words, ()))} in it.")
-    if any(len(kind) > 1 for kind in found):
-        raise DataError(f"The prompt {prompt!r} names more than one thing to forget: {', '.join(sum(found, []))}.")
-    return " ".join(sum(found, []))
+    found = [word for kind in words for word in kind if word in said]
+    if not found:
+        known = ", ".join(word for kind in words for word in kind)
+        raise DataError(f"The prompt {prompt!r} names nothing to forget: it should have one of {known} in it.")
+    if any(sum(word in kind for word in found) > 1 for kind in words):
+        raise DataError(f"The prompt {prompt!r} names more than one thing to forget: {', '.join(found)}.")
+    return " ".join(found)
 
 
 def class_index(target: str | int, class_names: tuple[str, ...]) -> int:

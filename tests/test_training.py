@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from dimum_core.conditions import ClassConditions
 from dimum_core.diffusion import add_noise
 from dimum_core.errors import CheckpointError, TrainingError
 from dimum_core.pretraining import DenoisingObjective, train_base
