@@ -54,7 +54,8 @@ def _add_checkpoint(parser) -> None:
 def _add_sample(commands) -> None:
     sample = commands.add_parser("sample", help="draw images from a checkpoint")
     _add_checkpoint(sample)
-    sample.add_argument("--label", metavar="CLASS", help="what to draw (default: every class)")
+    sample.add_argument("--label", metavar="CLASS", help="what to draw: a class, style or object (default: every class)")
+    sample.add_argument("--prompt", metavar="TEXT", help="for a text-to-image checkpoint, what to draw in words of your own")
     sample.add_argument("--count", type=int, default=8, metavar="N", help="images of each class (default: 8)")
     sample.add_argument("--out", type=Path, required=True, metavar="FILE", help="a picture, .png")
     sample.set_defaults(run=run_sample)
@@ -63,19 +64,19 @@ def _add_sample(commands) -> None:
 def _add_evaluate(commands) -> None:
     evaluate = commands.add_parser("evaluate", help="let the judge say what a checkpoint draws, and how faithfully")
     _add_checkpoint(evaluate)
-    evaluate.add_argument("--target", metavar="CLASS", help="the class that should be forgotten: adds UA and RA")
+    evaluate.add_argument("--target", metavar="CLASS", help="what should be forgotten: adds UA and RA, with styles IRA and CRA")
     evaluate.add_argument("--count", type=int, default=100, metavar="N", help="samples of each class (default: 100)")
-    evaluate.add_argument("--data", help="reference of fidelity (default: digits or cifar10-mini, whichever fits)")
+    evaluate.add_argument("--data", help="reference of fidelity (default: digits, cifar10-mini or shapes)")
     evaluate.add_argument("--json", action="store_true", help="print one JSON object")
     evaluate.set_defaults(run=run_evaluate)
 
 
 def _add_unlearn(commands) -> None:
-    unlearn = commands.add_parser("unlearn", help="make a checkpoint forget a class")
+    unlearn = commands.add_parser("unlearn", help="make a checkpoint forget a class, a style or an object")
     _add_finetuning(unlearn, steps=200)
     unlearn.add_argument("--method", default="dimum", help="dimum, esd, salun, ... (default: dimum)")
     unlearn.add_argument("--plugin", type=Path, metavar="FILE", help="a Python file that registers a method of your own")
-    unlearn.add_argument("--target", metavar="CLASS", required=True, help="what to forget")
+    unlearn.add_argument("--target", metavar="CLASS", required=True, help="what to forget: a class, style or object")
     unlearn.add_argument(
         "--set", dest="settings", nargs="*", default=[], metavar="NAME=VALUE", help="hyper-parameters of the method"
     )
@@ -131,7 +132,7 @@ def _add_grade(commands) -> None:
 def _add_finetuning(parser, steps: int) -> None:
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder, or the name of a shipped one, e.g. digits")
     parser.add_argument("--out", type=Path, required=True, help="folder for the new checkpoint")
-    parser.add_argument("--data", help="data set (default: digits or cifar10-mini, whichever fits)")
+    parser.add_argument("--data", help="data set (default: digits, cifar10-mini or shapes, whichever fits)")
     parser.add_argument("--steps", type=int, default=steps, help=f"optimisation steps (default: {steps})")
     parser.add_argument("--learning-rate", type=float, default=1e-4, metavar="LR")
     parser.add_argument("--seed", type=int, default=0)
@@ -169,13 +170,17 @@ def run_sample(args) -> None:
     from .checkpoints import load_pipeline
     from .evaluation import draw_samples
     from .pretraining import save_picture, tile
+    from .sampling import ClassConditionalPipeline
+    from .targets import find_target
 
     if args.count < 1 or args.steps < 1:
         raise DimumError("--count and --steps must be at least 1.")
     pipe = load_pipeline(args.checkpoint)
-    classes = pipe.class_names if args.label is None else (args.label,)
-    labels = [name for name in classes for _ in range(args.count)]
-    pipe.label_tensor(labels)  # a wrong name is refused before anything is drawn
+    if args.prompt is not None and isinstance(pipe, ClassConditionalPipeline):
+        raise DimumError(f"{args.checkpoint} draws classes, not prompts: use --label.")
+    numbers = range(len(pipe.class_names)) if args.label is None else find_target(args.label, pipe.class_names).labels
+    classes = [pipe.class_names[number] for number in numbers] if args.prompt is None else [args.prompt]
+    labels = [label for label in (numbers if args.prompt is None else classes) for _ in range(args.count)]
     images = draw_samples(
         pipe, labels, seed=args.seed, guidance_scale=args.guidance_scale, num_inference_steps=args.steps
     )

@@ -58,6 +58,12 @@ class Conditions:
         """Conditions other than the target's, drawn evenly."""
         return self._draw(self.forgotten.others, count, generator)
 
+    def every_caption(self) -> tuple[Tensor, Tensor]:
+        """Every condition that has the target in it, and every other one, the null condition included."""
+        whole = lambda labels: (labels[:, None] * self.all_wordings + torch.arange(self.wordings)).flatten()  # noqa: E731
+        null = torch.tensor([self.null_number])
+        return whole(torch.tensor(self.forgotten.labels)), torch.cat([whole(self.forgotten.others), null])
+
     def null(self, count: int) -> Tensor:
         return torch.full((count,), self.null_number)
 
@@ -206,6 +212,8 @@ class PromptConditions(Conditions):
         """The prompt that a condition stands for."""
         if number == self.null_number:
             return ""
+        if not self.class_names:
+            raise DataError("This pipeline has no class names, so it can only be asked in whole prompts.")
         return caption(self.class_names[number // self.all_wordings], self.templates[number % self.all_wordings])
 
     def asked(self, labels: Sequence[int | str | None]) -> list[str]:
@@ -236,15 +244,22 @@ class PromptConditions(Conditions):
         return torch.stack([self._embedded[number] for number in numbers])
 
 
+def image_size(pipe) -> int:
+    """The side of the images that a pipeline draws."""
+    if getattr(pipe, "vae", None) is not None:
+        return pipe.unet.config.sample_size * pipe.vae_scale_factor
+    return pipe.image_shape[-1]
+
+
 def conditions_of(
     pipe, target: str | int | Target | None = None, class_names: tuple[str, ...] | None = None, **settings
 ) -> ClassConditions | PromptConditions:
     """How a pipeline is told what to draw.
 
-    class_names: what its prompts are about; default, what the pipeline says itself. Raises UnknownName for an unknown target.
+    class_names: what its prompts are about, for a pipeline that does not say it itself. Raises UnknownName for an unknown target.
     """
-    names = tuple(class_names or getattr(pipe, "class_names", ()))
-    if not names:
+    names = tuple(getattr(pipe, "class_names", ()) or class_names or ())
+    if target is not None and not names:
         raise DataError("This pipeline has no class names: pass the data set whose classes its prompts are about.")
     found = None if target is None else find_target(target, names)
     if isinstance(pipe, ClassConditionalPipeline):

@@ -59,10 +59,10 @@ PRESETS = {
             training=TrainConfig(steps=6_000, batch_size=128, learning_rate=6e-4, warmup_steps=200, ema_decay=0.999),
         ),
         Preset(
-            "shapes", dataset="shapes", image_size=16, patch_size=4, channels=(64, 128), layers=1, attention=(False, True),
+            "shapes", dataset="shapes", image_size=16, patch_size=2, channels=(48, 96), layers=1, attention=(False, True),
             flip=False, guidance_scale=3.0, text_width=64,
             held_out=("outline heart", "hatched circle", "dotted square", "watercolour star"),
-            training=TrainConfig(steps=3_000, batch_size=64, learning_rate=1.5e-3, warmup_steps=100, ema_decay=0.998),
+            training=TrainConfig(steps=3_000, batch_size=64, learning_rate=1.2e-3, warmup_steps=100, ema_decay=0.998),
         ),
         Preset(
             "cifar10", dataset="cifar10", image_size=32, patch_size=1, channels=(128, 256, 256, 256), layers=2,

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from dataclasses import dataclass
 from functools import lru_cache
 
 import pandas as pd
 import torch
+from diffusers import DiffusionPipeline
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from .checkpoints import CHECKPOINT_FOLDER, find_checkpoint, loading_errors, quiet_diffusers, read_card, shipped_checkpoints
-from .conditions import draw
+from .conditions import conditions_of, draw
 from .data import Dataset, ImageSet, load_dataset, step_generator
 from .errors import CheckpointError, DataError
-from .judge import Judge, Verdict
+from .judge import Judge, PairJudge, PairVerdict, Verdict
 from .metrics import Interval, accuracy, fidelity, nearest_neighbours, wilson_interval
 from .sampling import ClassConditionalPipeline
+from .targets import Target, find_target, word_kinds
+from .text_to_image import TextToImagePipeline
 from .training import autocast, native_precision
 
 _DRAWN: dict[bytes, Tensor] = {}
@@ -32,32 +36,40 @@ def load_judge(checkpoint) -> Judge:
     return judge.to(memory_format=torch.channels_last).eval()
 
 
-def find_judge(pipe: ClassConditionalPipeline) -> Judge:
-    """The shipped judge of the images that a pipeline draws: of the same size and the same classes."""
+def find_judge(pipe: ClassConditionalPipeline | TextToImagePipeline) -> Judge | PairJudge:
+    """The shipped judge of the images that a pipeline draws: of the same size and the same classes; or one of the styles and one of
+    the objects, which together judge combinations."""
+    if not hasattr(pipe, "class_names"):
+        raise CheckpointError("No judge is shipped for this pipeline: pass judge=, such as PairJudge(style_judge, object_judge).")
     channels, side, _ = pipe.image_shape
     return _shipped_judge(side, channels, pipe.class_names)
 
 
 @lru_cache(maxsize=4)
-def _shipped_judge(image_size: int, image_channels: int, class_names: tuple[str, ...]) -> Judge:
+def _shipped_judge(image_size: int, image_channels: int, class_names: tuple[str, ...]) -> Judge | PairJudge:
     judges = [name for name in shipped_checkpoints() if read_card(CHECKPOINT_FOLDER / name).get("kind") == "judge"]
-    for name in judges:
-        judge = load_judge(name)
-        if (judge.config.image_size, judge.config.image_channels, judge.class_names) == (
-            image_size, image_channels, class_names
-        ):
-            return judge
+    kinds = word_kinds(class_names)
+    parts = [_judge_of(judges, image_size, image_channels, names) for names in kinds or (class_names,)]
+    if None not in parts:
+        return PairJudge(*parts) if kinds else parts[0]
     raise CheckpointError(
         f"No shipped judge ({', '.join(judges) or 'there are none'}) looks at {image_size} x {image_size} images of these "
         "classes: train one with `dimum train`, and pass it as judge=."
     )
 
 
+def _judge_of(judges: list[str], *wanted) -> Judge | None:
+    for judge in map(load_judge, judges):
+        if (judge.image_size, judge.config.image_channels, judge.class_names) == wanted:
+            return judge
+    return None
+
+
 @torch.no_grad()
 def draw_samples(
-    pipe: ClassConditionalPipeline, labels, *, seed: int = 0, batch_size: int = 125, progress: bool = True, **sampling
+    pipe: DiffusionPipeline, labels, *, seed: int = 0, batch_size: int = 125, progress: bool = True, **sampling
 ) -> Tensor:
-    """Draw one image for each label, in batches: float32, N x C x H x W in [-1, 1], on the CPU.
+    """Draw one image for each label or prompt, in batches: float32, N x C x H x W in [-1, 1], on the CPU.
 
     Batch k starts from noise that depends on (seed, k) alone, so two models given the same labels, seed and batch size
     start from the same noise and can be compared image by image. The network runs in the fastest precision of the device. What
@@ -85,12 +97,13 @@ def draw_samples(
     return drawn
 
 
-def _drawing(pipe: ClassConditionalPipeline, labels, seed: int, batch_size: int, sampling: dict) -> bytes:
+def _drawing(pipe: DiffusionPipeline, labels, seed: int, batch_size: int, sampling: dict) -> bytes:
     """All that determines what is drawn, as a hash."""
     settings = (list(labels), seed, batch_size, sorted(sampling.items()), dict(pipe.config), dict(pipe.scheduler.config))
     digest = hashlib.blake2b(repr(settings).encode(), digest_size=16)
     digest.update(type(pipe.scheduler).__name__.encode())
-    for parameter in pipe.unet.parameters():
+    networks = [getattr(pipe, name) for name in ("unet", "text_encoder") if getattr(pipe, name, None) is not None]
+    for parameter in itertools.chain(*(network.parameters() for network in networks)):
         digest.update(parameter.detach().float().cpu().contiguous().numpy())
     return digest.digest()
 
@@ -126,11 +139,11 @@ class Evaluation:
 
 
 def evaluate(
-    pipe: ClassConditionalPipeline,
+    pipe: DiffusionPipeline,
     *,
     target: str | None = None,
     data: Dataset | None = None,
-    judge: Judge | None = None,
+    judge: Judge | PairJudge | None = None,
     per_class: int = 50,
     guidance_scale: float | None = None,
     num_inference_steps: int = 20,
@@ -139,36 +152,47 @@ def evaluate(
 ) -> Evaluation:
     """Draw `per_class` samples of every class and measure them.
 
-    target: the class that should be forgotten; gives UA = 1 - accuracy on it, RA = accuracy on the others, and the worst of them.
+    target: what should be forgotten; gives UA = 1 - accuracy on it, RA = accuracy on the other classes, and the worst of them; with
+        styles and objects also IRA and CRA (see `accuracies`).
     data: whose test split is the reference of fidelity (without the target, if there is one); none: no fidelity.
     judge: default, the shipped one of that image size. A sample that it says shows none of the classes is never right.
     """
     judge = find_judge(pipe) if judge is None else judge
-    target_label = None if target is None else int(pipe.label_tensor([target])[0])
-    labels = torch.arange(len(pipe.class_names)).repeat(per_class)
-    scale = pipe.config.guidance_scale if guidance_scale is None else guidance_scale
+    conditions = conditions_of(pipe, target, judge.class_names)
+    names, wanted = conditions.class_names, conditions.given_target
+    labels = torch.arange(len(names)).repeat(per_class)
+    scale = pipe.config.get("guidance_scale", 7.5) if guidance_scale is None else guidance_scale
     images = draw_samples(
-        pipe, labels.tolist(), seed=seed, progress=progress, guidance_scale=scale, num_inference_steps=num_inference_steps
+        pipe, conditions.asked(labels.tolist()), seed=seed, progress=progress, guidance_scale=scale,
+        num_inference_steps=num_inference_steps,
     )
     verdict = judge.judge(images)
     provenance = {
-        "extractor": f"judge {judge.config.image_size}px", "weights": "ema", "sampler": type(pipe.scheduler).__name__,
+        "extractor": f"judge {judge.image_size}px", "weights": "ema", "sampler": type(pipe.scheduler).__name__,
         "steps": num_inference_steps, "guidance_scale": scale, "seed": seed, "resize": "none", "target": target,
     }
-    rows = accuracies(verdict.labels, labels, target_label)
+    rows = accuracies(verdict, labels, wanted)
     rows["forced accuracy"] = accuracy(verdict.forced_labels, labels)
     if data is not None:
-        kept = labels != target_label if target is not None else labels >= 0
+        kept = labels >= 0 if wanted is None else ~wanted.among(labels)
         reference = reference_set(data, judge, target)
         provenance |= {"reference": data.name, "split": "test"}
         measured = fidelity(verdict.features[kept], judge.judge(reference.images).features, provenance)
         rows |= measured.intervals()
-    each, drawn = _per_class(verdict.labels, labels, pipe.class_names), None
-    if target is not None:
-        worst = each.drop(index=pipe.class_names[target_label])["value"].idxmin()
+    each, drawn = _per_class(verdict.labels, labels, names), None
+    if wanted is not None:
+        worst = each.drop(index=[names[label] for label in wanted.labels])["value"].idxmin()
         rows[f"worst class ({worst})"] = wilson_interval(round(each.loc[worst, "value"] * per_class), per_class)
-        drawn = shares(verdict.labels[labels == target_label], pipe.class_names)
+        drawn = _drawn_for(wanted, verdict, labels)
     return Evaluation(_table(rows), each, drawn, provenance, images, verdict)
+
+
+def _drawn_for(target: Target, verdict: Verdict, labels: Tensor) -> pd.DataFrame:
+    """What the target's conditions draw now: the share of each class, or of each style or object."""
+    asked = target.among(labels)
+    if target.position is None:
+        return shares(verdict.labels[asked], target.class_names)
+    return shares(verdict.words[target.position][asked], word_kinds(target.class_names)[target.position])
 
 
 def shares(judged: Tensor, class_names: tuple[str, ...]) -> pd.DataFrame:
@@ -195,7 +219,7 @@ def guidance_sweep(
 
 
 def unconditional_share(
-    pipe: ClassConditionalPipeline,
+    pipe: ClassConditionalPipeline | TextToImagePipeline,
     target: str,
     *,
     count: int = 200,
@@ -206,8 +230,8 @@ def unconditional_share(
     """The target's share among samples drawn without a condition: avoiding the label leaves it, removal lowers it."""
     judge = find_judge(pipe) if judge is None else judge
     images = draw_samples(pipe, [None] * count, seed=seed, progress=progress, guidance_scale=1.0)
-    label = int(pipe.label_tensor([target])[0])
-    return wilson_interval(int((judge.judge(images).labels == label).sum()), count)
+    shown = judge.judge(images).shows(find_target(target, judge.class_names))
+    return wilson_interval(int(shown.sum()), count)
 
 
 def nearest_images(images: Tensor, reference: ImageSet) -> tuple[Tensor, Tensor]:
@@ -220,23 +244,50 @@ def nearest_images(images: Tensor, reference: ImageSet) -> tuple[Tensor, Tensor]
     return torch.from_numpy(distances[:, 0]) / flat.shape[1] ** 0.5, torch.from_numpy(indices[:, 0])
 
 
-def accuracies(judged: Tensor, labels: Tensor, target_label: int | None) -> dict[str, Interval]:
-    """Accuracy over all samples and, with a target, UA and RA; judged and labels: int64, N."""
-    right = judged == labels
+def accuracies(judged: Verdict | Tensor, labels: Tensor, target: Target | None) -> dict[str, Interval]:
+    """Accuracy over all samples and, with a target, UA and RA; with styles and objects also IRA and CRA.
+
+    judged: the verdict, or what was seen as int64, N. labels: what was asked for, int64, N.
+    UA: share of the target's samples that do not show it. RA: share of the others that show just what was asked for.
+    IRA, CRA (UnlearnCanvas, arXiv 2402.11846): for a style, in how many samples of the other styles the style is right, and in how
+        many of all samples, the target's included, the object is; for an object, the other way round. For one combination:
+        in how many of the samples that share one word with it both words are right, and in how many of those that share none.
+    """
+    seen = judged.labels if isinstance(judged, Verdict) else judged
+    right = seen == labels
     rows = {"accuracy": wilson_interval(int(right.sum()), len(right))}
-    if target_label is not None:
-        on_target = labels == target_label
-        rows["UA"] = wilson_interval(int((~right[on_target]).sum()), int(on_target.sum()))
-        rows["RA"] = wilson_interval(int(right[~on_target].sum()), int((~on_target).sum()))
-    rows["none of these"] = wilson_interval(int((judged < 0).sum()), len(judged))
+    if target is not None:
+        asked = target.among(labels)
+        shown = judged.shows(target) if isinstance(judged, Verdict) else target.among(seen)
+        rows["UA"] = _share(~shown[asked])
+        rows["RA"] = _share(right[~asked])
+        if isinstance(judged, PairVerdict):
+            rows |= retained_accuracies(judged, labels, target)
+    rows["none of these"] = wilson_interval(int((seen < 0).sum()), len(seen))
     return rows
 
 
-def reference_set(data: Dataset, judge: Judge, target: str | None) -> ImageSet:
+def retained_accuracies(verdict: PairVerdict, labels: Tensor, target: Target) -> dict[str, Interval]:
+    """IRA and CRA: see `accuracies`."""
+    objects = len(word_kinds(target.class_names)[1])
+    right = (verdict.words[0] == labels // objects, verdict.words[1] == labels % objects)
+    asked = target.among(labels)
+    if target.position is not None:
+        return {"IRA": _share(right[target.position][~asked]), "CRA": _share(right[1 - target.position])}
+    near = torch.isin(labels, target.neighbours(target.labels[0]))
+    both = right[0] & right[1]
+    return {"IRA": _share(both[near]), "CRA": _share(both[~near & ~asked])}
+
+
+def _share(true: Tensor) -> Interval:
+    return wilson_interval(int(true.sum()), len(true))
+
+
+def reference_set(data: Dataset, judge: Judge | PairJudge, target: str | None) -> ImageSet:
     """The held-out images that samples are compared with, at the judge's size and without the target."""
     if data.class_names != judge.class_names:
         raise DataError(f"{data.name} has other classes than the judge: {', '.join(judge.class_names)}.")
-    held_out = data.test.resized(judge.config.image_size)
+    held_out = data.test.resized(judge.image_size)
     return held_out if target is None else held_out.without(target)
 
 
@@ -251,6 +302,8 @@ def _per_class(judged: Tensor, labels: Tensor, class_names: tuple[str, ...]) -> 
     })
 
 
-def default_data(pipe: ClassConditionalPipeline) -> Dataset:
+def default_data(pipe: ClassConditionalPipeline | TextToImagePipeline) -> Dataset:
     """The data set without download that a pipeline's classes belong to."""
+    if isinstance(pipe, TextToImagePipeline):
+        return load_dataset("shapes")
     return load_dataset("digits" if pipe.image_shape[0] == 1 else "cifar10-mini")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .errors import DataError
+from .targets import Target, word_kinds
 
 NONE_OF_THESE = -1
 
@@ -39,6 +40,55 @@ class Verdict:
     @property
     def forced_labels(self) -> Tensor:
         return self.probabilities.argmax(1)
+
+    def shows(self, target: Target) -> Tensor:
+        """Which images show the target: bool, N."""
+        return target.among(self.labels)
+
+
+@dataclass(frozen=True)
+class PairVerdict(Verdict):
+    """What two judges, of styles and of objects, say together: a combination, or none if either says so.
+
+    words: the label of the style and that of the object: int64, N each, NONE_OF_THESE where a judge recognises none.
+    """
+
+    words: tuple[Tensor, Tensor]
+
+    def shows(self, target: Target) -> Tensor:
+        """A style is shown if the judge of styles says so, whatever the object."""
+        if target.position is None:
+            return target.among(self.labels)
+        kind = word_kinds(target.class_names)[target.position]
+        return self.words[target.position] == kind.index(target.name)
+
+
+@dataclass(frozen=True)
+class PairJudge:
+    """Two judges as one: the first tells styles apart, the second objects. Any object with `judge` and `class_names` will do."""
+
+    style: Judge
+    object: Judge
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(f"{style} {thing}" for style in self.style.class_names for thing in self.object.class_names)
+
+    @property
+    def image_size(self) -> int:
+        return self.style.image_size
+
+    def judge(self, images: Tensor) -> PairVerdict:
+        """images: N x C x H x W in [-1, 1]."""
+        style, thing = self.style.judge(images), self.object.judge(images)
+        none = (style.labels < 0) | (thing.labels < 0)
+        return PairVerdict(
+            (style.probabilities[:, :, None] * thing.probabilities[:, None]).flatten(1),
+            torch.maximum(style.distance, thing.distance),
+            torch.where(none, NONE_OF_THESE, style.labels * thing.probabilities.shape[1] + thing.labels),
+            torch.cat([style.features, thing.features], dim=1),
+            (style.labels, thing.labels),
+        )
 
 
 class Judge(ModelMixin, ConfigMixin):
@@ -74,6 +124,10 @@ class Judge(ModelMixin, ConfigMixin):
     @property
     def class_names(self) -> tuple[str, ...]:
         return tuple(self.config.class_names)
+
+    @property
+    def image_size(self) -> int:
+        return self.config.image_size
 
     def stage_outputs(self, images: Tensor) -> list[Tensor]:
         """B x C x H x W in [-1, 1] to the output of each stage."""

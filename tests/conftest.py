@@ -37,3 +37,27 @@ def tiny_preset():
         "tiny", dataset="digits", image_size=8, patch_size=2, channels=(32, 64), layers=1, attention=(False, True),
         flip=False, training=TrainConfig(steps=6, batch_size=8, learning_rate=1e-3, ema_decay=0.9, precision="fp32"),
     )
+
+
+@pytest.fixture(scope="session")
+def shapes():
+    """144 training pictures of shapes and 72 others, each of the 36 combinations equally often."""
+    import numpy as np
+
+    from dimum_core.data import Dataset
+    from dimum_core.shapes import CLASS_NAMES, render
+
+    labels = (np.arange(36).repeat(4), np.arange(36).repeat(2))
+    return Dataset(*(from_uint8("shapes", render(part, seed), part, CLASS_NAMES) for seed, part in enumerate(labels)))
+
+
+@pytest.fixture
+def prompted(shapes):
+    """A text-to-image pipeline with random weights, small enough for every method."""
+    from dimum_core.pretraining import new_model
+
+    preset = Preset(
+        "tiny-shapes", dataset="shapes", image_size=16, patch_size=4, channels=(16, 32), layers=1, attention=(False, True),
+        flip=False, guidance_scale=2.0, text_width=16,
+    )
+    return new_model(preset, shapes.train, 0)[1]

@@ -2,9 +2,11 @@
 
 from .auxiliary import AUXILIARY, auxiliary_set
 from .controls import add_weight_noise, few_shot, prune, relearn_embedding, swap_embedding
+from .prompts import EmbeddingSearch, probe_prompts, search_embedding
 from .relearning import Relearning, refuse_leaks, relearn
 
 __all__ = [
-    "AUXILIARY", "Relearning", "add_weight_noise", "auxiliary_set", "few_shot", "prune", "refuse_leaks", "relearn",
-    "relearn_embedding", "swap_embedding",
+    "AUXILIARY", "EmbeddingSearch", "Relearning", "add_weight_noise", "auxiliary_set", "few_shot", "probe_prompts", "prune",
+    "refuse_leaks", "relearn",
+    "relearn_embedding", "search_embedding", "swap_embedding",
 ]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import torch
+from diffusers import DiffusionPipeline
 
+from ..conditions import conditions_of
 from ..data import Dataset, ImageSet, from_uint8, load_dataset, step_generator
 from ..errors import DataError, UnknownName
 from ..evaluation import draw_samples
-from ..sampling import ClassConditionalPipeline
+from ..targets import Target, find_target
 
 AUXILIARY = ("retain", "synthetic", "public", "noise")
 PUBLIC = {"digits": "mnist-mini"}
@@ -18,7 +20,7 @@ def auxiliary_set(
     data: Dataset,
     target: str | int,
     *,
-    pipe: ClassConditionalPipeline | None = None,
+    pipe: DiffusionPipeline | None = None,
     share: float = 1.0,
     count: int = 512,
     seed: int = 0,
@@ -27,7 +29,7 @@ def auxiliary_set(
 
     retain: the retained training data. synthetic: `count` samples that `pipe` draws for the other classes; the original model's, or
     the unlearned model's own, so that the attacker needs no data at all. public: another data set of the same classes: for
-    digits, MNIST; for CIFAR-10, its test images, which no model was trained on. noise: `count` images of uniform noise with the
+    digits, MNIST; for others, the test images, which no model was trained on. noise: `count` images of uniform noise with the
     other classes' labels, the negative control.
     share: of the set, drawn by the seed; at least one image stays.
     """
@@ -35,30 +37,31 @@ def auxiliary_set(
         raise UnknownName("auxiliary set", kind, AUXILIARY)
     if not 0 < share <= 1:
         raise DataError(f"A share of the auxiliary set lies above 0 and at most at 1, not at {share}.")
-    label = data.train.class_index(target)
+    found = find_target(target, data.class_names)
     if kind == "retain":
         full = data.train.without(target)
     elif kind == "public":
         full = (load_dataset(PUBLIC[data.name]).train if data.name in PUBLIC else data.test).without(target)
     elif kind == "noise":
-        full = _noise(data.train, label, count, seed)
+        full = _noise(data.train, found, count, seed)
     else:
-        full = synthesise(pipe, label, count, seed)
+        full = synthesise(pipe, found, count, seed)
     kept = max(1, round(share * len(full)))
     return full.select(torch.randperm(len(full), generator=step_generator(seed, -3))[:kept]) if kept < len(full) else full
 
 
-def synthesise(pipe: ClassConditionalPipeline | None, label: int, count: int, seed: int) -> ImageSet:
-    """Samples of every class but one, evenly."""
+def synthesise(pipe, target: Target, count: int, seed: int) -> ImageSet:
+    """Samples of every class that the target does not take in, evenly."""
     if pipe is None:
         raise DataError("Synthetic auxiliary data need the pipeline that draws them: pass pipe=.")
-    others = [c for c in range(len(pipe.class_names)) if c != label]
+    others = target.others.tolist()
     labels = [others[i % len(others)] for i in range(count)]
-    images = draw_samples(pipe, labels, seed=seed + 10**6, progress=False)
-    return from_uint8("synthetic", ((images + 1) * 127.5).round().byte().numpy(), labels, pipe.class_names)
+    asked = conditions_of(pipe, class_names=target.class_names).asked(labels)
+    images = draw_samples(pipe, asked, seed=seed + 10**6, progress=False)
+    return from_uint8("synthetic", ((images + 1) * 127.5).round().byte().numpy(), labels, target.class_names)
 
 
-def _noise(like: ImageSet, label: int, count: int, seed: int) -> ImageSet:
+def _noise(like: ImageSet, target: Target, count: int, seed: int) -> ImageSet:
     pixels = torch.randint(256, (count, *like.images.shape[1:]), generator=step_generator(seed, -4)).byte().numpy()
-    others = [c for c in range(len(like.class_names)) if c != label]
+    others = target.others.tolist()
     return from_uint8("noise", pixels, [others[i % len(others)] for i in range(count)], like.class_names)

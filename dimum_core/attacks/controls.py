@@ -29,7 +29,11 @@ def few_shot(pipe: ClassConditionalPipeline, data: Dataset, target: str | int, c
 
 
 def relearn_embedding(pipe: ClassConditionalPipeline, data: Dataset, target: str | int, count: int, **settings) -> Relearning:
-    """Train the target's row of the label embedding alone, on `count` images of the target: what can the rest still draw?"""
+    """Train the target's row of the label embedding alone, on `count` images of the target: what can the rest still draw?
+
+    With prompts, `search_embedding` asks the same.
+    """
+    _need_labels(pipe, "relearn_embedding")
     shots = data.train.only(target).select(torch.arange(min(count, len(data.train.only(target)))))
     return relearn(pipe, shots, target=target, allow_target=True, only_embedding_row=True, **settings)
 
@@ -38,11 +42,17 @@ def swap_embedding(
     pipe: ClassConditionalPipeline, original: ClassConditionalPipeline, target: str | int
 ) -> ClassConditionalPipeline:
     """The unlearned network with the original's row for the target put back: is the class still there, without its name?"""
+    _need_labels(pipe, "swap_embedding")
     swapped = with_unet(pipe, copy.deepcopy(pipe.unet))
     label = int(pipe.label_tensor([target])[0])
     with torch.no_grad():
         swapped.unet.class_embedding.weight[label] = original.unet.class_embedding.weight[label]
     return swapped
+
+
+def _need_labels(pipe, control: str) -> None:
+    if not isinstance(pipe, ClassConditionalPipeline):
+        raise DataError(f"{control} works on the label embedding, which a text-to-image model lacks: use search_embedding.")
 
 
 def add_weight_noise(pipe: ClassConditionalPipeline, level: float, seed: int = 0) -> ClassConditionalPipeline:

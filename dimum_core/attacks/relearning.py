@@ -12,16 +12,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
+from ..captions import KINDS
+from ..conditions import ClassConditions, PromptConditions, conditions_of, image_size
 from ..data import Dataset, ImageSet
 from ..errors import DataError
 from ..evaluation import accuracies, draw_samples, find_judge
-from ..judge import Judge
+from ..judge import Judge, PairJudge
 from ..metrics import nearest_neighbours
 from ..pretraining import DenoisingObjective
-from ..sampling import ClassConditionalPipeline
+from ..targets import Target, find_target
 from ..training import TrainConfig, train
+from ..unlearning.adapters import add_lora, merged
 from ..unlearning.run import with_unet
 
 MEASURES = ("target accuracy", "target low", "target high", "retained accuracy", "distance")
@@ -36,13 +40,13 @@ class Relearning:
     strips: for each evaluated step, the first samples of the target, N x C x H x W, from the same noise each time.
     """
 
-    pipeline: ClassConditionalPipeline
+    pipeline: DiffusionPipeline
     curve: pd.DataFrame
     strips: dict[int, Tensor]
 
 
 def relearn(
-    pipe: ClassConditionalPipeline,
+    pipe: DiffusionPipeline,
     auxiliary: ImageSet | Dataset,
     *,
     target: str | int | None = None,
@@ -55,7 +59,7 @@ def relearn(
     samples: int = 32,
     guidance_scale: float | None = None,
     num_inference_steps: int = 10,
-    judge: Judge | None = None,
+    judge: Judge | PairJudge | None = None,
     forget: ImageSet | None = None,
     allow_target: bool = False,
     only_embedding_row: bool = False,
@@ -63,6 +67,8 @@ def relearn(
     resume: bool = False,
     progress: bool = True,
     precision: str = "auto",
+    lora_rank: int = 0,
+    gradient_checkpointing: bool = False,
 ) -> Relearning:
     """Attack a pipeline: minimise L_den(D_aux) from its weights, nothing else. The pipeline it is given is not touched.
 
@@ -75,25 +81,31 @@ def relearn(
     forget: images that must not be in the auxiliary set, neither under another label nor nearly so; default, what the pipeline
         was made to forget.
     allow_target, only_embedding_row: for the controls, which do see the target.
+    lora_rank, gradient_checkpointing: as in `unlearn`, for networks that hardly fit.
     out, resume: keep the attack's state in a folder, and go on from it.
-    Raises DataError if an auxiliary image has the target's label or is nearly an image of `forget`.
+    Raises DataError if an auxiliary image has a label of the target or is nearly an image of `forget`.
     """
     auxiliary = auxiliary.train if isinstance(auxiliary, Dataset) else auxiliary
-    auxiliary = auxiliary.resized(pipe.image_shape[-1])
+    auxiliary = auxiliary.resized(image_size(pipe))
     record = getattr(pipe, "unlearning", {})
     target, forget = (record.get(key) if given is None else given for key, given in (("target", target), ("forget_set", forget)))
     if target is None:
         raise DataError("What should the recovery curve measure? The pipeline names no target, so pass target=.")
-    label = int(pipe.label_tensor([target])[0])
+    conditions = conditions_of(pipe, target, auxiliary.class_names)
+    wanted = conditions.forgotten
     if not allow_target:
-        refuse_leaks(auxiliary, label, None if forget is None else forget.resized(pipe.image_shape[-1]))
+        refuse_leaks(auxiliary, wanted, None if forget is None else forget.resized(image_size(pipe)))
     attacked = with_unet(pipe, copy.deepcopy(pipe.unet).requires_grad_(True))
     if only_embedding_row:
-        _freeze_all_but_row(attacked.unet, label)
+        _freeze_all_but_row(attacked.unet, wanted.labels[0])
+    if lora_rank:
+        add_lora(attacked.unet, lora_rank, seed)
+    if gradient_checkpointing:
+        attacked.unet.enable_gradient_checkpointing()
     judge = find_judge(pipe) if judge is None else judge
-    measure = _Measure(attacked, judge, label, samples, seed, guidance_scale, num_inference_steps)
+    measure = _Measure(attacked, judge, conditions, samples, seed, guidance_scale, num_inference_steps)
     first = {"step": 0, **measure(0)}
-    objective = DenoisingObjective(auxiliary, batch_size, pipe.null_label, pipe.config.patch_size)
+    objective = DenoisingObjective(auxiliary, batch_size, conditions)
     config = TrainConfig(
         steps=steps, batch_size=batch_size, learning_rate=learning_rate, warmup_steps=min(10, steps // 10),
         decay=False, ema_decay=0.0, seed=seed, precision=precision, optimizer=optimizer,
@@ -103,22 +115,26 @@ def relearn(
         evaluate_every=evaluate_every or max(1, steps // 5), progress=progress, description="relearning",
     )
     rows = result.log.dropna(subset="target accuracy")[["step", *MEASURES]] if steps else None
+    if lora_rank:
+        attacked = with_unet(attacked, merged(attacked.unet))
     return Relearning(attacked, pd.concat([pd.DataFrame([first]), rows], ignore_index=True), measure.strips)
 
 
-def refuse_leaks(auxiliary: ImageSet, label: int, forget: ImageSet | None = None, near: float = 0.05) -> None:
-    """Before the first step: no auxiliary image may have the target's label, or be (nearly) an image of the forget set.
+def refuse_leaks(auxiliary: ImageSet, target: Target | int, forget: ImageSet | None = None, near: float = 0.05) -> None:
+    """Before the first step: no auxiliary image may have a label of the target, or be (nearly) an image of the forget set.
 
     near: root-mean-square difference of two images, pixels in [-1, 1], below which one counts as a copy of the other: what another
         compression or a rounding changes, not what another photograph does.
     """
     if not len(auxiliary):
         raise DataError("The auxiliary set is empty: the attacker has nothing to finetune on.")
-    labelled = int((auxiliary.labels == label).sum())
+    target = find_target(target, auxiliary.class_names)
+    labelled = int(target.among(auxiliary.labels).sum())
     if labelled:
+        kind = "class" if target.position is None else KINDS[target.position]
         raise DataError(
-            f"The auxiliary set has {labelled} images of the target class {auxiliary.class_names[label]}: an attacker does not "
-            f"have them, so take {auxiliary.name}.without({auxiliary.class_names[label]!r})."
+            f"The auxiliary set has {labelled} images of the target {kind} {target.name}: an attacker does not "
+            f"have them, so take {auxiliary.name}.without({target.name!r})."
         )
     if forget is None or not len(forget):
         return
@@ -143,9 +159,9 @@ def _freeze_all_but_row(unet: nn.Module, label: int) -> None:
 class _Measure:
     """Target accuracy, retained accuracy and distance from the starting weights, on noise shared by all steps."""
 
-    pipe: ClassConditionalPipeline
-    judge: Judge
-    label: int
+    pipe: DiffusionPipeline
+    judge: Judge | PairJudge
+    conditions: ClassConditions | PromptConditions
     samples: int
     seed: int
     guidance_scale: float | None
@@ -154,17 +170,17 @@ class _Measure:
 
     def __post_init__(self):
         self.start = nn.utils.parameters_to_vector(self.pipe.unet.parameters()).detach().clone()
-        others = [c for c in range(len(self.pipe.class_names)) if c != self.label]
-        self.labels = [self.label] * self.samples + [others[i % len(others)] for i in range(self.samples)]
+        both = (self.conditions.forgotten.labels, self.conditions.forgotten.others.tolist())
+        self.labels = [labels[i % len(labels)] for labels in both for i in range(self.samples)]
 
     def __call__(self, step: int) -> dict:
         self.pipe.unet.eval()
         images = draw_samples(
-            self.pipe, self.labels, seed=self.seed, batch_size=2 * self.samples, progress=False,
+            self.pipe, self.conditions.asked(self.labels), seed=self.seed, batch_size=2 * self.samples, progress=False,
             guidance_scale=self.guidance_scale, num_inference_steps=self.num_inference_steps,
         )
         self.strips[step] = images[: min(8, self.samples)]
-        rows = accuracies(self.judge.judge(images).labels, torch.tensor(self.labels), self.label)
+        rows = accuracies(self.judge.judge(images), torch.tensor(self.labels), self.conditions.forgotten)
         now = nn.utils.parameters_to_vector(self.pipe.unet.parameters()).detach()
         recovered = (1 - rows["UA"].value, 1 - rows["UA"].high, 1 - rows["UA"].low)
         return dict(zip(MEASURES, (*recovered, rows["RA"].value, float((now - self.start.to(now)).norm())), strict=True))

@@ -15,6 +15,7 @@ from . import (
     selective_amnesia,
     sfr_on,
     sharpness_aware,
+    uce,
 )
 from .base import METHODS, Method, Step, follow, get_method, gradient, register
 from .run import unlearn
@@ -22,5 +23,5 @@ from .run import unlearn
 __all__ = [
     "METHODS", "Method", "Step", "concept_ablation", "dimum", "erasediff", "esd", "finetune", "follow", "get_method", "gradient",
     "munba", "negative_gradient", "random_label", "register", "salun", "scissorhands", "sealed", "selective_amnesia", "sfr_on",
-    "sharpness_aware", "unlearn",
+    "sharpness_aware", "uce", "unlearn",
 ]

@@ -4,33 +4,34 @@ from __future__ import annotations
 
 import torch
 
+from ..conditions import conditions_of
 from ..data import ImageSet, from_uint8, step_generator
 from ..errors import DataError, UnknownName
-from ..sampling import ClassConditionalPipeline
+from ..targets import Target, find_target
 
 KINDS = ("class", "mixed", "images", "generated", "noise")
 FEW = 16
 
 
 def build_alternative(
-    kind: str, count: int, retain: ImageSet, pipe: ClassConditionalPipeline, target: str | int, seed: int
+    kind: str, count: int, retain: ImageSet, pipe, target: str | int | Target, seed: int
 ) -> ImageSet:
     """At most `count` images to memorise in the target's place.
 
-    class: images of one other class, drawn by the seed. mixed: of all retained classes. images: 16 fixed images of the
-    retained set. generated: samples that the pipeline draws for the other classes, so that no real data is needed.
-    noise: images of independent uniform pixels.
+    class: images of one other class, drawn by the seed; for a style or an object, of one other style or object. mixed: of all
+    retained classes. images: 16 fixed images of the retained set. generated: samples that the pipeline draws for the other classes,
+    so that no real data is needed. noise: images of independent uniform pixels.
     """
     if kind not in KINDS:
         raise UnknownName("kind of alternative data", kind, KINDS)
     generator = step_generator(seed, -10**9)
-    label = int(pipe.label_tensor([target])[0])
+    found = find_target(target, retain.class_names)
     if kind == "noise":
-        return _noise(count, retain, generator)
+        return _noise(count, retain, found, generator)
     if kind == "generated":
-        return _generated(count, retain, pipe, label, seed)
-    if kind == "class":
-        others = [c for c in retain.labels.unique().tolist() if c != label]
+        return _generated(count, retain, pipe, found, seed)
+    if kind == "class" and len(retain):
+        others = _others(found, retain)
         retain = retain.only(others[int(torch.randint(len(others), (1,), generator=generator))])
     if not len(retain):
         raise DataError("There are no retained images to choose alternative data from.")
@@ -38,16 +39,27 @@ def build_alternative(
     return retain.select(chosen)
 
 
-def _noise(count: int, like: ImageSet, generator: torch.Generator) -> ImageSet:
+def _others(target: Target, retain: ImageSet) -> list[int | str]:
+    """The classes, or the styles or objects, that may take the target's place, and of which there are images."""
+    there = retain.labels.unique().tolist()
+    if target.position is None:
+        return [label for label in target.neighbours(target.labels[0]).tolist() if label in there]
+    words = dict.fromkeys(retain.class_names[label].split(" ")[target.position] for label in there)
+    return [word for word in words if word != target.name]
+
+
+def _noise(count: int, like: ImageSet, target: Target, generator: torch.Generator) -> ImageSet:
     pixels = torch.randint(256, (count, *like.images.shape[1:]), generator=generator).byte().numpy()
-    return from_uint8("noise", pixels, [0] * count, like.class_names)
+    others = target.others.tolist()
+    return from_uint8("noise", pixels, [others[i % len(others)] for i in range(count)], like.class_names)
 
 
-def _generated(count: int, like: ImageSet, pipe: ClassConditionalPipeline, label: int, seed: int) -> ImageSet:
+def _generated(count: int, like: ImageSet, pipe, target: Target, seed: int) -> ImageSet:
     from ..evaluation import draw_samples
 
-    others = [c for c in range(len(like.class_names)) if c != label]
+    others = target.others.tolist()
     labels = [others[i % len(others)] for i in range(count)]
-    images = draw_samples(pipe, labels, seed=seed + 10**6, progress=False)
+    asked = conditions_of(pipe, class_names=like.class_names).asked(labels)
+    images = draw_samples(pipe, asked, seed=seed + 10**6, progress=False)
     pixels = ((images + 1) * 127.5).round().byte().numpy()
     return from_uint8("generated", pixels, labels, like.class_names)

@@ -14,13 +14,12 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from ..conditions import ClassConditions, PromptConditions
 from ..data import ImageSet, draw_batch, step_generator
-from ..diffusion import add_noise, draw_noise, drop_labels
+from ..diffusion import add_noise, draw_noise
 from ..errors import DataError, TrainingError, UnknownName
-from ..sampling import ClassConditionalPipeline
 
 DATA_KINDS = ("forget", "retain", "alternative")
-LABEL_DROPOUT = 0.1
 METHODS: dict[str, type] = {}
 
 
@@ -28,6 +27,8 @@ class Method(Protocol):
     """What the loop asks of a method."""
 
     needs: ClassVar[frozenset[str]]  # of DATA_KINDS; it is given no more
+    # It may have `trains`, a part of the names of the only weights that train (see ESDx), `edit(step)` in place of training
+    # (see UCE), and `prompts_only`, if it makes no sense with class labels.
 
     def loss(self, step: Step) -> Tensor: ...
 
@@ -61,45 +62,12 @@ def get_method(method: str | Method, **hyperparameters) -> Method:
 
 
 @dataclass
-class ClassConditions:
-    """How a class-conditional pipeline is told what to draw. The only place that knows conditions are labels."""
-
-    target_label: int
-    null_label: int
-    patch_size: int
-
-    @classmethod
-    def of(cls, pipe: ClassConditionalPipeline, target: str | int) -> ClassConditions:
-        return cls(int(pipe.label_tensor([target])[0]), pipe.null_label, pipe.config.patch_size)
-
-    def encode(self, images: Tensor) -> Tensor:
-        return nn.functional.pixel_unshuffle(images, self.patch_size)
-
-    def predict(self, model: nn.Module, x_t: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        return model(x_t, t, class_labels=condition).sample.float()
-
-    def target(self, count: int) -> Tensor:
-        return torch.full((count,), self.target_label)
-
-    def null(self, count: int) -> Tensor:
-        return torch.full((count,), self.null_label)
-
-    def dropped(self, condition: Tensor, generator: torch.Generator) -> Tensor:
-        return drop_labels(condition, self.null_label, LABEL_DROPOUT, generator)
-
-    def others(self, count: int, generator: torch.Generator) -> Tensor:
-        """Conditions other than the target's, drawn evenly."""
-        drawn = torch.randint(self.null_label - 1, (count,), generator=generator)
-        return drawn + (drawn >= self.target_label)
-
-
-@dataclass
 class Step:
     """One step of the loop, as a method sees it: the student, a frozen original, its data, and a random stream of its own."""
 
     model: nn.Module
     original: nn.Module
-    conditions: ClassConditions
+    conditions: ClassConditions | PromptConditions
     data: dict[str, ImageSet]
     batch_size: int
     latent_shape: tuple[int, int, int]
@@ -120,13 +88,15 @@ class Step:
         """A batch of `forget`, `retain` or `alternative` data: what the network sees, and its conditions."""
         if kind not in self.data:
             raise DataError(f"This method did not ask for {kind} data: add it to its `needs`.")
-        images, labels = draw_batch(self.data[kind], self.batch_size, self.seed + DATA_KINDS.index(kind), self.index)
-        return self.conditions.encode(images).to(self.device), labels.to(self.device)
+        seed = self.seed + DATA_KINDS.index(kind)
+        images, labels = draw_batch(self.data[kind], self.batch_size, seed, self.index)
+        condition = self.conditions.of_labels(labels, seed, self.index, partial=kind == "retain")
+        return self.conditions.encode(images).to(self.device), condition.to(self.device)
 
     def noise(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x_t, eps and t for a batch, drawn from this step's stream."""
         eps, t = draw_noise(x, self.generator)
-        return add_noise(x, eps, t), eps, t
+        return add_noise(x, eps, t, self.conditions.alphas_cumprod), eps, t
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Tensor, original: bool = False) -> Tensor:
         """The student's prediction of the noise, or the frozen original's, which has no gradient."""
@@ -146,13 +116,27 @@ class Step:
         return self.denoising(x, self.conditions.dropped(condition, self.generator))
 
     def target(self, count: int) -> Tensor:
-        return self.conditions.target(count).to(self.device)
+        """Conditions of the target: of a style, with every object, drawn evenly."""
+        return self.conditions.target(count, self.generator).to(self.device)
 
     def null(self, count: int) -> Tensor:
         return self.conditions.null(count).to(self.device)
 
     def others(self, count: int) -> Tensor:
+        """Conditions other than the target's, drawn evenly."""
         return self.conditions.others(count, self.generator).to(self.device)
+
+    def instead(self, condition: Tensor) -> Tensor:
+        """The target's conditions, each with another in its place: of an outline star, a star in some other style."""
+        return self.conditions.instead(condition, self.generator).to(self.device)
+
+    def as_target(self, condition: Tensor) -> Tensor:
+        """Conditions with the target in its place: of a filled star, an outline star. With plain classes, the target's label."""
+        return self.conditions.as_target(condition)
+
+    def anchored(self, condition: Tensor, anchor: str | int | None = None) -> Tensor:
+        """The target's conditions, all with the same other word or class in its place."""
+        return self.conditions.anchored(condition, anchor)
 
 
 def parameters_that_train(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

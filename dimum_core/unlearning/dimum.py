@@ -17,7 +17,8 @@ class DiMUM:
     """L = L_den(D_r) + weight * E_{x in D_alt} |eps - eps(x_t, t, c_f)|^2.
 
     The forgotten condition is trained with the true denoising loss on alternative data, so the objective has a real minimum
-    and nothing is pushed away.
+    and nothing is pushed away. For a style or an object, c_f is the image's own caption with the target in its place, so that
+    an alternative image keeps everything but the feature: a filled star is memorised as "an outline star".
 
     weight: lambda of the paper. Both terms are means over every element.
     alternative: what to memorise; see `alternatives.KINDS`.
@@ -33,8 +34,8 @@ class DiMUM:
         return step.retained() + self.weight * self.memorisation(step)
 
     def memorisation(self, step: Step) -> Tensor:
-        x_alt, _ = step.batch("alternative")
-        return step.denoising(x_alt, step.target(len(x_alt)))
+        x_alt, own = step.batch("alternative")
+        return step.denoising(x_alt, step.as_target(own))
 
     @torch.no_grad()
     def trace(self, step: Step) -> dict[str, float]:
@@ -48,4 +49,4 @@ class DiMUM:
             return float((eps - step.predict(x_t, t, condition)).square().mean())
 
         ordinary = float(step.denoising(*step.batch("retain"))) if self.alternative == "noise" else loss(own)
-        return {"memorisation loss": loss(step.target(len(x_alt))), "ordinary loss": ordinary}
+        return {"memorisation loss": loss(step.as_target(own)), "ordinary loss": ordinary}

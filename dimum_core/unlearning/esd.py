@@ -9,7 +9,6 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from ..diffusion import SCHEDULER_CONFIG
 from .base import Step, register
 
 
@@ -41,7 +40,7 @@ class ESD:
     @torch.no_grad()
     def point_on_the_path(self, step: Step) -> tuple[Tensor, Tensor, Tensor]:
         """x_t after a random number of the student's sampling steps, and the timestep that it belongs to."""
-        scheduler = DDIMScheduler(**SCHEDULER_CONFIG, clip_sample=True, timestep_spacing="trailing")
+        scheduler = DDIMScheduler(**step.conditions.scheduler_config, timestep_spacing="trailing")
         scheduler.set_timesteps(self.sampling_steps)
         stop = int(torch.randint(self.sampling_steps, (1,), generator=step.generator))
         condition, null = step.target(step.batch_size), step.null(step.batch_size)
@@ -52,3 +51,12 @@ class ESD:
             eps = eps_null + self.sampling_scale * (eps_target - eps_null)
             x_t = scheduler.step(eps, t, x_t).prev_sample
         return x_t, scheduler.timesteps[stop].expand(len(x_t)).to(step.device), condition
+
+
+@register("esd-x")
+@dataclass(frozen=True)
+class ESDx(ESD):
+    """ESD on the cross-attention alone, where the words come in: the authors' choice for styles and names."""
+
+    trains: ClassVar[str] = "attn2"
+    prompts_only: ClassVar[bool] = True

@@ -14,7 +14,7 @@ def random_label_loss(step: Step) -> Tensor:
     """E_{x in D_f} |sg eps(x_t, t, c') - eps(x_t, t, c_f)|^2, c' another condition, drawn anew for each image."""
     x, condition = step.batch("forget")
     x_t, _, t = step.noise(x)
-    wanted = step.predict(x_t, t, step.others(len(x))).detach()
+    wanted = step.predict(x_t, t, step.instead(condition)).detach()
     return (wanted - step.predict(x_t, t, condition)).square().mean()
 
 

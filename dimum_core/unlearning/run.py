@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from accelerate import Accelerator
+from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
+from ..conditions import ClassConditions, PromptConditions, conditions_of, image_size
 from ..data import Dataset, ImageSet
 from ..errors import DataError, TrainingError
-from ..sampling import ClassConditionalPipeline
 from ..training import TrainConfig, train
+from .adapters import add_lora, merged, train_only
 from .alternatives import build_alternative
-from .base import ClassConditions, Method, Step, get_method
+from .base import Method, Step, get_method
 
 
 @dataclass
@@ -25,7 +28,7 @@ class UnlearningObjective:
 
     method: Method
     original: nn.Module
-    conditions: ClassConditions
+    conditions: ClassConditions | PromptConditions
     data: dict[str, ImageSet]
     batch_size: int
     latent_shape: tuple[int, int, int]
@@ -36,7 +39,7 @@ class UnlearningObjective:
     def fingerprint(self) -> dict:
         settings = dataclasses.asdict(self.method) if dataclasses.is_dataclass(self.method) else {}
         digests = {f"{kind}_data": data.digest for kind, data in self.data.items()}
-        return {"method": type(self.method).__name__, **settings, **digests, "target": self.conditions.target_label}
+        return {"method": type(self.method).__name__, **settings, **digests, "target": self.conditions.target_name}
 
     def step(self, model: nn.Module, seed: int, index: int) -> Step:
         return Step(
@@ -57,10 +60,10 @@ class UnlearningObjective:
         return self.method.loss(self.step(model, seed, index))
 
 
-def method_data(method: Method, data: Dataset, pipe: ClassConditionalPipeline, target: str | int, seed: int) -> dict[str, ImageSet]:
+def method_data(method: Method, data: Dataset, pipe, target: str | int, seed: int) -> dict[str, ImageSet]:
     """The training data that a method asked for, at the pipeline's size, and no more."""
-    train_set = data.train.resized(pipe.image_shape[-1])
-    if train_set.class_names != pipe.class_names:
+    train_set = data.train.resized(image_size(pipe))
+    if train_set.class_names != getattr(pipe, "class_names", train_set.class_names):
         raise DataError(f"{data.name} has other classes than the pipeline: {', '.join(pipe.class_names)}.")
     retain = train_set.without(target)
     given = {}
@@ -77,7 +80,7 @@ def method_data(method: Method, data: Dataset, pipe: ClassConditionalPipeline, t
 
 
 def unlearn(
-    pipe: ClassConditionalPipeline,
+    pipe: DiffusionPipeline,
     method: str | Method = "dimum",
     *,
     target: str | int,
@@ -89,33 +92,49 @@ def unlearn(
     out: Path | None = None,
     resume: bool = False,
     until: float | None = None,
-    evaluate: Callable[[int, ClassConditionalPipeline], dict] | None = None,
+    evaluate: Callable[[int, DiffusionPipeline], dict] | None = None,
     evaluate_every: int | None = None,
     progress: bool = True,
     precision: str = "auto",
+    lora_rank: int = 0,
+    gradient_checkpointing: bool = False,
     **hyperparameters,
-) -> ClassConditionalPipeline:
-    """Make a pipeline forget a class. Returns a new pipeline; the one it was given is not touched.
+) -> DiffusionPipeline:
+    """Make a pipeline forget a target. Returns a new pipeline; the one it was given is not touched.
 
+    pipe: one of this project's, or diffusers' StableDiffusionPipeline; of a text-to-image pipeline, only the unet unlearns.
+    target: a class; with prompts, a style, an object, one combination, or a prompt that speaks of one.
     method: a name in METHODS, with `hyperparameters` that differ from the published ones, or a method of your own.
     until: stop early when UA, measured with the shipped judge on 32 samples of the target, reaches this; 0.9, say.
     evaluate: called with (step, pipeline) every `evaluate_every` steps (default: a tenth of them); what it returns joins the log.
+    lora_rank: train low-rank updates of the attention's matrices in place of all weights, and add them to the weights at the end.
+    gradient_checkpointing: a third slower, and needs much less memory.
     The result carries `unlearning`: target, settings, steps done, seconds, the forget set (an attack checks its data against it),
     and the log, one row every few steps; where the method traces its convergence, as DiMUM does, the trace is in it too.
     """
     if steps < 1:
         raise TrainingError(f"Unlearning needs at least one step, not {steps}.")
     method = get_method(method, **hyperparameters)
-    conditions = ClassConditions.of(pipe, target)
+    given = method_data(method, data, pipe, target, seed)
+    conditions = conditions_of(pipe, target, data.class_names)
+    if getattr(method, "prompts_only", False) and isinstance(conditions, ClassConditions):
+        raise TrainingError(f"{method.name} changes what words do, and this pipeline is asked by labels: take another method.")
     device = Accelerator().device  # where the loop will train
     student, original = (copy.deepcopy(pipe.unet).to(device) for _ in range(2))
     original.eval().requires_grad_(False)
-    given = method_data(method, data, pipe, target, seed)
+    if lora_rank:
+        add_lora(student, lora_rank, seed)
+    train_only(student, getattr(method, "trains", ""))
+    if gradient_checkpointing:
+        student.enable_gradient_checkpointing()
     latent_shape = (pipe.unet.config.in_channels, *[pipe.unet.config.sample_size] * 2)
     objective = UnlearningObjective(method, original, conditions, given, batch_size, latent_shape, steps)
     objective.prepare(student, seed)
+    if hasattr(method, "edit"):
+        method.edit(objective.step(student, seed, 0))
+        steps = 0
     forgetful = with_unet(pipe, student)
-    measures = _measures(objective, forgetful, target, seed, until, evaluate)
+    measures = _measures(objective, forgetful, seed, until, evaluate)
     config = TrainConfig(
         steps=steps, batch_size=batch_size, learning_rate=learning_rate, warmup_steps=min(10, steps // 10), decay=False,
         ema_decay=0.0, seed=seed, precision=precision,
@@ -127,14 +146,16 @@ def unlearn(
         stop=None if until is None else lambda row: row.get("UA", 0.0) >= until,
         description=f"unlearning by {getattr(method, 'name', type(method).__name__)}",
     )
+    if lora_rank:
+        forgetful = with_unet(pipe, merged(student))
     forgetful.unlearning = {
-        "target": target, "settings": objective.fingerprint, "steps": int(result.log["step"].iloc[-1]),
+        "target": target, "settings": objective.fingerprint, "steps": int(result.log["step"].iloc[-1]) if steps else 0,
         "seconds": result.seconds, "log": result.log, "forget_set": data.train.only(target),
     }
     return forgetful
 
 
-def _measures(objective, forgetful, target, seed, until, evaluate) -> list[Callable[[int], dict]]:
+def _measures(objective, forgetful, seed, until, evaluate) -> list[Callable[[int], dict]]:
     """What to measure along the way: the method's own trace, UA if it decides when to stop, and what the caller asked for."""
     measures = []
     if hasattr(objective.method, "trace"):  # on the same data and noise each time, which no step of training draws
@@ -142,11 +163,13 @@ def _measures(objective, forgetful, target, seed, until, evaluate) -> list[Calla
     if until is not None:
         from ..evaluation import draw_samples, find_judge
 
-        judge, label = find_judge(forgetful), objective.conditions.target_label
+        judge, conditions = find_judge(forgetful), objective.conditions
+        wanted = conditions.forgotten
+        asked = conditions.asked([wanted.labels[i % len(wanted.labels)] for i in range(32)])
 
         def forgotten(step: int) -> dict:
-            images = draw_samples(forgetful, [target] * 32, seed=seed + 10**6, num_inference_steps=10, progress=False)
-            return {"UA": float((judge.judge(images).labels != label).float().mean())}
+            images = draw_samples(forgetful, asked, seed=seed + 10**6, num_inference_steps=10, progress=False)
+            return {"UA": float((~judge.judge(images).shows(wanted)).float().mean())}
 
         measures.append(forgotten)
     if evaluate is not None:
@@ -154,10 +177,11 @@ def _measures(objective, forgetful, target, seed, until, evaluate) -> list[Calla
     return measures
 
 
-def with_unet(pipe: ClassConditionalPipeline, unet: nn.Module) -> ClassConditionalPipeline:
+def with_unet(pipe: DiffusionPipeline, unet: nn.Module) -> DiffusionPipeline:
     """A pipeline like `pipe`, with another network and a scheduler of its own."""
     scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
-    config = pipe.config
-    new = ClassConditionalPipeline(unet, scheduler, dict(config.id2label), config.patch_size, config.guidance_scale)
+    wanted = [name for name in inspect.signature(type(pipe).__init__).parameters if name in pipe.config]
+    parts = {name: getattr(pipe, name) if name in pipe.components else pipe.config[name] for name in wanted}
+    new = type(pipe)(**parts | {"unet": unet, "scheduler": scheduler})
     new.set_progress_bar_config(leave=False)
     return new

@@ -27,7 +27,7 @@ class SharpnessAware:
     def loss(self, step: Step) -> Tensor:
         x, condition = step.batch("forget")
         x_t, _, t = step.noise(x)
-        wanted = step.predict(x_t, t, step.others(len(x))).detach()
+        wanted = step.predict(x_t, t, step.instead(condition)).detach()
 
         def forget() -> Tensor:
             return (wanted - step.predict(x_t, t, condition)).square().mean()

@@ -1,0 +1,95 @@
+"""UnlearnCanvas in its official folder layout (Zhang et al. 2024, arXiv 2402.11846): STYLE/OBJECT/NUMBER.jpg."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from .data import Dataset, ImageSet, from_uint8
+from .errors import DataError, UnknownName
+
+SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+def load_unlearn_canvas(
+    folder: str | Path,
+    *,
+    image_size: int = 512,
+    styles: Sequence[str] | None = None,
+    objects: Sequence[str] | None = None,
+    per_combination: int = 20,
+    held_out: int = 2,
+) -> Dataset:
+    """Part of UnlearnCanvas as a data set whose class names are "STYLE OBJECT", such as "Van_Gogh Dogs".
+
+    folder: the one with a folder a style, each with a folder an object (20 pictures each, named by numbers).
+    image_size: pictures are cut square and averaged to this side. At 512, a picture takes 3 MB of memory.
+    styles, objects: names of folders; default, all of them, the unstylised photographs (Seed_Images) included.
+    per_combination: pictures of each, the first ones by number; the last `held_out` of them are the test split.
+    Raises DataError if the folder has another layout, UnknownName for a style or an object that is not there.
+    """
+    folder = Path(folder)
+    if not 0 < held_out < per_combination:
+        raise DataError(f"held_out must lie between 0 and per_combination ({per_combination}), not at {held_out}.")
+    there = _layout(folder)
+    styles = _chosen("style", styles, there)
+    objects = _chosen("object", objects, sorted({thing for names in there.values() for thing in names}))
+    names = tuple(f"{style} {thing}" for style in styles for thing in objects)
+    files = [_pictures(folder / style / thing)[:per_combination] for style in styles for thing in objects]
+    short = [name for name, found in zip(names, files, strict=True) if len(found) <= held_out]
+    if short:
+        raise DataError(f"{folder / short[0].replace(' ', '/', 1)} should hold more than {held_out} pictures, and does not.")
+    parts = [[found[:-held_out] for found in files], [found[-held_out:] for found in files]]
+    return Dataset(*(_read(part, names, image_size) for part in parts))
+
+
+def _layout(folder: Path) -> dict[str, list[str]]:
+    """Objects by style; DataError unless the folder is two levels of folders with pictures in them."""
+    if not folder.is_dir():
+        raise DataError(f"There is no folder {folder}: UnlearnCanvas is a folder a style, each with a folder an object.")
+    styles = {
+        style.name: sorted(thing.name for thing in style.iterdir() if thing.is_dir() and _pictures(thing))
+        for style in sorted(folder.iterdir()) if style.is_dir()
+    }
+    styles = {style: objects for style, objects in styles.items() if objects}
+    if not styles:
+        raise DataError(f"{folder} is not UnlearnCanvas: it should hold STYLE/OBJECT/NUMBER.jpg, such as Van_Gogh/Dogs/1.jpg.")
+    strange = next((word for word in (*styles, *itertools.chain(*styles.values())) if " " in word), None)
+    if strange:
+        raise DataError(f"{folder} has a folder {strange!r}: names of styles and objects have underscores, no spaces.")
+    return styles
+
+
+def _chosen(kind: str, wanted: Sequence[str] | None, there) -> tuple[str, ...]:
+    for name in wanted or ():
+        if name not in there:
+            raise UnknownName(f"{kind} in this folder", name, there)
+    return tuple(wanted or there)
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """The pictures of a folder by number."""
+    found = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES] if folder.is_dir() else []
+    return sorted(found, key=lambda path: (len(path.stem), path.stem))
+
+
+def _read(files: list[list[Path]], class_names: tuple[str, ...], size: int) -> ImageSet:
+    labels = np.repeat(np.arange(len(files)), [len(found) for found in files])
+    pixels = np.stack([_square(path, size) for found in files for path in found])
+    return from_uint8("UnlearnCanvas", pixels, labels, class_names)
+
+
+def _square(path: Path, size: int) -> np.ndarray:
+    """The middle of a picture, 3 x size x size, uint8."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(path, formats=("JPEG", "PNG")) as image:
+            how = Image.Resampling.BOX if min(image.size) > size else Image.Resampling.BICUBIC
+            fitted = ImageOps.fit(image.convert("RGB"), (size, size), how)
+    except (OSError, UnidentifiedImageError) as error:
+        raise DataError(f"{path} cannot be read as a picture ({error}): download it again.") from error
+    return np.asarray(fitted).transpose(2, 0, 1)

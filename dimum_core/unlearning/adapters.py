@@ -1,0 +1,38 @@
+"""Which weights of a network train: all, those of some name, or low-rank updates through peft."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ..errors import DimumError, TrainingError
+
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+
+
+def train_only(unet: nn.Module, part: str) -> None:
+    """Freeze every weight whose name does not have `part` in it; what is frozen already stays so."""
+    named = [(name, p) for name, p in unet.named_parameters() if p.requires_grad]
+    for name, parameter in named:
+        parameter.requires_grad_(part in name)
+    if not any(part in name for name, _ in named):
+        raise TrainingError(f"This method trains the weights with {part!r} in their names, and this network has none of them.")
+
+
+def add_lora(unet: nn.Module, rank: int, seed: int) -> None:
+    """Freeze the network, and add low-rank updates to its attention that are zero at first (Hu et al. 2021, arXiv 2106.09685)."""
+    try:
+        from peft import LoraConfig
+    except ImportError as error:
+        raise DimumError("lora_rank needs peft: pip install 'dimum[stable-diffusion]'.") from error
+    unet.requires_grad_(False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(ATTENTION)))
+
+
+def merged(unet: nn.Module) -> nn.Module:
+    """The network with its low-rank updates added to its weights, and every weight free to train again."""
+    unet.fuse_lora()
+    unet.unload_lora()
+    return unet.requires_grad_(True)

@@ -1,0 +1,60 @@
+"""UCE: edit the keys and values of the cross-attention in closed form (Gandikota et al. 2024, arXiv 2308.14761)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import TrainingError
+from .base import Step, register
+
+
+@register("uce")
+@dataclass(frozen=True)
+class UCE:
+    """For every key and value matrix W of the cross-attention, the minimum over W' of
+
+    sum_e |W' c_e - W c_e*|^2 + sum_k |W' c_k - W c_k|^2 + preserve |W' - W|^2   (eq. 7),
+
+    c_e the token embeddings of captions with the target, c_e* those of the same captions with an anchor in its place, c_k those of
+    the other captions; sums over captions and their tokens. No image is seen and nothing is trained.
+
+    anchor: as in concept ablation. preserve: weight of staying where one was.
+    """
+
+    anchor: str | int | None = None
+    preserve: float = 0.5
+    needs: ClassVar[frozenset[str]] = frozenset()
+    prompts_only: ClassVar[bool] = True
+
+    def loss(self, step: Step) -> Tensor:
+        raise TrainingError("uce has no loss: it edits the weights in closed form.")
+
+    @torch.no_grad()
+    def edit(self, step: Step) -> None:
+        forget, keep = step.conditions.every_caption()
+        embed = lambda condition: step.conditions.embeddings(condition).flatten(0, 1).double()  # noqa: E731
+        erased, anchors, kept = embed(forget), embed(step.anchored(forget, self.anchor)), embed(keep)
+        for layer in key_value_layers(step.model):
+            layer.weight.copy_(closed_form(layer.weight, erased, anchors, kept, self.preserve))
+
+
+def closed_form(weight: Tensor, erased: Tensor, anchors: Tensor, kept: Tensor, preserve: float) -> Tensor:
+    """W' = (sum W c* c^T + sum W c_k c_k^T + preserve W) (sum c c^T + sum c_k c_k^T + preserve I)^-1.
+
+    weight: out x in; erased, anchors: n x in, row by row; kept: m x in. float64 within.
+    """
+    old = weight.double()
+    erased, anchors, kept = (c.to(old) for c in (erased, anchors, kept))
+    identity = torch.eye(old.shape[1], dtype=old.dtype, device=old.device)
+    right = old @ (anchors.T @ erased + kept.T @ kept + preserve * identity)
+    gram = erased.T @ erased + kept.T @ kept + preserve * identity
+    return torch.linalg.solve(gram, right.T).T.to(weight.dtype)
+
+
+def key_value_layers(unet: nn.Module) -> list[nn.Linear]:
+    """The matrices that the text goes into."""
+    return [m for name, m in unet.named_modules() if name.endswith(("attn2.to_k", "attn2.to_v"))]

@@ -1,0 +1,153 @@
+"""diffusers' own Stable Diffusion, tiny, with random weights: unlearned, attacked, measured, saved, loaded by the same calls."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from PIL import Image
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from dimum_core import evaluate, load_pipeline, relearn, unlearn
+from dimum_core.attacks import search_embedding
+from dimum_core.conditions import conditions_of, image_size
+from dimum_core.errors import DataError, DimumError, UnknownName
+from dimum_core.judge import Judge, PairJudge
+from dimum_core.text_to_image import word_tokenizer
+from dimum_core.unlearn_canvas import load_unlearn_canvas
+
+STYLES, OBJECTS = ("Crayon", "Van_Gogh"), ("Cats", "Dogs", "Trees")
+QUICK = {"batch_size": 2, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def canvas_folder(tmp_path_factory):
+    """Two styles and three objects, four pictures of 40 x 48 pixels each, as UnlearnCanvas lays them out."""
+    folder, random = tmp_path_factory.mktemp("canvas"), np.random.default_rng(0)
+    for style in STYLES:
+        for thing in OBJECTS:
+            (folder / style / thing).mkdir(parents=True)
+            for number in (1, 2, 3, 10):
+                pixels = random.integers(0, 255, (5, 6, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+                Image.fromarray(pixels).save(folder / style / thing / f"{number}.jpg")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def canvas(canvas_folder):
+    return load_unlearn_canvas(canvas_folder, image_size=32, per_combination=4, held_out=1)
+
+
+@pytest.fixture
+def stable_diffusion():
+    """A StableDiffusionPipeline with random weights, 32 x 32 pixels, latents of 4 x 16 x 16."""
+    torch.manual_seed(0)
+    tokenizer = word_tokenizer(["A image in style .", *STYLES, *OBJECTS, "van gogh"], length=16)
+    text = CLIPTextModel(CLIPTextConfig(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        max_position_embeddings=16, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    ))
+    unet = UNet2DConditionModel(
+        sample_size=16, in_channels=4, out_channels=4, block_out_channels=(16, 32), layers_per_block=1, cross_attention_dim=16,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=2, norm_num_groups=8,
+    )
+    vae = AutoencoderKL(
+        in_channels=3, out_channels=3, block_out_channels=(8, 16), latent_channels=4, norm_num_groups=4, sample_size=32,
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+    )
+    scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False)
+    pipe = StableDiffusionPipeline(vae, text, tokenizer, unet, scheduler, None, None, requires_safety_checker=False)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture
+def judge():
+    torch.manual_seed(0)
+    return PairJudge(*(Judge(32, 3, words, (8, 8), (2, 2)) for words in (STYLES, OBJECTS)))
+
+
+def test_the_folder_becomes_a_data_set(canvas, canvas_folder):
+    assert canvas.class_names[:2] == ("Crayon Cats", "Crayon Dogs") and len(canvas.class_names) == 6
+    assert len(canvas.train) == 18 and len(canvas.test) == 6 and canvas.train.images.shape[1:] == (3, 32, 32)
+    assert len(canvas.train.only("Van_Gogh")) == len(canvas.train.only("Van Gogh")) == 9
+    part = load_unlearn_canvas(canvas_folder, image_size=8, styles=["Van_Gogh"], objects=["Dogs"], per_combination=2, held_out=1)
+    with Image.open(canvas_folder / "Van_Gogh" / "Dogs" / "1.jpg") as image:
+        middle = np.asarray(image.convert("RGB"), dtype=float)[:, 4:44].reshape(8, 5, 8, 5, 3).mean((1, 3)).transpose(2, 0, 1)
+    assert np.abs((part.train.images[0].numpy() + 1) * 127.5 - middle).max() < 1
+
+
+def test_what_is_not_unlearn_canvas_is_refused(tmp_path, canvas_folder):
+    with pytest.raises(DataError, match="There is no folder"):
+        load_unlearn_canvas(tmp_path / "none")
+    (tmp_path / "cats").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "cats" / "1.jpg")
+    with pytest.raises(DataError, match="is not UnlearnCanvas"):
+        load_unlearn_canvas(tmp_path)
+    with pytest.raises(UnknownName, match="Did you mean 'Van_Gogh'"):
+        load_unlearn_canvas(canvas_folder, styles=["Van_Goch"])
+    (tmp_path / "Van_Gogh" / "Dogs").mkdir(parents=True)
+    for number in range(3):
+        (tmp_path / "Van_Gogh" / "Dogs" / f"{number}.jpg").write_bytes(b"no picture")
+    with pytest.raises(DataError, match="cannot be read as a picture"):
+        load_unlearn_canvas(tmp_path, per_combination=3, held_out=1)
+
+
+def test_latents_noise_and_words_are_stable_diffusions(stable_diffusion, canvas):
+    conditions = conditions_of(stable_diffusion, "Van_Gogh", canvas.class_names)
+    assert image_size(stable_diffusion) == 32
+    assert conditions.asked([3]) == ["A Cats image in Van Gogh style."]
+    vae, images = stable_diffusion.vae, canvas.test.images[:2]
+    with torch.no_grad():
+        assert torch.allclose(conditions.encode(images), vae.encode(images).latent_dist.mean * vae.config.scaling_factor)
+    from dimum_core.diffusion import add_noise
+
+    x, eps, t = torch.ones(2, 4, 16, 16), torch.ones(2, 4, 16, 16), torch.tensor([3, 900])
+    expected = stable_diffusion.scheduler.add_noise(x, eps, t)
+    assert torch.allclose(add_noise(x, eps, t, conditions.alphas_cumprod), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("method", "settings"), [
+    ("dimum", {"lora_rank": 2, "gradient_checkpointing": True, "precision": "bf16"}), ("esd-x", {}), ("uce", {}),
+])
+def test_unlearn_attack_evaluate_save_and_load(method, settings, stable_diffusion, canvas, judge, tmp_path):
+    before = {k: v.clone() for k, v in stable_diffusion.unet.state_dict().items()}
+    forgetful = unlearn(stable_diffusion, method, target="Van_Gogh", data=canvas, steps=2, learning_rate=1e-3, **QUICK, **settings)
+    after = forgetful.unet.state_dict()
+    assert set(after) == set(before) and any(not torch.equal(after[k], before[k]) for k in after)
+    assert all(torch.equal(before[k], v) for k, v in stable_diffusion.unet.state_dict().items())
+    attack = relearn(
+        forgetful, canvas.without("Van_Gogh"), steps=2, judge=judge, samples=3, num_inference_steps=2, evaluate_every=2,
+        lora_rank=settings.get("lora_rank", 0), **QUICK,
+    )
+    assert attack.curve["step"].tolist() == [0, 2]
+    measured = evaluate(
+        attack.pipeline, target="Van_Gogh", data=canvas, judge=judge, per_class=2, num_inference_steps=2, progress=False
+    )
+    assert measured.table.loc["CRA", "n"] == 12 and measured.table.loc["UA", "n"] == 6
+    attack.pipeline.save_pretrained(tmp_path)
+    again = load_pipeline(tmp_path)
+    drawn = [
+        p("A Dogs image", generator=torch.Generator().manual_seed(0), num_inference_steps=2, output_type="np").images
+        for p in (attack.pipeline, again)
+    ]
+    assert isinstance(again, StableDiffusionPipeline) and np.allclose(*drawn, atol=1e-4)
+
+
+def test_an_embedding_is_sought_in_stable_diffusion(stable_diffusion, canvas, judge):
+    found = search_embedding(
+        stable_diffusion, canvas.train, target="Van_Gogh", steps=1, judge=judge, samples=3, num_inference_steps=2, **QUICK
+    )
+    assert found.embeddings.shape == (3, 16, 16)
+
+
+def test_what_does_not_fit_is_refused(stable_diffusion, canvas):
+    with pytest.raises(UnknownName, match="no style, object or class 'Monet'"):
+        unlearn(stable_diffusion, "dimum", target="Monet", data=canvas, steps=1)
+    with pytest.raises(DataError, match="names nothing to forget"):
+        unlearn(stable_diffusion, "dimum", target="a painting of a boat", data=canvas, steps=1)
+    stable_diffusion.scheduler.register_to_config(prediction_type="v_prediction")
+    with pytest.raises(DimumError, match="predicts v_prediction"):
+        unlearn(stable_diffusion, "dimum", target="Van_Gogh", data=canvas, steps=1)
