@@ -18,6 +18,7 @@ from dimum_core.checkpoints import load_pipeline, read_card, shipped_checkpoints
 from dimum_core.cli import main
 from dimum_core.data import Dataset
 from dimum_core.errors import CheckpointError
+from dimum_core.judge import Judge
 from dimum_core.pretraining import save_picture, tile, train_base
 
 
@@ -244,9 +245,6 @@ def test_the_doctor_reports_every_section(capsys, monkeypatch, tiny_preset, tmp_
 def test_a_model_is_evaluated_against_its_own_target_only(tiny_data):
     from dimum_core.evaluation import reference_set
 
-    class FakeJudge:
-        class_names = tiny_data.class_names
-        config = type("Config", (), {"image_size": 8})
-
-    reference = reference_set(Dataset(tiny_data, tiny_data), FakeJudge(), "top")
+    judge = Judge(image_size=8, image_channels=1, class_names=tiny_data.class_names)
+    reference = reference_set(Dataset(tiny_data, tiny_data), judge, "top")
     assert 1 not in reference.labels and len(reference) == 40
