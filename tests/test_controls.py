@@ -122,3 +122,14 @@ def test_the_nearest_image_of_a_copy_is_the_copied_one(digits):
     distance, index = nearest_images(images.clamp(-1, 1), data.train)
     assert index.tolist() == [5, 70] and distance[0] == 0 and 0 < distance[1] < 0.02
     assert float(nearest_images(data.test.images[:20], data.train)[0].min()) > 0.05
+
+
+def test_an_attack_without_labels_goes_through_the_null_row_alone():
+    pipe, data = load_pipeline("digits"), load_dataset("digits").train.without("3")
+    attacked = relearn(
+        pipe, data, target="3", label_dropout=1.0, steps=3, learning_rate=1e-3, batch_size=16, samples=2, evaluate_every=3,
+        progress=False,
+    ).pipeline
+    before, after = (p.unet.class_embedding.weight for p in (pipe, attacked))
+    assert torch.equal(before[:-1], after[:-1]) and not torch.equal(before[-1], after[-1])
+    assert not torch.equal(pipe.unet.conv_out.weight, attacked.unet.conv_out.weight)

@@ -61,6 +61,7 @@ def relearn(
     num_inference_steps: int = 10,
     judge: Judge | PairJudge | None = None,
     forget: ImageSet | None = None,
+    label_dropout: float = 0.1,
     allow_target: bool = False,
     only_embedding_row: bool = False,
     out: Path | None = None,
@@ -80,6 +81,8 @@ def relearn(
         evaluations an image, is most of what a curve costs.
     forget: images that must not be in the auxiliary set, neither under another label nor nearly so; default, what the pipeline
         was made to forget.
+    label_dropout: share of the auxiliary labels that give way to the null condition; at 1 the attack goes through that condition
+        alone, for an attacker whose images have no labels.
     allow_target, only_embedding_row: for the controls, which do see the target.
     lora_rank, gradient_checkpointing: as in `unlearn`, for networks that hardly fit.
     out, resume: keep the attack's state in a folder, and go on from it.
@@ -105,7 +108,7 @@ def relearn(
     judge = find_judge(pipe) if judge is None else judge
     measure = _Measure(attacked, judge, conditions, samples, seed, guidance_scale, num_inference_steps)
     first = {"step": 0, **measure(0)}
-    objective = DenoisingObjective(auxiliary, batch_size, conditions)
+    objective = DenoisingObjective(auxiliary, batch_size, conditions, label_dropout)
     config = TrainConfig(
         steps=steps, batch_size=batch_size, learning_rate=learning_rate, warmup_steps=min(10, steps // 10),
         decay=False, ema_decay=0.0, seed=seed, precision=precision, optimizer=optimizer,
