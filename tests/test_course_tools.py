@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -198,3 +199,16 @@ def test_a_link_that_leads_nowhere_is_refused(executed, tmp_path):
         (docs / "glossary.md").write_text(f"# Glossary\n\n[there]({link})")
         with pytest.raises(SystemExit, match="leads nowhere"):
             site.build(executed / "out", tmp_path / "site", docs)
+
+
+@pytest.mark.skipif(not (shutil.which("chromium") or shutil.which("google-chrome")), reason="needs a browser")
+def test_the_site_is_sound_in_a_real_browser(executed, tmp_path):
+    check = load("site_check")
+    built = site.build(executed / "out", tmp_path / "site").parent
+    assert check.audit([built / "index.html", built / "01_first.html", built / "search.html"], shutil.which("chromium")) == []
+    (built / "bad.html").write_text(
+        '<!doctype html><html lang="en"><head></head><body><p style="color:#ddd;background:#fff">faint</p><img src="no.png">'
+        '<div style="width:2000px">wide</div><script>throw new Error("broken")</script></body></html>'
+    )
+    said = "\n".join(check.audit([built / "bad.html"], shutil.which("chromium")))
+    assert all(words in said for words in ("contrast 1.", "does not load", "has no text", "wider than", "console:", "broken")), said

@@ -72,7 +72,8 @@ def render(cells: list) -> str:
     notebook = nbformat.v4.new_notebook()
     notebook.cells = cells
     body, _ = _exporter().from_notebook_node(notebook)
-    body = body.replace("(student/", "(").replace('href="student/', 'href="downloads/student/')
+    body = body.replace('href="student/', 'href="downloads/student/')
+    body = re.sub(r'href="\.\./docs/(\w+)\.md"', r'href="\1.html"', body)
     return body if "<h" not in body else ANCHOR.sub("", body)
 
 

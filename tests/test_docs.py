@@ -1,0 +1,64 @@
+"""What the pages say is so: figures come from the result files, pictures and links are there, exercises are those that exist."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+
+import pytest
+
+from dimum_core.course.checks import EXERCISES
+from dimum_core.unlearning import METHODS
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "CONTRIBUTING.md"])
+
+
+def test_the_figures_of_the_failures_are_those_of_the_table():
+    rows = list(csv.DictReader((ROOT / "data" / "results" / "failures.csv").open()))
+    text = (ROOT / "docs" / "failures.md").read_text()
+    for name in dict.fromkeys(row["run"] for row in rows):
+        section = text.split(f"\n`{name}`:")[1].split("\n## ")[0]
+        wanted = [(row["UA"], row["RA"]) for row in rows if row["run"] == name]
+        assert re.findall(r"UA (\d\.\d\d), RA (\d\.\d\d)", section) == wanted, name
+        assert f"](failure_{name}.png)" in text
+
+
+def test_the_failures_are_what_they_are_called():
+    found = {}
+    for row in csv.DictReader((ROOT / "data" / "results" / "failures.csv").open()):
+        found.setdefault(row["run"], []).append((float(row["UA"]), float(row["RA"])))
+    healthy, = found["healthy"]
+    assert min(healthy) > 0.85
+    for name in ("all-destroyed", "diverged", "attack-that-wrecks"):
+        assert found[name][0][1] < 0.5, name
+    assert found["nothing-forgotten"][0][0] < 0.3 < 0.85 < found["nothing-forgotten"][0][1]
+    assert found["one-scale-only"][0][0] - found["one-scale-only"][1][0] > 0.3
+    assert min(found["answers-with-noise"][0]) > 0.85
+    assert found["attack-too-slow"][0][0] > 0.7
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_and_pictures_of_a_page_are_there(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if not target.startswith(("http", "#")):
+            assert (page.parent / target.split("#")[0]).exists(), target
+    assert all(alt for alt in re.findall(r"!\[([^\]]*)\]", page.read_text()))
+
+
+def test_exercises_that_the_teachers_kit_names_exist():
+    text = "".join(path.read_text() for path in (ROOT / "docs" / "teaching").glob("*.md"))
+    assert set(re.findall(r"\b((?:0\d|1[0-2])\.\d)\b", text)) - set(EXERCISES) == set()
+
+
+def test_every_question_has_an_answer():
+    questions, answers = (
+        re.findall(r"(?m)^(\d+)\. ", (ROOT / "docs" / "teaching" / f"{name}.md").read_text()) for name in ("questions", "answers")
+    )
+    assert questions == answers == [str(k) for k in range(1, len(questions) + 1)] and len(questions) >= 24
+
+
+def test_the_failures_use_methods_that_exist():
+    settings = [row["settings"].split()[0] for row in csv.DictReader((ROOT / "data" / "results" / "failures.csv").open())]
+    assert set(settings) <= {*METHODS, "DiMRA"}
