@@ -157,7 +157,7 @@ def test_write_brings_badge_and_set_up_cell_up_to_date(tmp_path):
 
 
 def test_the_site_has_cards_links_texts_and_formulas(executed, tmp_path):
-    index = site.build(executed / "out", tmp_path / "site").read_text()
+    index = site.build(executed / "out", tmp_path / "site", tmp_path).read_text()
     first, second = ((tmp_path / "site" / f"{name}.html").read_text() for name in ("01_first", "02_second"))
     assert index.count('class="card"') == 2 and "see a line" in index and "1 minutes" in index
     assert 'alt="A straight line that rises."' in index and 'alt="A straight line that rises."' in first
@@ -191,10 +191,10 @@ def test_a_solution_is_folded_away_on_the_site(tmp_path):
 def test_a_link_that_leads_nowhere_is_refused(executed, tmp_path):
     docs = tmp_path / "docs"
     docs.mkdir()
-    (docs / "glossary.md").write_text("# Glossary\n\n## A word\n\n[there](glossary.md#a-word) and $x_t$")
+    (docs / "glossary.md").write_text("# Glossary\n\n## A word\n\n[there](glossary.md#A-word) and $x_t$")
     built = site.build(executed / "out", tmp_path / "site", docs).parent
     page = (built / "glossary.html").read_text()
-    assert 'href="glossary.html#a-word"' in page and "<math" in page
+    assert 'href="glossary.html#A-word"' in page and "<math" in page
     for link in ("nowhere.md", "glossary.md#no-such-word"):
         (docs / "glossary.md").write_text(f"# Glossary\n\n[there]({link})")
         with pytest.raises(SystemExit, match="leads nowhere"):
@@ -204,7 +204,7 @@ def test_a_link_that_leads_nowhere_is_refused(executed, tmp_path):
 @pytest.mark.skipif(not (shutil.which("chromium") or shutil.which("google-chrome")), reason="needs a browser")
 def test_the_site_is_sound_in_a_real_browser(executed, tmp_path):
     check = load("site_check")
-    built = site.build(executed / "out", tmp_path / "site").parent
+    built = site.build(executed / "out", tmp_path / "site", tmp_path).parent
     assert check.audit([built / "index.html", built / "01_first.html", built / "search.html"], shutil.which("chromium")) == []
     (built / "bad.html").write_text(
         '<!doctype html><html lang="en"><head></head><body><p style="color:#ddd;background:#fff">faint</p><img src="no.png">'

@@ -109,15 +109,7 @@ def read_page(path: Path) -> tuple[str, str]:
     title = text.split("\n", 1)[0].lstrip("# ").strip()
     body = markdown2html(with_mathml(text))
     body = ANCHOR.sub("", re.sub(r'href="(?!https?:)(?:\.\./)*(?:docs/)?([\w/-]+)\.md(#[\w-]+)?"', r'href="\1.html\2"', body))
-    return title, re.sub(r"<(h[23])>(.*?)</\1>", _with_id, body, flags=re.DOTALL)
-
-
-def _with_id(match: re.Match) -> str:
-    return f'<{match[1]} id="{slug(match[2])}">{match[2]}</{match[1]}>'
-
-
-def slug(heading: str) -> str:
-    return re.sub(r"[^\w]+", "-", plain(heading).lower()).strip("-")
+    return title, body
 
 
 def plain(body: str) -> str:
