@@ -182,7 +182,7 @@ def denoising_scrubber() -> Frames:
     keys = [(step,) for step in range(len(steps))]
     return Frames(
         "From noise to an image", {"step": tuple(range(len(steps)))},
-        {(k,): picture_of({"x_t": stored["samples"][k], "guess": stored["guesses"][k]}) for (k,) in keys},
+        {(k,): picture_of({"x_t": stored["samples"][k], "guess": stored["guesses"][k]}, size=64) for (k,) in keys},
         {(k,): f"Step {k + 1} of {len(steps)}, at t = {steps[k]}. Above, the samples; below, what the model takes them for. "
                f"Asked for {', '.join(names)}." for (k,) in keys},
     )
@@ -195,7 +195,7 @@ def guidance_explorer() -> Frames:
     pictures, texts = {}, {}
     for i, s in enumerate(scales):
         for j, k in enumerate(steps):
-            pictures[s, k] = picture_of({"": stored["samples"][i, j]})
+            pictures[s, k] = picture_of({"": stored["samples"][i, j]}, size=64)
             texts[s, k] = f"Guidance scale {s:g}, {k} steps; asked for {', '.join(names)}, from the same noise throughout."
     return Frames("Guidance and steps", {"guidance scale": scales, "steps": steps}, pictures, texts)
 

@@ -75,27 +75,38 @@ def build(source: Path, site: Path, docs: Path = ROOT / "docs") -> Path:
     (site / "pictures").mkdir(parents=True)
     write_style(site)
     copy_downloads(source, site)
-    pages = [(name, title) for name, title in PAGES.items() if (docs / f"{name}.md").exists()]
-    templates = Environment(loader=FileSystemLoader(PARTS), autoescape=True)
-    templates.globals["pages"] = pages
-
-    def write(name: str, template: str, **parts) -> Path:
-        text = templates.get_template(template).render(**parts)
-        check_pictures(text, name)
-        (site / f"{name}.html").write_text(text)
-        return site / f"{name}.html"
-
-    entries = write_chapters(chapters, site, write)
-    for name, _ in pages:
-        title, body = read_page(docs / f"{name}.md")
-        write(name, "page.html", title=title, body=body)
-        entries += sections(f"{name}.html", title, body)
-    for picture in docs.glob("*.png"):
-        shutil.copy(picture, site / picture.name)
+    write = writer(site, [(name, title) for name, title in PAGES.items() if (docs / f"{name}.md").exists()])
+    entries = write_chapters(chapters, site, write) + write_pages(docs, site, write)
     write("search", "search.html", entries=json.dumps(entries).replace("</", "<\\/"))
     index = write("index", "index.html", chapters=chapters, map=chapter_map(chapters))
     check_links(site)
     return index
+
+
+def writer(site: Path, pages: list[tuple[str, str]]):
+    """What writes a page from a template, once its pictures are known to have texts."""
+    templates = Environment(loader=FileSystemLoader(PARTS), autoescape=True)
+
+    def write(name: str, template: str, **parts) -> Path:
+        text = templates.get_template(template).render(pages=pages, **parts)
+        check_pictures(text, name)
+        (site / f"{name}.html").write_text(text)
+        return site / f"{name}.html"
+
+    return write
+
+
+def write_pages(docs: Path, site: Path, write) -> list[dict]:
+    """The pages of docs/ and their pictures; returns what the search knows of them."""
+    entries = []
+    for name in PAGES:
+        if (docs / f"{name}.md").exists():
+            title, body = read_page(docs / f"{name}.md")
+            write(name, "page.html", title=title, body=body)
+            entries += sections(f"{name}.html", title, body)
+    for picture in docs.glob("*.png"):
+        shutil.copy(picture, site / picture.name)
+    return entries
 
 
 def write_chapters(chapters: list[Chapter], site: Path, write) -> list[dict]:

@@ -67,30 +67,31 @@ addEventListener("message", event => {
 
 def audit(pages: list[Path], chromium: str) -> list[str]:
     """What is wrong with these pages, a line each."""
-    found, frames = [], []
     with tempfile.TemporaryDirectory(dir=pages[0].parent) as folder, tempfile.TemporaryDirectory() as profile:
-        for page in pages:
-            for width in WIDTHS:
-                for theme in THEMES:
-                    place = f"{page.name}, {width} px, {theme}"
-                    copy = Path(folder) / f"{page.stem}-{width}-{theme}.html"
-                    script = AUDIT.replace("PLACE", json.dumps(place)).replace("THEME", json.dumps(theme))
-                    text = page.read_text().replace("<head>", '<head><base href="../">', 1).replace(' loading="lazy"', "")
-                    text = text.replace("<html ", f'<html data-theme="{theme}" ', 1)
-                    copy.write_text(text.replace("</body>", script + "</body>"))
-                    frames.append((place, f'<iframe width="{width}" height="900" src="{copy.name}"></iframe>'))
+        frames = {f"{page.name}, {width} px, {theme}": audited_copy(page, Path(folder), width, theme)
+                  for page in pages for width in WIDTHS for theme in THEMES}
         wrapper = Path(folder) / "wrapper.html"
-        wrapper.write_text(WRAPPER + "".join(frame for _, frame in frames))
+        wrapper.write_text(WRAPPER + "".join(frames.values()))
         run = subprocess.run(
             [chromium, *FLAGS, f"--user-data-dir={profile}", "--virtual-time-budget=20000", "--dump-dom", wrapper.as_uri()],
             capture_output=True, text=True, timeout=400,
         )
     said = re.search(r'<pre id="said">(.*?)</pre>', run.stdout, re.DOTALL)
     said = json.loads(unescape(said[1])) if said and said[1] else {}
-    for place, _ in frames:
-        found += [f"{place}: {problem}" for problem in said.get(place, ["the browser did not get to its end"])]
+    found = [f"{place}: {problem}" for place in frames for problem in said.get(place, ["the browser did not get to its end"])]
     found += [f"console: {line.split('CONSOLE', 1)[1][:200]}" for line in run.stderr.splitlines() if "CONSOLE" in line]
     return found
+
+
+def audited_copy(page: Path, folder: Path, width: int, theme: str) -> str:
+    """A copy of the page that examines itself, in a frame of this width."""
+    copy = folder / f"{page.stem}-{width}-{theme}.html"
+    place = json.dumps(f"{page.name}, {width} px, {theme}")
+    script = AUDIT.replace("PLACE", place).replace("THEME", json.dumps(theme))
+    text = page.read_text().replace("<head>", '<head><base href="../">', 1).replace(' loading="lazy"', "")
+    text = text.replace("<html ", f'<html data-theme="{theme}" ', 1)
+    copy.write_text(text.replace("</body>", script + "</body>"))
+    return f'<iframe width="{width}" height="900" src="{copy.name}"></iframe>'
 
 
 def main(arguments: list[str]) -> int:

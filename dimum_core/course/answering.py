@@ -136,6 +136,12 @@ def serve(line, wire) -> None:
         except (TypeError, RecursionError) as error:
             hand.errors[number] = str(error)
     line.send({"answers": answers, "errors": hand.errors})
+    while True:
+        answer_call(line, wire, functions)
+
+
+def answer_call(line, wire, functions: list) -> None:
+    """One call of a function that was handed in; what it calls itself is asked of the grader."""
 
     def back(place: int):
         def call(*arguments):
@@ -144,15 +150,15 @@ def serve(line, wire) -> None:
 
         return call
 
-    while True:
-        order = line.receive()
-        try:
-            result = functions[order["call"]](*wire.decode(order["arguments"], back))
-            line.send({"result": wire.encode(result)})
-        except NotImplementedError:
-            line.send({"result": {"gap": True}})
-        except Exception as error:
-            line.send({"raised": f"{type(error).__name__}: {error}"[:300]})
+    order = line.receive()
+    try:
+        result = wire.encode(functions[order["call"]](*wire.decode(order["arguments"], back)))
+    except NotImplementedError:
+        line.send({"result": {"gap": True}})
+    except Exception as error:
+        line.send({"raised": f"{type(error).__name__}: {error}"[:300]})
+    else:
+        line.send({"result": result})
 
 
 if __name__ == "__main__":
