@@ -27,7 +27,7 @@ CONTENT = {
 
 
 def table(out) -> pd.DataFrame:
-    return read_results(out).drop(columns=["seconds", "unlearning_seconds"])
+    return read_results(out).drop(columns=["seconds", "unlearning_seconds", "commit"])
 
 
 @pytest.fixture(scope="module")

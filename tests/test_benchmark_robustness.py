@@ -78,7 +78,7 @@ def unbroken(plan_file, tmp_path_factory) -> pd.DataFrame:
 
 
 def table(out) -> pd.DataFrame:
-    return read_results(out).drop(columns=["seconds", "unlearning_seconds"])
+    return read_results(out).drop(columns=["seconds", "unlearning_seconds", "commit"])
 
 
 def start(plan_file: Path, out: Path) -> subprocess.Popen:

@@ -49,6 +49,8 @@ def test_the_sign_flip_test_counts_every_pattern_of_signs():
     means = [abs(np.mean(difference * s)) for s in itertools.product((1, -1), repeat=7)]
     expected = np.mean([m >= abs(difference.mean()) - 1e-12 for m in means])
     assert sign_flip_test(first, second) == pytest.approx(expected)
+    scipys = stats.permutation_test((difference,), np.mean, permutation_type="samples", n_resamples=np.inf)
+    assert sign_flip_test(first, second) == pytest.approx(scipys.pvalue)
     assert sign_flip_test(first, first) == 1 and sign_flip_test(np.arange(1.0, 7), np.zeros(6)) == least_p(6) == 2 / 64
     many = GENERATOR.normal(0.4, 1, 60)
     assert sign_flip_test(many, np.zeros(60)) == pytest.approx(stats.ttest_1samp(many, 0).pvalue, abs=0.01)
