@@ -270,8 +270,9 @@ def conditions_of(
 def draw(pipe, labels: Sequence[int | str | None], class_names: tuple[str, ...] | None = None, **sampling) -> Tensor:
     """Draw one image for each label, class name or prompt: N x C x H x W in [-1, 1], on the pipeline's device.
 
-    sampling: what the pipeline takes: generator, guidance_scale, num_inference_steps.
+    sampling: what the pipeline takes: generator, guidance_scale, num_inference_steps; None is the pipeline's own default.
     """
     asked = conditions_of(pipe, class_names=class_names).asked(labels)
+    sampling = {key: value for key, value in sampling.items() if value is not None}
     images = pipe(asked, output_type="pt", **sampling).images
     return images if isinstance(pipe, ClassConditionalPipeline) else images.float() * 2 - 1

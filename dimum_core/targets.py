@@ -79,6 +79,11 @@ def find_target(target: str | int | Target, class_names: tuple[str, ...]) -> Tar
     return find_target(_named_in(target, words), class_names)
 
 
+def is_target(name: str, class_names: tuple[str, ...]) -> bool:
+    """Whether a name is a class, a style or an object here."""
+    return name in class_names or any(name in kind for kind in word_kinds(class_names))
+
+
 def word_kinds(class_names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
     """The words at each position of two-word class names, styles and objects; nothing if the names are not of two words."""
     split = [name.split(" ") for name in class_names]

@@ -13,6 +13,7 @@ from ..checkpoints import find_checkpoint, load_pipeline, read_card
 from ..data import load_dataset
 from ..errors import DimumError
 from ..sampling import ClassConditionalPipeline
+from ..targets import is_target
 from ..training import OPTIMIZER_STATE
 from ..unlearning import get_method
 from .plan import CHECKPOINT, CONTROLS, Plan, filled_in
@@ -109,7 +110,7 @@ def _check_model(values: dict, wrong: list[str]) -> ClassConditionalPipeline | N
 def _check_targets(targets, pipe: ClassConditionalPipeline | None, wrong: list[str]) -> dict:
     targets = targets if isinstance(targets, dict) else dict.fromkeys(_as_list([] if targets is None else targets))
     targets = {str(name): retrained for name, retrained in targets.items()}
-    wrong += [f"{name!r} is no class of the checkpoint" for name in targets if pipe and name not in pipe.class_names]
+    wrong += [f"{name!r} is no class of the checkpoint" for name in targets if pipe and not is_target(name, pipe.class_names)]
     for retrained in filter(None, targets.values()):
         try:
             found = load_pipeline(str(retrained))
