@@ -218,7 +218,7 @@ def forget_lab() -> Frames:
 
 
 def recovery_explorer(
-    results: str = "digits.csv", labels=("esd", "random-label", "salun", "erasediff", "dimum (class)")
+    results: str = "digits.parquet", labels=("esd", "random-label", "salun", "erasediff", "dimum (class)")
 ) -> Frames:
     """Mean recovery curves of some methods and of the controls, by budget of unlearning and learning rate of the attack."""
     from .benchmark import read_results
