@@ -8,6 +8,7 @@ network, no file outside its own folder written, none of the course's own read.
 from __future__ import annotations
 
 import ast
+import contextlib
 import os
 import re
 import resource
@@ -16,9 +17,10 @@ import sys
 import types
 from pathlib import Path
 
-FORBIDDEN = ("os.fork", "os.exec", "os.posix_spawn", "os.spawn", "os.system", "os.kill", "os.remove", "os.rename", "os.rmdir",
-             "os.chmod", "os.chown", "os.link", "os.symlink", "os.truncate", "os.putenv", "subprocess.", "socket.", "ctypes.",
-             "shutil.", "gc.", "signal.", "pty.", "sys._current", "sys.settrace", "sys.setprofile")
+FORBIDDEN = ("os.fork", "os.exec", "os.posix_spawn", "os.spawn", "os.system", "os.kill", "os.chown", "os.link", "os.symlink",
+             "subprocess.", "socket.", "ctypes.", "gc.", "signal.", "pty.", "sys._current", "sys.settrace", "sys.setprofile")
+IN_OWN_FOLDER = ("os.remove", "os.rename", "os.rmdir", "os.chmod", "os.truncate", "os.mkdir", "shutil.")
+LIBRARIES = {"dimum_core", "diffusers", "matplotlib", "numpy", "pandas", "scipy", "sklearn", "torch", "tqdm"}
 KEPT = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
 
 
@@ -33,17 +35,41 @@ def fence(memory: int, secret_folders: tuple[str, ...]) -> None:
     here = os.path.realpath(os.getcwd()) + os.sep
     secret = tuple(os.path.realpath(folder) + os.sep for folder in secret_folders)
 
-    def hook(event, arguments, forbidden=FORBIDDEN, secret=secret, here=here, real=os.path.realpath, text=str, fs=os.fsdecode):
+    def hook(event, arguments, forbidden=FORBIDDEN, own=IN_OWN_FOLDER, secret=secret, here=here, real=os.path.realpath):
         if event.startswith(forbidden) or (event == "object.__setattr__" and arguments[1] == "__code__"):
             raise PermissionError(f"an answer may not do this ({event})")
         if event == "open" and not isinstance(arguments[0], int):
-            path, flags = real(fs(arguments[0])), arguments[2] or 0
+            path, flags = real(os.fsdecode(arguments[0])), arguments[2] or 0
             if path.startswith(secret):
                 raise PermissionError("an answer may not read the course's own files")
             if flags & (os.O_WRONLY | os.O_RDWR) and not path.startswith((here, "/dev/null")):
                 raise PermissionError("an answer may write only in its own folder")
+        if event.startswith(own):
+            paths = [argument for argument in arguments if isinstance(argument, (str, bytes, os.PathLike))]
+            if not all(real(os.fsdecode(path)).startswith(here) for path in paths):
+                raise PermissionError("an answer may change only its own folder")
 
     sys.addaudithook(hook)
+
+
+def import_libraries(cells: list[str]) -> None:
+    """Import, before the fence, what the cells import of well-known libraries: they read settings as they load."""
+    for cell in cells:
+        try:
+            statements = ast.parse(readable(cell)).body
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            continue
+        for statement in statements:
+            names = [alias.name for alias in statement.names] if isinstance(statement, ast.Import) else [
+                statement.module or ""] if isinstance(statement, ast.ImportFrom) else []
+            if names and all(name.split(".")[0] in LIBRARIES and not name.startswith("dimum_core.course") for name in names):
+                with contextlib.suppress(Exception):  # it fails again where it counts
+                    exec(compile(ast.Module([statement], []), "<imports>", "exec"), {})
+
+
+def readable(cell: str) -> str:
+    """A cell without the lines that only IPython understands."""
+    return re.sub(r"(?m)^(\s*)[%!].*$", r"\1pass", cell)
 
 
 class Hand:
@@ -53,6 +79,7 @@ class Hand:
         self.answers: dict[str, object] = {}
         self.errors: dict[str, str] = {}
         self.given, self.student, self.seconds = given, student, seconds
+        self.assigned: dict[str, ast.stmt] = {}  # name -> the statement of the chapter that makes it
         signal.signal(signal.SIGALRM, _too_long)
 
     def course(self) -> types.ModuleType:
@@ -65,18 +92,22 @@ class Hand:
         return module
 
     def run(self, cells: list[str], whole: bool) -> None:
-        """Run the cells with exercises, and of all others the imports, definitions and literals; `whole`: run everything."""
+        """Run the cells with exercises, and of all others imports, definitions, literals and what an exercise turns out to need.
+
+        whole: run everything.
+        """
         module = self.course()
         sys.modules["dimum_core.course"] = module
         names = {"__name__": "__answers__", "check": module.check, "hint": module.hint, "given": module.given,
                  "variant": module.variant, "student": self.student}
         for cell in cells:
             try:
-                statements = ast.parse(re.sub(r"(?m)^(\s*)[%!].*$", r"\1pass", cell)).body
+                statements = ast.parse(readable(cell)).body
             except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
                 self._failed(re.findall(r"check\(\s*[\"']([\d.]+)", cell), error)
                 continue
             numbers = checked(statements)
+            self.assigned |= {name: statement for statement in statements for name in assigned_names(statement)}
             self._run_cell(statements, numbers, names, whole or bool(numbers))
             names["student"] = self.student
         if isinstance(names.get("answers"), dict):
@@ -88,13 +119,23 @@ class Hand:
                 continue
             signal.setitimer(signal.ITIMER_REAL, self.seconds)
             try:
-                exec(compile(ast.Module([statement], []), "<answer>", "exec"), names)
+                self._execute(statement, names)
             except BaseException as error:
                 if everything:
                     self._failed(numbers, error)
                     return
             finally:
                 signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _execute(self, statement: ast.stmt, names: dict, depth: int = 0) -> None:
+        """Run a statement; what it needs of the chapter is made when it turns out to be missing."""
+        try:
+            exec(compile(ast.Module([statement], []), "<answer>", "exec"), names)
+        except NameError as error:
+            if error.name not in self.assigned or depth > 8:
+                raise
+            self._execute(self.assigned.pop(error.name), names, depth + 1)
+            self._execute(statement, names, depth + 1)
 
     def _failed(self, numbers, error: BaseException) -> None:
         for number in set(numbers) - set(self.answers):
@@ -115,6 +156,11 @@ def checked(statements: list[ast.stmt]) -> list[str]:
     ]
 
 
+def assigned_names(statement: ast.stmt) -> list[str]:
+    targets = statement.targets if isinstance(statement, ast.Assign) else []
+    return [node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)]
+
+
 def _literal(statement: ast.stmt) -> bool:
     try:
         return isinstance(statement, ast.Assign) and (ast.literal_eval(statement.value), True)[1]
@@ -126,6 +172,8 @@ def serve(line, wire) -> None:
     """Run what was handed in, say what was answered, then answer calls until the grader has enough."""
     order = line.receive()
     hand = Hand(wire.decode(order["given"]), order["student"], order["seconds"])
+    for cells, _ in order["pieces"]:
+        import_libraries(cells)
     fence(order["memory"], tuple(order["secret"]))
     for cells, whole in order["pieces"]:
         hand.run(cells, whole)
