@@ -118,8 +118,8 @@ def plain(body: str) -> str:
 
 
 def sections(name: str, title: str, body: str) -> list[dict]:
-    """For the search: each section of a page, with where it is and what it says."""
-    body = re.sub(r'<div class="[^"]*highlight.*?</pre>\s*</div>', " ", body, flags=re.DOTALL)  # prose is searched, not code
+    """For the search: each section of a page, with where it is and what it says. Prose is searched, not code."""
+    body = re.sub(r'<div class="[^"]*highlight.*?</pre>\s*</div>|<div class="prompt[^>]*>.*?</div>', " ", body, flags=re.DOTALL)
     starts = [(0, "", title)] + [(m.start(), "#" + m[2], f"{title}: {plain(m[3])}") for m in HEADING.finditer(body)]
     ends = [start for start, *_ in starts[1:]] + [len(body)]
     return [

@@ -9,7 +9,8 @@ import re
 
 from reading import Chapter, render
 
-PARAGRAPH = re.compile(r"<p>.*?</p>|<math[^>]*display=\"block\".*?</math>", re.DOTALL)
+PARAGRAPH = re.compile(r"<(p|ol|ul)>.*?</\1>|<math[^>]*display=\"block\".*?</math>", re.DOTALL)
+QUESTION = re.compile(r"\*\*Before you[^*]*\*\*.*")
 
 
 def slides(chapter: Chapter) -> list[str]:
@@ -27,14 +28,13 @@ def slides(chapter: Chapter) -> list[str]:
 
 
 def _text_slide(part: str) -> str:
+    question = QUESTION.search(part)
+    asked = f'<div class="question">{render([_markdown(question[0])])}</div>' if question else ""
     if not part.startswith("#"):
-        question = re.search(r"\*\*Before you[^*]*\*\*.*", part)
-        return f'<div class="question">{render([_markdown(question[0])])}</div>' if question else ""
+        return asked
     heading, _, rest = part.partition("\n")
-    body = render([_markdown(rest)])
-    shown = "".join(PARAGRAPH.findall(body)[:3])
-    question = re.search(r"\*\*Before you[^*]*\*\*.*", rest)
-    asked = f'<div class="question">{render([_markdown(question[0])])}</div>' if question and question[0] not in shown else ""
+    body = render([_markdown(QUESTION.sub("", rest))])
+    shown = "".join(match[0] for match in list(PARAGRAPH.finditer(body))[:3])
     return render([_markdown(heading)]) + shown + asked
 
 
