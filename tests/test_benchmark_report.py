@@ -12,7 +12,7 @@ import pytest
 from dimum_core.benchmark import contests, leaderboard, read_results, report, write_results
 from dimum_core.benchmark.figures import pareto_front, recovery_bands
 from dimum_core.benchmark.page import resolution_sentence, write_report
-from dimum_core.benchmark.report import comparisons, groups, qualified, resolution, runs, strongest
+from dimum_core.benchmark.report import comparisons, groups, pooled, resolution, runs, strongest, unranked
 from dimum_core.benchmark.results import PROVENANCE, ResultsError, check_provenance
 from dimum_core.cli import main
 from dimum_core.metrics import MetricError, sign_flip_test
@@ -29,7 +29,7 @@ def made_up(seeds=range(4), targets=("3", "7")) -> pd.DataFrame:
         about = {
             "label": label, "method": label, "hyperparameters": "{}",
             "budget": "none" if label in ("original", "retrained") else "matched", "target": target, "seed": seed,
-            "auxiliary": "retain", "optimizer": "adamw", "attack_rate": rate, "until": np.nan,
+            "auxiliary": "retain", "optimizer": "adamw", "attack_rate": rate, "samples": 32,
             "unlearning_steps": 10, "unlearning_seconds": 2.0, "unlearning_distance": 1.5, "unlearning_nfes": 640,
             "seconds": 1.0, "model": f"{label}{target}{seed}", "cell": f"{label}{target}{seed}{rate}",
             **dict.fromkeys(PROVENANCE, "known"), "threads": 1,
@@ -65,7 +65,16 @@ def test_the_leaderboard_ranks_ties_and_leaves_out_what_is_no_unlearning(rows):
     assert board.loc["weak", "area"] == pytest.approx(0.5 * 0.7 * 0.5 + 0.7 * 0.5, abs=0.01)  # two trapezia
     assert board.loc["weak", "behind low"] > 0.4 and board.loc["strong", ["steps", "unlearning_nfes"]].tolist() == [10, 640]
     assert "not forgotten" in board.loc["idle", "note"] and "quality lost: RA 0.10 < 0.85" in board.loc["wrecked", "note"]
-    assert set(qualified(contest)) == {"idle", "wrecked"}
+    assert set(unranked(contest)) == {"idle", "wrecked"}
+
+
+def test_what_lies_below_by_chance_only_is_ranked(rows):
+    scarce = rows.assign(samples=4)
+    scarce.loc[scarce.label == "weak", "retained accuracy"] = 0.75  # 24 of 32: its interval reaches 0.855, the bar at 0.9 of 0.95
+    (contest,) = contests(scarce)
+    interval = pooled(pd.Series([0.5, 1.0]), pd.Series([4, 4]))
+    assert (interval.value, interval.n) == (0.75, 8) and 0.4 < interval.low < 0.42
+    assert "weak" not in unranked(contest) and "weak" in unranked(contests(scarce.assign(samples=32))[0])
 
 
 def test_comparisons_are_the_exact_tests_on_common_pairs(rows):

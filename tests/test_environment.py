@@ -35,7 +35,7 @@ def test_conda_installs_the_same_versions_as_pip():
     assert len(pins("constraints.txt")) > 20
 
 
-@pytest.mark.parametrize("requirement", requirements("course", "test"), ids=lambda r: r.name)
+@pytest.mark.parametrize("requirement", requirements("course", "test", "cluster"), ids=lambda r: r.name)
 def test_every_requirement_is_pinned_to_a_version_it_admits(requirement):
     if requirement.marker and not requirement.marker.evaluate():
         pytest.skip("not needed by this Python")

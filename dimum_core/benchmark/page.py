@@ -79,8 +79,9 @@ def _introduction(rows: pd.DataFrame) -> str:
         f"seeds: {', '.join(map(str, seeds))}; learning rates of the attacker: "
         f"{', '.join(f'{rate:g}' for rate in sorted(set(rows['attack_rate'])))}.</p>"
         "<p>The attacker finetunes the unlearned model on data without the target. For each method, target and seed he uses the "
-        "setting that was best on the <em>other</em> seeds, so that his luck is not counted as strength. A method is ranked if "
-        f"its UA before the attack is at least {LEAST_UA:.2f} and its RA at least {LEAST_RA:.2f} of the original model's.</p>"
+        "setting that was best on the <em>other</em> seeds, so that his luck is not counted as strength. A method is ranked "
+        f"unless, before the attack, its UA lies below {LEAST_UA:.2f}, or its RA below {LEAST_RA:.2f} of the original model's, by "
+        "the whole of its interval.</p>"
     )
 
 

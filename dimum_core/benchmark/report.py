@@ -19,8 +19,9 @@ from ..metrics import (
     pairwise_comparisons,
     steps_to_recovery,
     t_interval,
+    wilson_interval,
 )
-from .plan import CONTROLS
+from .plan import CONTROLS, Plan
 from .results import EVALUATIONS, check_provenance
 
 DEFENCE = ["budget", "auxiliary", "label", "target"]
@@ -43,7 +44,8 @@ def runs(rows: pd.DataFrame) -> pd.DataFrame:
             "distance": first["unlearning_distance"], "recovered": last["target accuracy"],
             "RA after": last["retained accuracy"], "half": half.steps, "censored": half.censored,
             "area": area_under_recovery(curve["step"], curve["target accuracy"]),
-            "seconds": first["unlearning_seconds"], **{name: last.get(name) for name in EVALUATIONS},
+            "samples": first.get("samples", Plan.samples), "seconds": first["unlearning_seconds"],
+            **{name: last.get(name) for name in EVALUATIONS},
         })
     return pd.DataFrame(found)
 
@@ -123,18 +125,23 @@ def contests(rows: pd.DataFrame) -> list[Contest]:
     return found
 
 
-def qualified(contest: Contest) -> dict[str, str]:
-    """Methods that are not ranked, and why: the rule of the protocol."""
+def unranked(contest: Contest) -> dict[str, str]:
+    """Methods that are not ranked, and why: the rule of the protocol. Only what lies below by its whole interval is left out."""
     original = contest.controls.loc[contest.controls["label"] == "original", "RA"].mean()
     least = LEAST_RA * (1.0 if pd.isna(original) else original)
     found = {}
     for label, group in contest.runs.groupby("label"):
-        ua, ra = group["UA"].mean(), group["RA"].mean()
-        if ua < LEAST_UA:
-            found[label] = f"not forgotten: UA {ua:.2f} < {LEAST_UA:.2f}"
-        elif ra < least:
-            found[label] = f"quality lost: RA {ra:.2f} < {least:.2f}"
+        ua, ra = (pooled(group[name], group["samples"]) for name in ("UA", "RA"))
+        if ua.high < LEAST_UA:
+            found[label] = f"not forgotten: UA {ua.value:.2f} < {LEAST_UA:.2f}"
+        elif ra.high < least:
+            found[label] = f"quality lost: RA {ra.value:.2f} < {least:.2f}"
     return found
+
+
+def pooled(shares: pd.Series, samples: pd.Series) -> Interval:
+    """The share over all samples of several runs, with Wilson's interval."""
+    return wilson_interval(round(float((shares * samples).sum())), int(samples.sum()))
 
 
 def mean_interval(values: pd.Series) -> Interval:
@@ -150,12 +157,11 @@ def leaderboard(contest: Contest) -> pd.DataFrame:
 
     Two methods share a letter if Holm's correction over all pairs leaves their difference unproven. Unranked methods are last.
     """
-    unranked, pivot = qualified(contest), contest.pivot()
-    ranked = pivot[[label for label in pivot.mean().sort_values(kind="stable").index if label not in unranked]]
+    out, pivot = unranked(contest), contest.pivot()
+    ranked = pivot[[label for label in pivot.mean().sort_values(kind="stable").index if label not in out]]
     ranks = average_ranks(ranked) if len(ranked.columns) else pd.Series(dtype=float)
-    letters, versus = groups(ranked), {}
-    lines = []
-    for label in [*ranked.columns, *unranked]:
+    letters, lines = groups(ranked), []
+    for label in [*ranked.columns, *out]:
         group, line = contest.runs[contest.runs["label"] == label], {"method": label, "pairs": len(pivot)}
         for column in ("area", "UA", "RA", "recovered", "RA after"):
             interval = mean_interval(group[column])
@@ -163,7 +169,7 @@ def leaderboard(contest: Contest) -> pd.DataFrame:
         if label in ranked and len(pivot) > 1:
             versus = paired_difference(ranked[label], ranked.iloc[:, 0])
             line |= {"behind": versus.value, "behind low": versus.low, "behind high": versus.high}
-        line |= {"rank": ranks.get(label), "group": letters.get(label, ""), "note": unranked.get(label, "")}
+        line |= {"rank": ranks.get(label), "group": letters.get(label, ""), "note": out.get(label, "")}
         line |= {name: group[name].mean() for name in ("steps", "distance", "seconds", *EVALUATIONS)}
         lines.append(line)
     return pd.DataFrame(lines)
@@ -171,8 +177,8 @@ def leaderboard(contest: Contest) -> pd.DataFrame:
 
 def comparisons(contest: Contest) -> pd.DataFrame:
     """All pairs of ranked methods, with Holm's correction; empty if there are fewer than two pairs or methods."""
-    unranked, pivot = qualified(contest), contest.pivot()
-    table = pivot.drop(columns=list(unranked))
+    pivot = contest.pivot()
+    table = pivot.drop(columns=list(unranked(contest)))
     return pairwise_comparisons(table) if len(table) > 1 and len(table.columns) > 1 else pairwise_comparisons(pivot.iloc[:, :0])
 
 
