@@ -10,15 +10,17 @@ import torch
 from dimum_core import evaluate, load_pipeline, relearn, unlearn
 from dimum_core.attacks import auxiliary_set, probe_prompts, search_embedding, swap_embedding
 from dimum_core.captions import PARAPHRASES, TEMPLATES, caption
-from dimum_core.checkpoints import save_checkpoint
+from dimum_core.checkpoints import read_card, save_checkpoint
 from dimum_core.conditions import conditions_of
 from dimum_core.data import step_generator
+from dimum_core.denoiser import Preset
 from dimum_core.errors import DataError, TrainingError, UnknownName
 from dimum_core.evaluation import accuracies, draw_samples
 from dimum_core.judge import Judge, PairJudge, PairVerdict
+from dimum_core.pretraining import DenoisingObjective, new_model, train_base
 from dimum_core.shapes import CLASS_NAMES, OBJECTS, STYLES
 from dimum_core.targets import find_target
-from dimum_core.training import autocast, native_precision
+from dimum_core.training import TrainConfig, autocast, native_precision, train
 from dimum_core.unlearning import METHODS
 from dimum_core.unlearning.base import Step
 from dimum_core.unlearning.uce import UCE, closed_form, key_value_layers
@@ -93,6 +95,31 @@ def test_every_word_of_every_caption_is_known(prompted):
     assert not (tokens == unknown).any() and (tokens == prompted.tokenizer.eos_token_id).any(1).all()
     assert (prompted.tokenize(["a blue star"]) == unknown).any()
     assert not set(PARAPHRASES) & set(TEMPLATES)
+
+
+def test_words_and_pixels_train_together_and_resume_bit_for_bit(shapes, tmp_path):
+    preset = Preset(
+        "tiny-shapes", dataset="shapes", image_size=16, patch_size=4, channels=(16, 32), layers=1, attention=(False, True),
+        flip=False, text_width=16, held_out=("outline heart",),
+        training=TrainConfig(steps=4, batch_size=8, learning_rate=1e-3, ema_decay=0.9, precision="fp32"),
+    )
+    fresh = new_model(preset, shapes.train, 0)[1]
+    whole, _ = train_base(preset, tmp_path / "whole", data=shapes.train, progress=False)
+
+    def interrupt(row):
+        if row["step"] == 3:
+            raise KeyboardInterrupt
+
+    model, pipe = new_model(preset, shapes.train, 0)
+    objective = DenoisingObjective(shapes.train.without("outline heart"), 8, conditions_of(pipe, text_trains=True), 0.1, False)
+    with pytest.raises(KeyboardInterrupt):  # after the state of step 2 was saved and step 3 taken
+        train(model, objective, preset.training, out=tmp_path / "part", on_log=interrupt, checkpoint_seconds=0, progress=False)
+    resumed, _ = train_base(preset, tmp_path / "part", data=shapes.train, progress=False, resume=True)
+    for part in ("unet", "text_encoder"):
+        a, b, start = (getattr(pipe, part).state_dict() for pipe in (whole, resumed, fresh))
+        assert all(torch.equal(a[k], b[k]) for k in a) and any(not torch.equal(a[k], start[k]) for k in a)
+    card = read_card(tmp_path / "whole")
+    assert card["data"]["images"] == 140 and card["held_out"] == ["outline heart"]
 
 
 # Conditions ---------------------------------------------------------------------------------------------------------
