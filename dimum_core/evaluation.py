@@ -15,12 +15,13 @@ from tqdm.auto import tqdm
 
 from .checkpoints import CHECKPOINT_FOLDER, find_checkpoint, loading_errors, quiet_diffusers, read_card, shipped_checkpoints
 from .conditions import conditions_of, draw
+from .counting import accuracies, as_table, drawn_for, per_class_accuracies
 from .data import Dataset, ImageSet, load_dataset, step_generator
 from .errors import CheckpointError, DataError
-from .judge import Judge, PairJudge, PairVerdict, Verdict
+from .judge import Judge, PairJudge, Verdict
 from .metrics import Interval, accuracy, fidelity, nearest_neighbours, wilson_interval
 from .sampling import ClassConditionalPipeline
-from .targets import Target, find_target, word_kinds
+from .targets import find_target, word_kinds
 from .text_to_image import TextToImagePipeline
 from .training import autocast, native_precision
 
@@ -179,26 +180,12 @@ def evaluate(
         provenance |= {"reference": data.name, "split": "test"}
         measured = fidelity(verdict.features[kept], judge.judge(reference.images).features, provenance)
         rows |= measured.intervals()
-    each, drawn = _per_class(verdict.labels, labels, names), None
+    each, drawn = per_class_accuracies(verdict.labels, labels, names), None
     if wanted is not None:
         worst = each.drop(index=[names[label] for label in wanted.labels])["value"].idxmin()
         rows[f"worst class ({worst})"] = wilson_interval(round(each.loc[worst, "value"] * per_class), per_class)
-        drawn = _drawn_for(wanted, verdict, labels)
-    return Evaluation(_table(rows), each, drawn, provenance, images, verdict)
-
-
-def _drawn_for(target: Target, verdict: Verdict, labels: Tensor) -> pd.DataFrame:
-    """What the target's conditions draw now: the share of each class, or of each style or object."""
-    asked = target.among(labels)
-    if target.position is None:
-        return shares(verdict.labels[asked], target.class_names)
-    return shares(verdict.words[target.position][asked], word_kinds(target.class_names)[target.position])
-
-
-def shares(judged: Tensor, class_names: tuple[str, ...]) -> pd.DataFrame:
-    """How often each class, and none of these, was seen; judged: int64, N, -1 for none."""
-    names = dict(enumerate(class_names)) | {-1: "none of these"}
-    return _table({name: wilson_interval(int((judged == label).sum()), len(judged)) for label, name in names.items()})
+        drawn = drawn_for(wanted, verdict, labels)
+    return Evaluation(as_table(rows), each, drawn, provenance, images, verdict)
 
 
 def guidance_sweep(
@@ -244,62 +231,12 @@ def nearest_images(images: Tensor, reference: ImageSet) -> tuple[Tensor, Tensor]
     return torch.from_numpy(distances[:, 0]) / flat.shape[1] ** 0.5, torch.from_numpy(indices[:, 0])
 
 
-def accuracies(judged: Verdict | Tensor, labels: Tensor, target: Target | None) -> dict[str, Interval]:
-    """Accuracy over all samples and, with a target, UA and RA; with styles and objects also IRA and CRA.
-
-    judged: the verdict, or what was seen as int64, N. labels: what was asked for, int64, N.
-    UA: share of the target's samples that do not show it. RA: share of the others that show just what was asked for.
-    IRA, CRA (UnlearnCanvas, arXiv 2402.11846): for a style, in how many samples of the other styles the style is right, and in how
-        many of all samples, the target's included, the object is; for an object, the other way round. For one combination:
-        in how many of the samples that share one word with it both words are right, and in how many of those that share none.
-    """
-    seen = judged.labels if isinstance(judged, Verdict) else judged
-    right = seen == labels
-    rows = {"accuracy": wilson_interval(int(right.sum()), len(right))}
-    if target is not None:
-        asked = target.among(labels)
-        shown = judged.shows(target) if isinstance(judged, Verdict) else target.among(seen)
-        rows["UA"] = _share(~shown[asked])
-        rows["RA"] = _share(right[~asked])
-        if isinstance(judged, PairVerdict):
-            rows |= retained_accuracies(judged, labels, target)
-    rows["none of these"] = wilson_interval(int((seen < 0).sum()), len(seen))
-    return rows
-
-
-def retained_accuracies(verdict: PairVerdict, labels: Tensor, target: Target) -> dict[str, Interval]:
-    """IRA and CRA: see `accuracies`."""
-    objects = len(word_kinds(target.class_names)[1])
-    right = (verdict.words[0] == labels // objects, verdict.words[1] == labels % objects)
-    asked = target.among(labels)
-    if target.position is not None:
-        return {"IRA": _share(right[target.position][~asked]), "CRA": _share(right[1 - target.position])}
-    near = torch.isin(labels, target.neighbours(target.labels[0]))
-    both = right[0] & right[1]
-    return {"IRA": _share(both[near]), "CRA": _share(both[~near & ~asked])}
-
-
-def _share(true: Tensor) -> Interval:
-    return wilson_interval(int(true.sum()), len(true))
-
-
 def reference_set(data: Dataset, judge: Judge | PairJudge, target: str | None) -> ImageSet:
     """The held-out images that samples are compared with, at the judge's size and without the target."""
     if data.class_names != judge.class_names:
         raise DataError(f"{data.name} has other classes than the judge: {', '.join(judge.class_names)}.")
     held_out = data.test.resized(judge.image_size)
     return held_out if target is None else held_out.without(target)
-
-
-def _table(rows: dict[str, Interval]) -> pd.DataFrame:
-    return pd.DataFrame({name: {"value": r.value, "low": r.low, "high": r.high, "n": r.n} for name, r in rows.items()}).T
-
-
-def _per_class(judged: Tensor, labels: Tensor, class_names: tuple[str, ...]) -> pd.DataFrame:
-    return _table({
-        name: wilson_interval(int((judged[labels == i] == i).sum()), int((labels == i).sum()))
-        for i, name in enumerate(class_names)
-    })
 
 
 def default_data(pipe: ClassConditionalPipeline | TextToImagePipeline) -> Dataset:

@@ -6,11 +6,13 @@ import copy
 
 import pytest
 import torch
+from PIL import Image
 
 from dimum_core import evaluate, load_pipeline, relearn, unlearn
 from dimum_core.attacks import auxiliary_set, probe_prompts, search_embedding, swap_embedding
 from dimum_core.captions import PARAPHRASES, TEMPLATES, caption
 from dimum_core.checkpoints import read_card, save_checkpoint
+from dimum_core.cli import main
 from dimum_core.conditions import conditions_of
 from dimum_core.data import step_generator
 from dimum_core.denoiser import Preset
@@ -322,3 +324,13 @@ def test_samples_of_a_label_and_of_its_caption_are_the_same(prompted):
     with autocast(prompted.device, native_precision(prompted.device)):
         direct = prompted([name], generator=step_generator(0, 0), output_type="pt", **FEW).images * 2 - 1
     assert torch.allclose(both[0], direct)
+
+
+def test_the_command_draws_prompts_styles_and_refuses_them_of_labels(prompted, tmp_path, capsys):
+    save_checkpoint(prompted, tmp_path / "m", {"title": "t", "summary": "s", "kind": "denoiser"})
+    sample = f"sample {tmp_path / 'm'} --count 2 --steps 2 --out {tmp_path / 'x.png'}".split()
+    assert main([*sample, "--prompt", "a hatched star"]) == 0 and Image.open(tmp_path / "x.png").size == (2 * 17 * 4, 17 * 4)
+    assert main([*sample, "--label", "hatched"]) == 0 and Image.open(tmp_path / "x.png").size == (2 * 17 * 4, 6 * 17 * 4)
+    assert main([*sample, "--label", "hatchet"]) == 1 and "Did you mean 'hatched'" in capsys.readouterr().err
+    assert main(["sample", "digits", "--prompt", "a three", "--out", str(tmp_path / "x.png")]) == 1
+    assert "draws classes, not prompts" in capsys.readouterr().err

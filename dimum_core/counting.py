@@ -1,0 +1,77 @@
+"""What verdicts add up to: accuracies on what was asked for, on the target and on the rest, each with its interval."""
+
+from __future__ import annotations
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from .judge import PairVerdict, Verdict
+from .metrics import Interval, wilson_interval
+from .targets import Target, word_kinds
+
+
+def accuracies(judged: Verdict | Tensor, labels: Tensor, target: Target | None) -> dict[str, Interval]:
+    """Accuracy over all samples and, with a target, UA and RA; with styles and objects also IRA and CRA.
+
+    judged: the verdict, or what was seen as int64, N. labels: what was asked for, int64, N.
+    UA: share of the target's samples that do not show it. RA: share of the others that show just what was asked for.
+    IRA, CRA (UnlearnCanvas, arXiv 2402.11846): for a style, in how many samples of the other styles the style is right, and in how
+        many of all samples, the target's included, the object is; for an object, the other way round. For one combination:
+        in how many of the samples that share one word with it both words are right, and in how many of those that share none.
+    """
+    seen = judged.labels if isinstance(judged, Verdict) else judged
+    right = seen == labels
+    rows = {"accuracy": wilson_interval(int(right.sum()), len(right))}
+    if target is not None:
+        asked = target.among(labels)
+        shown = judged.shows(target) if isinstance(judged, Verdict) else target.among(seen)
+        rows["UA"] = _share(~shown[asked])
+        rows["RA"] = _share(right[~asked])
+        if isinstance(judged, PairVerdict):
+            rows |= retained_accuracies(judged, labels, target)
+    rows["none of these"] = wilson_interval(int((seen < 0).sum()), len(seen))
+    return rows
+
+
+def retained_accuracies(verdict: PairVerdict, labels: Tensor, target: Target) -> dict[str, Interval]:
+    """IRA and CRA: see `accuracies`."""
+    objects = len(word_kinds(target.class_names)[1])
+    right = (verdict.words[0] == labels // objects, verdict.words[1] == labels % objects)
+    asked = target.among(labels)
+    if target.position is not None:
+        return {"IRA": _share(right[target.position][~asked]), "CRA": _share(right[1 - target.position])}
+    near = torch.isin(labels, target.neighbours(target.labels[0]))
+    both = right[0] & right[1]
+    return {"IRA": _share(both[near]), "CRA": _share(both[~near & ~asked])}
+
+
+def _share(true: Tensor) -> Interval:
+    return wilson_interval(int(true.sum()), len(true))
+
+
+def drawn_for(target: Target, verdict: Verdict, labels: Tensor) -> pd.DataFrame:
+    """What the target's conditions draw now: the share of each class, or of each style or object."""
+    asked = target.among(labels)
+    if target.position is None:
+        return shares(verdict.labels[asked], target.class_names)
+    return shares(verdict.words[target.position][asked], word_kinds(target.class_names)[target.position])
+
+
+def shares(judged: Tensor, class_names: tuple[str, ...]) -> pd.DataFrame:
+    """How often each class, and none of these, was seen; judged: int64, N, -1 for none."""
+    names = dict(enumerate(class_names)) | {-1: "none of these"}
+    return as_table({name: wilson_interval(int((judged == label).sum()), len(judged)) for label, name in names.items()})
+
+
+def as_table(rows: dict[str, Interval]) -> pd.DataFrame:
+    """A row for each interval."""
+    return pd.DataFrame({name: {"value": r.value, "low": r.low, "high": r.high, "n": r.n} for name, r in rows.items()}).T
+
+
+def per_class_accuracies(judged: Tensor, labels: Tensor, class_names: tuple[str, ...]) -> pd.DataFrame:
+    """How often each class, asked for by its label, was seen; int64, N each."""
+    return as_table({
+        name: wilson_interval(int((judged[labels == i] == i).sum()), int((labels == i).sum()))
+        for i, name in enumerate(class_names)
+    })
