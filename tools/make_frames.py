@@ -6,9 +6,10 @@
 
 from __future__ import annotations
 
-import itertools
+import os
 import sys
 
+import joblib
 import numpy as np
 import torch
 
@@ -49,25 +50,40 @@ def guidance(scales=(0.0, 1.0, 2.0, 3.0, 5.0, 8.0), steps=(5, 10, 20), seed: int
     return {"names": NAMES, "scales": scales, "steps": steps, "samples": np.array(drawn)}
 
 
-def forget_lab(count: int = 24, shown: int = 8, seed: int = 0) -> dict:
-    """Two digits, three methods, two budgets, two attackers."""
-    choices = {"target": ("3", "7"), "method": ("esd", "random-label", "dimum"), "budget": (12, 48), "attack": (1e-4, 3e-4)}
-    sizes = [len(options) for options in choices.values()]
+LAB = {"target": ("3", "7"), "method": ("esd", "random-label", "dimum"), "budget": (12, 48), "attack": (1e-4, 3e-4)}
+
+
+def lab_part(target: str, method: str, count: int, shown: int, seed: int) -> dict:
+    """Before, after and attacked images of one target and method, for every budget and attack, with the judge's shares."""
     pipe, data = load_pipeline("digits"), load_dataset("digits")
-    before = np.zeros((sizes[0], shown, 1, 8, 8), np.uint8)
-    after, attacked = np.zeros((*sizes[:3], shown, 1, 8, 8), np.uint8), np.zeros((*sizes, shown, 1, 8, 8), np.uint8)
-    accuracy = np.zeros((*sizes, 2), np.float32)
-    for place, (target, method, budget) in zip(np.ndindex(*sizes[:3]), itertools.product(*list(choices.values())[:3]), strict=True):
-        before[place[0]] = as_bytes(draw_samples(pipe, [target] * shown, seed=seed, progress=False))
+    part = {"before": as_bytes(draw_samples(pipe, [target] * shown, seed=seed, progress=False)), "after": [], "attacked": [],
+            "accuracy": []}
+    for budget in LAB["budget"]:
         model = unlearn(pipe, method, target=target, data=data, steps=budget, learning_rate=1e-4, seed=seed, progress=False)
-        after[place] = as_bytes(draw_samples(model, [target] * shown, seed=seed, progress=False))
-        for k, rate in enumerate(choices["attack"]):
+        part["after"].append(as_bytes(draw_samples(model, [target] * shown, seed=seed, progress=False)))
+        for rate in LAB["attack"]:
             run = relearn(model, data.without(target), target=target, steps=45, learning_rate=rate, samples=count, seed=seed,
                           evaluate_every=45, progress=False)
-            attacked[(*place, k)] = as_bytes(draw_samples(run.pipeline, [target] * shown, seed=seed, progress=False))
-            accuracy[(*place, k)] = run.curve["target accuracy"].iloc[[0, -1]]
-        print(target, method, budget, accuracy[place].round(2).tolist(), flush=True)
-    return {**choices, "count": count, "before": before, "after": after, "attacked": attacked, "accuracy": accuracy}
+            part["attacked"].append(as_bytes(draw_samples(run.pipeline, [target] * shown, seed=seed, progress=False)))
+            part["accuracy"].append(run.curve["target accuracy"].iloc[[0, -1]].to_numpy(np.float32))
+    print(target, method, np.round(part["accuracy"], 2).tolist(), flush=True)
+    return {name: np.array(values) for name, values in part.items()}
+
+
+def forget_lab(count: int = 24, shown: int = 8, seed: int = 0) -> dict:
+    """Two digits, three methods, two budgets, two attackers; a process for each digit and method, as many at once as there are
+    cores, or as DIMUM_WORKERS says."""
+    workers = int(os.environ.get("DIMUM_WORKERS", os.cpu_count() or 1))
+    parts = joblib.Parallel(n_jobs=workers)(
+        joblib.delayed(lab_part)(target, method, count, shown, seed) for target in LAB["target"] for method in LAB["method"]
+    )
+    shape = [len(options) for options in LAB.values()]
+    stacked = {name: np.stack([part[name] for part in parts]) for name in ("after", "attacked", "accuracy")}
+    return {
+        **LAB, "count": count, "before": np.stack([part["before"] for part in parts[::shape[1]]]),
+        "after": stacked["after"].reshape(*shape[:3], shown, 1, 8, 8),
+        "attacked": stacked["attacked"].reshape(*shape, shown, 1, 8, 8), "accuracy": stacked["accuracy"].reshape(*shape, 2),
+    }
 
 
 KINDS = {"denoising": denoising, "guidance": guidance, "forget-lab": forget_lab}
