@@ -9,6 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from .metrics import t_interval
+
 # Okabe and Ito's palette without yellow, which is too light on white.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
 STYLE = {
@@ -98,11 +100,17 @@ def method_colour(label: str) -> str:
     return COLOURS[6] if label in ("original", "retrained") else COLOURS[0]
 
 
-def ranked_intervals(ax, intervals: dict) -> None:
-    """A dot and its interval for each method, the smallest value at the bottom; intervals: label -> `Interval`."""
-    order = sorted(intervals, key=lambda label: intervals[label].value)
+def ranked_runs(ax, runs: dict) -> None:
+    """For each method its runs as strokes and their mean as a dot, the smallest at the bottom; Student's 95 % interval of the mean
+    where there are at least four runs. runs: label -> values.
+    """
+    order = sorted(runs, key=lambda label: np.mean(runs[label]))
     for place, label in enumerate(order):
-        found = intervals[label]
-        reach = [[found.value - found.low], [found.high - found.value]]
-        ax.errorbar(found.value, place, xerr=reach, fmt="o", color=method_colour(label), capsize=2)
+        values, colour = np.asarray(runs[label], dtype=float), method_colour(label)
+        ax.plot(values, np.full(len(values), place), "|", color="#999999", markersize=8)
+        reach = None
+        if len(values) >= 4:
+            found = t_interval(values)
+            reach = [[found.value - found.low], [found.high - found.value]]
+        ax.errorbar(values.mean(), place, xerr=reach, fmt="o", color=colour, capsize=2)
     ax.set_yticks(range(len(order)), order, fontsize=8)
