@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 from reading import Chapter
 
-WIDTH, HEIGHT, GAP_X, GAP_Y = 150, 62, 34, 18
+WIDTH, HEIGHT, GAP_X, GAP_Y = 150, 76, 34, 18
 
 
 def needs() -> dict[str, list[str]]:
