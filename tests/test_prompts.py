@@ -88,6 +88,10 @@ def test_saving_and_loading_keep_pixels_and_words(prompted, tmp_path):
     draw = lambda pipe: pipe(["a hatched star"], generator=generator(), output_type="pt", **FEW).images  # noqa: E731
     assert torch.equal(draw(prompted), draw(again))
     assert again.class_names == CLASS_NAMES and again.config.templates == list(TEMPLATES)
+    save_checkpoint(prompted, tmp_path / "half", {"title": "t", "summary": "s", "kind": "denoiser"}, "float16")
+    half = load_pipeline(tmp_path / "half")
+    assert half.text_encoder.dtype == half.unet.dtype == prompted.text_encoder.dtype == torch.float32
+    assert (draw(prompted) - draw(half)).abs().mean() < 0.05
 
 
 def test_every_word_of_every_caption_is_known(prompted):
