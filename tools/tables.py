@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "CLAIMS.md")
 BLOCK = re.compile(r"(?P<head><!-- table (?P<source>[\w-]+): (?P<budget>\w+) -->\n).*?(?P<tail><!-- end of table -->)", re.DOTALL)
 COLUMNS = {
-    "method": "method", "steps": "steps", "UA": "UA", "RA": "RA", "distance": "distance", "area": "recovery area",
+    "method": "method", "runs": "runs", "steps": "steps", "UA": "UA", "RA": "RA", "distance": "distance", "area": "recovery area",
     "recovered": "accuracy on the target after the attack", "half recovery": "steps to half recovery",
 }
 
