@@ -55,11 +55,11 @@ def load_pipeline(checkpoint: str | os.PathLike) -> ClassConditionalPipeline | T
     with loading_errors(folder), quiet_diffusers():
         name = json.loads((folder / "model_index.json").read_text())["_class_name"]
         kind = PIPELINES.get(name) or getattr(diffusers, name)
-        pipe = kind.from_pretrained(folder, use_safetensors=True, local_files_only=True, torch_dtype=torch.float32)
+        pipe = kind.from_pretrained(folder, use_safetensors=True, local_files_only=True)
     if any(not bool(p.isfinite().all()) for module in _modules(pipe) for p in module.parameters()):
         raise CheckpointError(f"{folder} holds weights that are not finite: train it again.")
     for module in _modules(pipe):
-        module.eval()
+        module.float().eval()  # transformers keeps the precision of the file, diffusers does not
     pipe.set_progress_bar_config(leave=False)
     return pipe
 
