@@ -50,7 +50,7 @@ def run_chapter(notebook: Path, out: Path, parameters: dict) -> str:
     try:
         papermill.execute_notebook(
             notebook, executed, parameters=parameters, cwd=notebook.parent, kernel_name="python3", progress_bar=False,
-            extra_arguments=["--log-level=ERROR"],  # a kernel's advice would break the progress lines
+            extra_arguments=["--log-level=CRITICAL"],  # a kernel's advice would break the progress lines
         )
     except papermill.PapermillExecutionError as error:
         print(f"failed in cell {error.exec_count}\n\n{error.source}\n\n" + "\n".join(error.traceback), flush=True)
