@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 from diffusers import DiffusionPipeline
 
-from ..conditions import conditions_of
-from ..data import Dataset, ImageSet, from_uint8, load_dataset, step_generator
+from ..data import Dataset, ImageSet, load_dataset, step_generator
 from ..errors import DataError, UnknownName
-from ..evaluation import draw_samples
-from ..targets import Target, find_target
+from ..targets import find_target
+from ..unlearning.alternatives import drawn_set, noise_set
 
 AUXILIARY = ("retain", "synthetic", "public", "noise")
 PUBLIC = {"digits": "mnist-mini"}
@@ -43,25 +42,10 @@ def auxiliary_set(
     elif kind == "public":
         full = (load_dataset(PUBLIC[data.name]).train if data.name in PUBLIC else data.test).without(target)
     elif kind == "noise":
-        full = _noise(data.train, found, count, seed)
+        full = noise_set(count, data.train, found, step_generator(seed, -4))
+    elif pipe is None:
+        raise DataError("Synthetic auxiliary data need the pipeline that draws them: pass pipe=.")
     else:
-        full = synthesise(pipe, found, count, seed)
+        full = drawn_set("synthetic", count, pipe, found, seed)
     kept = max(1, round(share * len(full)))
     return full.select(torch.randperm(len(full), generator=step_generator(seed, -3))[:kept]) if kept < len(full) else full
-
-
-def synthesise(pipe, target: Target, count: int, seed: int) -> ImageSet:
-    """Samples of every class that the target does not take in, evenly."""
-    if pipe is None:
-        raise DataError("Synthetic auxiliary data need the pipeline that draws them: pass pipe=.")
-    others = target.others.tolist()
-    labels = [others[i % len(others)] for i in range(count)]
-    asked = conditions_of(pipe, class_names=target.class_names).asked(labels)
-    images = draw_samples(pipe, asked, seed=seed + 10**6, progress=False)
-    return from_uint8("synthetic", ((images + 1) * 127.5).round().byte().numpy(), labels, target.class_names)
-
-
-def _noise(like: ImageSet, target: Target, count: int, seed: int) -> ImageSet:
-    pixels = torch.randint(256, (count, *like.images.shape[1:]), generator=step_generator(seed, -4)).byte().numpy()
-    others = target.others.tolist()
-    return from_uint8("noise", pixels, [others[i % len(others)] for i in range(count)], like.class_names)

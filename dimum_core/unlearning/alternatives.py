@@ -27,9 +27,9 @@ def build_alternative(
     generator = step_generator(seed, -10**9)
     found = find_target(target, retain.class_names)
     if kind == "noise":
-        return _noise(count, retain, found, generator)
+        return noise_set(count, retain, found, generator)
     if kind == "generated":
-        return _generated(count, retain, pipe, found, seed)
+        return drawn_set("generated", count, pipe, found, seed)
     if kind == "class" and len(retain):
         others = _others(found, retain)
         retain = retain.only(others[int(torch.randint(len(others), (1,), generator=generator))])
@@ -48,18 +48,22 @@ def _others(target: Target, retain: ImageSet) -> list[int | str]:
     return [word for word in words if word != target.name]
 
 
-def _noise(count: int, like: ImageSet, target: Target, generator: torch.Generator) -> ImageSet:
+def noise_set(count: int, like: ImageSet, target: Target, generator: torch.Generator) -> ImageSet:
+    """Images of independent uniform pixels, under the labels that the target does not take in, evenly."""
     pixels = torch.randint(256, (count, *like.images.shape[1:]), generator=generator).byte().numpy()
-    others = target.others.tolist()
-    return from_uint8("noise", pixels, [others[i % len(others)] for i in range(count)], like.class_names)
+    return from_uint8("noise", pixels, _other_labels(target, count), like.class_names)
 
 
-def _generated(count: int, like: ImageSet, pipe, target: Target, seed: int) -> ImageSet:
+def drawn_set(name: str, count: int, pipe, target: Target, seed: int) -> ImageSet:
+    """Samples of every class that the target does not take in, evenly."""
     from ..evaluation import draw_samples
 
-    others = target.others.tolist()
-    labels = [others[i % len(others)] for i in range(count)]
-    asked = conditions_of(pipe, class_names=like.class_names).asked(labels)
+    labels = _other_labels(target, count)
+    asked = conditions_of(pipe, class_names=target.class_names).asked(labels)
     images = draw_samples(pipe, asked, seed=seed + 10**6, progress=False)
-    pixels = ((images + 1) * 127.5).round().byte().numpy()
-    return from_uint8("generated", pixels, labels, like.class_names)
+    return from_uint8(name, ((images + 1) * 127.5).round().byte().numpy(), labels, target.class_names)
+
+
+def _other_labels(target: Target, count: int) -> list[int]:
+    others = target.others.tolist()
+    return [others[i % len(others)] for i in range(count)]
