@@ -10,7 +10,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ROOT / "tools"
@@ -179,6 +179,19 @@ def test_the_site_refuses_a_picture_without_text(executed, tmp_path):
     nbformat.write(notebook, tmp_path / "01_first.ipynb")
     with pytest.raises(SystemExit, match="no text for those who cannot see it"):
         site.build(tmp_path, tmp_path / "site")
+
+
+def test_the_site_shows_no_progress_bars(tmp_path):
+    path = chapter(tmp_path / "01_first.ipynb", "3 + 4")
+    notebook = nbformat.read(path, as_version=4)
+    widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "attacks:  50%|#####  | 1/2"}
+    notebook.cells[-2].outputs = [
+        new_output("stream", name="stderr", text="steps: 10%|# | 1/10"), new_output("display_data", data=widget),
+        new_output("execute_result", data={"text/plain": "7"}, execution_count=1),
+    ]
+    nbformat.write(notebook, path)
+    page = site.read_chapter(path).body
+    assert "%|" not in page and "<pre>7</pre>" in page.replace("\n", "")
 
 
 def test_a_solution_is_folded_away_on_the_site(tmp_path):

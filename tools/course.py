@@ -16,6 +16,7 @@ from pathlib import Path
 
 import nbformat
 import papermill
+from outputs import is_progress
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -80,17 +81,9 @@ def store(folder: Path, out: Path, only: str = "") -> None:
             if not cell.metadata["tags"]:
                 del cell.metadata["tags"]
             if cell.cell_type == "code":
-                cell.outputs = [output for output in cell.outputs if not _is_progress(output)]
+                cell.outputs = [output for output in cell.outputs if not is_progress(output)]
         executed.metadata.pop("widgets", None)
         nbformat.write(executed, notebook)
-
-
-def _is_progress(output) -> bool:
-    """Progress bars are for the one who waits: in a terminal's way, or as a widget."""
-    if output.output_type == "stream":
-        return output.name == "stderr"
-    data = output.get("data", {})
-    return "application/vnd.jupyter.widget-view+json" in data and "%|" in data.get("text/plain", "")
 
 
 def _duration(seconds: float) -> str:

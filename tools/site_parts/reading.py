@@ -12,6 +12,7 @@ import nbformat
 from latex2mathml.converter import convert as to_mathml
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown import markdown2html
+from outputs import is_progress
 
 MATH = re.compile(r"(?P<code>```.*?```|`[^`\n]*`)|\$\$(?P<block>.+?)\$\$|(?<![\\$\w])\$(?P<inline>[^$\n]+?)\$(?!\w)", re.DOTALL)
 BADGE = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\(([^)]*)\)\n*")  # its picture would need a network
@@ -58,7 +59,7 @@ def read_chapter(path: Path) -> Chapter:
         if cell.cell_type == "markdown":
             cell.source = with_mathml(BADGE.sub("", cell.source))
         else:
-            cell.outputs = [o for o in cell.get("outputs", []) if o.get("name") != "stderr"]  # progress bars
+            cell.outputs = [output for output in cell.get("outputs", []) if not is_progress(output)]
     body = "".join(fold(cell, render([cell])) for cell in notebook.cells)
     about = notebook.metadata.get("dimum", {})
     picture, alt = first_picture(notebook)
