@@ -247,7 +247,7 @@ def _curves_picture(curves: dict, title: str) -> bytes:
     for (name, curve), colour, marker in zip(curves.items(), COLOURS, "os^Dv<>", strict=False):
         ax.plot(curve.index, curve, marker=marker, color=colour, label=name)
     ax.set(title=title, xlabel="attack steps", ylabel="accuracy on the target", ylim=(-0.02, 1.02))
-    ax.legend(ncols=3, fontsize=8)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=4, fontsize=8)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=90, bbox_inches="tight", facecolor="white")
     plt.close(figure)

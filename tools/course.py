@@ -10,12 +10,14 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import sys
 import time
 from pathlib import Path
 
 import nbformat
 import papermill
+from joblib import Parallel, delayed, parallel_config
 from outputs import is_progress
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,12 +42,12 @@ def fingerprint(notebook: Path, parameters: dict, root: Path = ROOT) -> str:
     return digest.hexdigest()
 
 
-def run_chapter(notebook: Path, out: Path, parameters: dict) -> str:
-    """Execute one chapter if need be; returns what to say of it. The first failing cell ends the program."""
+def run_chapter(notebook: Path, out: Path, parameters: dict) -> tuple[str, str]:
+    """Execute one chapter if need be; returns what to say of it, and the failing cell with its error, if one failed."""
     executed, key = out / notebook.name, out / f"{notebook.stem}.key"
     current = fingerprint(notebook, parameters)
     if executed.exists() and key.exists() and key.read_text() == current:
-        return "unchanged"
+        return "unchanged", ""
     key.unlink(missing_ok=True)
     started = time.monotonic()
     try:
@@ -54,19 +56,28 @@ def run_chapter(notebook: Path, out: Path, parameters: dict) -> str:
             extra_arguments=["--log-level=CRITICAL"],  # a kernel's advice would break the progress lines
         )
     except papermill.PapermillExecutionError as error:
-        print(f"failed in cell {error.exec_count}\n\n{error.source}\n\n" + "\n".join(error.traceback), flush=True)
-        raise SystemExit(1) from None
+        return f"failed in cell {error.exec_count}", f"{error.source}\n\n" + "\n".join(error.traceback)
     key.write_text(current)
-    return _duration(time.monotonic() - started)
+    return _duration(time.monotonic() - started), ""
 
 
-def run(folder: Path, out: Path, only: str = "", smoke: bool = False) -> None:
+def run(folder: Path, out: Path, only: str = "", smoke: bool = False, workers: int = 1) -> None:
+    """Execute chapters, `workers` at once, with a share of the cores each. The first failing cell is shown and ends the program."""
     out.mkdir(parents=True, exist_ok=True)
     found = chapters(folder, only)
+    about = [nbformat.read(notebook, as_version=4).metadata.get("dimum", {}) for notebook in found]
+    with parallel_config("loky", inner_max_num_threads=max(1, (os.cpu_count() or 1) // workers)):
+        results = Parallel(workers, return_as="generator")(
+            delayed(run_chapter)(notebook, out, dict(metadata.get("smoke", {})) if smoke else {})
+            for notebook, metadata in zip(found, about, strict=True)
+        )
     for number, notebook in enumerate(found, start=1):
         print(f"[{number}/{len(found)}] {notebook.stem} ... ", end="", flush=True)
-        metadata = nbformat.read(notebook, as_version=4).metadata.get("dimum", {})
-        print(run_chapter(notebook, out, dict(metadata.get("smoke", {})) if smoke else {}), flush=True)
+        said, error = next(results)
+        print(said, flush=True)
+        if error:
+            print(f"\n{error}", flush=True)
+            raise SystemExit(1)
 
 
 def store(folder: Path, out: Path, only: str = "") -> None:
@@ -96,9 +107,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--only", default="", help="chapters with this in their name")
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--store", action="store_true")
+    parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="chapters at once (default: %(default)s)")
     args = parser.parse_args(argv)
     out = ROOT / "build" / ("smoke" if args.smoke else "notebooks")
-    run(ROOT / "notebooks", out, args.only, args.smoke)
+    run(ROOT / "notebooks", out, args.only, args.smoke, args.workers)
     if args.store:
         store(ROOT / "notebooks", out, args.only)
 

@@ -1,6 +1,6 @@
 """Ship a trained run: choose its guidance scale, measure it, and put it with its card into data/checkpoints.
 
-    python tools/ship.py RUN NAME [--scales 1 1.5 2 2.5 3 4] [--default 3]
+    python tools/ship.py RUN NAME [--scales 1 1.5 2 3 4 5 7] [--default 3]
 
 The scale of the highest accuracy is chosen on one seed and the quality is measured on another, with 1,000 samples, so that the
 card does not report the luck of the choice. The pipeline's default may be a lower scale, which keeps more variety: then the card
@@ -25,7 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("name")
-    parser.add_argument("--scales", type=float, nargs="+", default=[1, 1.5, 2, 2.5, 3, 4])
+    parser.add_argument("--scales", type=float, nargs="+", default=[1, 1.5, 2, 3, 4, 5, 7])
     parser.add_argument("--default", type=float, help="guidance scale of the pipeline (default: the most accurate one)")
     args = parser.parse_args()
     card = read_card(args.run)
