@@ -47,8 +47,8 @@ def _paper_scale(s, numbers):
 @exercise(
     "02.3",
     "First the guess of the image from x_t and eps; then noise it again, with the same eps, to the earlier degree.",
-    "DDIM keeps the noise: x_prev = sqrt(abar_before) x_0 + sqrt(1 - abar_before) eps.",
-    "x_0 = (x_t - sqrt(1 - abar) eps) / sqrt(abar).",
+    "DDIM keeps the noise: sqrt(abar_before) guess + sqrt(1 - abar_before) eps.",
+    "guess = (x_t - sqrt(1 - abar) eps) / sqrt(abar).",
 )
 def _ddim_step(function, seed=0):
     generator = torch.Generator().manual_seed(seed)
@@ -78,7 +78,7 @@ def _ddim_step(function, seed=0):
 @exercise(
     "02.4",
     "At s = 0 the label plays no part: what is drawn is independent of what was asked.",
-    "Of independent draws from ten balanced classes, how many agree with the one that was asked for?",
+    "The model draws each class equally often, whatever was asked for: how often does the one it draws happen to be right?",
     numbers={"classes": [10, 4, 5, 8, 20, 25, 50]},
 )
 def _share_at_no_guidance(share, numbers):

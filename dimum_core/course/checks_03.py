@@ -40,7 +40,7 @@ def _samples_needed(n, numbers):
 @exercise(
     "03.2",
     "In one dimension the formula has two terms: one of the means, one of the standard deviations.",
-    "(m_a - m_b)^2 + (s_a - s_b)^2, with the unbiased variances.",
+    "(m_a - m_b)^2 + (s_a - s_b)^2, with std(ddof=1); the distance is left squared.",
 )
 def _frechet_1d(function, seed=0):
     rng = np.random.default_rng(seed)
@@ -93,7 +93,7 @@ def _without_correction(hits, n):
 
 @exercise(
     "03.4",
-    "Wilson's middle is not p: it is drawn a little towards 1/2, more so for few samples.",
+    "Square, sort by powers of p, solve. The middle of the two ends is not hits / n: it lies a little nearer to 1/2.",
     "middle = (p + z^2 / 2n) / (1 + z^2 / n); half = z / (1 + z^2 / n) * sqrt(p (1 - p) / n + z^2 / 4n^2); z = 1.96.",
 )
 def _interval(function, seed=0):
