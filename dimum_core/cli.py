@@ -216,7 +216,7 @@ def run_unlearn(args) -> None:
     from .checkpoints import command_line, load_pipeline, provenance, save_checkpoint
     from .data import load_dataset
     from .evaluation import default_data
-    from .unlearning import unlearn
+    from .unlearning import load_plugin, unlearn
 
     if args.plugin:
         load_plugin(args.plugin)
@@ -236,27 +236,6 @@ def run_unlearn(args) -> None:
     }
     save_checkpoint(forgetful, args.out, card)
     print(f"{args.out}: forgot {args.target} in {record['seconds']:.0f} s; measure it with dimum evaluate")
-
-
-def load_plugin(path: Path) -> None:
-    """Run a user's own Python file, which registers methods."""
-    import importlib.util
-
-    from .unlearning import METHODS
-
-    if not path.is_file():
-        raise DimumError(f"There is no file {path} to take a method from.")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None:
-        raise DimumError(f"{path} is not a Python file: its name should end in .py.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # dataclasses look their module up
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise DimumError(f"{path} could not be run: {type(error).__name__}: {error}.") from error
-    if not any(method.__module__ == path.stem for method in METHODS.values()):
-        raise DimumError(f"{path} registers no method: put @register(NAME) above its class.")
 
 
 def _setting(text: str) -> tuple[str, int | float | str]:

@@ -15,7 +15,7 @@ from ..errors import DimumError
 from ..sampling import ClassConditionalPipeline
 from ..targets import is_target
 from ..training import OPTIMIZER_STATE
-from ..unlearning import get_method
+from ..unlearning import get_method, load_plugin
 from .plan import CHECKPOINT, CONTROLS, Plan, filled_in
 
 LADDER = (*AUXILIARY, "synthetic by itself", "few-shot")
@@ -39,8 +39,6 @@ def load_plan(path: str | Path) -> Plan:
         raise PlanError(f"{path} should be a mapping of settings such as checkpoint and methods.")
     content = _from_folder(content, path.parent.resolve())
     for plugin in content.get("plugins", []):
-        from ..cli import load_plugin
-
         load_plugin(Path(plugin))
     return check_plan({"name": path.stem, **content}, str(path))
 

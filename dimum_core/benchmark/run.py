@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from ..attacks import auxiliary_set, few_shot, relearn
 from ..checkpoints import load_pipeline, provenance
 from ..data import load_dataset
-from ..unlearning import METHODS
+from ..unlearning import METHODS, load_plugin
 from . import store
 from .engines import run_tasks
 from .evaluations import SAMPLING_STEPS, attack_evaluations
@@ -106,8 +106,6 @@ def _run_task(plan: Plan, model: dict, out: Path) -> tuple[int, int]:
 def _load_plugins(plan: Plan, model: dict) -> None:
     """A worker process has not read the plan, and does not know the methods of a user's own file yet."""
     if plan.plugins and model["method"] not in (*METHODS, *CONTROLS, CHECKPOINT):
-        from ..cli import load_plugin
-
         for plugin in plan.plugins:
             load_plugin(Path(plugin))
 

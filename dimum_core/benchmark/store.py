@@ -27,10 +27,6 @@ def is_done(out: Path, cell: str) -> bool:
     return (cell_folder(out, cell) / RESULT).is_file()
 
 
-def read_cell(out: Path, cell: str) -> dict:
-    return json.loads((cell_folder(out, cell) / RESULT).read_text())
-
-
 def write_cell(out: Path, cell: str, result: dict) -> None:
     """Publish a finished cell. Whoever comes second, finds it there and lets it be."""
     aside = Path(out) / "cells" / f".{cell}.{os.getpid()}"
