@@ -16,7 +16,7 @@ from diffusers import DPMSolverMultistepScheduler
 from diffusers.utils import logging as diffusers_logging
 
 from .captions import PARTIAL_TEMPLATES, TEMPLATES
-from .data import DATA_FOLDER
+from .data import DATA_FOLDER, HOW_TO_GET
 from .errors import CheckpointError, TrainingError
 from .sampling import ClassConditionalPipeline
 from .text_to_image import TextToImagePipeline
@@ -36,9 +36,9 @@ def find_checkpoint(checkpoint: str | os.PathLike) -> Path:
     for folder in (Path(checkpoint), CHECKPOINT_FOLDER / str(checkpoint)):
         if folder.is_dir():
             return folder
-    raise CheckpointError(
-        f"There is no checkpoint {str(checkpoint)!r}: give a folder, or one of {', '.join(shipped_checkpoints())}."
-    )
+    known = shipped_checkpoints()
+    choices = f"give a folder, or one of {', '.join(known)}" if known else f"none is in {CHECKPOINT_FOLDER}; {HOW_TO_GET}"
+    raise CheckpointError(f"There is no checkpoint {str(checkpoint)!r}: {choices}.")
 
 
 def load_pipeline(checkpoint: str | os.PathLike) -> ClassConditionalPipeline | TextToImagePipeline:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import os
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -24,7 +25,14 @@ from torch.nn import functional as F
 from .errors import DataError, UnknownName
 from .targets import class_index, find_target, word_kinds
 
-DATA_FOLDER = Path(__file__).resolve().parent.parent / "data"
+CLONE = Path(__file__).resolve().parent.parent
+IN_CLONE = (CLONE / "pyproject.toml").is_file()
+# A package installed without its repository has no data beside it; DIMUM_DATA may point to that of a clone.
+DATA_FOLDER = CLONE / "data" if IN_CLONE else Path(os.environ.get("DIMUM_DATA") or CLONE / "data")
+HOW_TO_GET = (
+    "run `git checkout -- data` in the clone, which carries it" if IN_CLONE
+    else "clone the repository, which carries it, and set DIMUM_DATA to its data folder"
+)
 DATASETS = ("digits", "mnist-mini", "cifar10-mini", "shapes", "cifar10")
 
 
@@ -199,12 +207,12 @@ def _split_digits(name: str, counts: np.ndarray, labels: np.ndarray) -> Dataset:
 def _open_pack(path: Path):
     """An archive of arrays that the repository carries; one clear sentence if it is missing or damaged."""
     if not path.exists():
-        raise DataError(f"{path} is missing: run `git checkout -- data` in the clone, which carries it.")
+        raise DataError(f"{path} is missing: {HOW_TO_GET}.")
     try:
         with np.load(path, allow_pickle=False) as pack:
             yield pack
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is damaged ({error}): run `git checkout -- data` in the clone.") from error
+        raise DataError(f"{path} is damaged ({error}): {HOW_TO_GET}.") from error
 
 
 @lru_cache(maxsize=1)

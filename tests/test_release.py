@@ -1,0 +1,93 @@
+"""A release: the version is set in every place or in none, and the wheel works where the clone is not."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+
+import release  # noqa: E402 (a script, not a package)
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """The files that hold a version, in a folder of their own."""
+    for name in (*release.PLACES, "CHANGELOG.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / "CHANGELOG.md").write_text("# Changes\n\n## Unreleased\n\nFaster.\n\n## 0.1.0 (2026-01-01)\n\nFirst.\n")
+    return tmp_path
+
+
+def test_the_version_is_set_everywhere_and_the_entry_is_dated(tree):
+    release.set_version("9.8.7", tree, datetime.date(2030, 1, 2))
+    assert 'version = "9.8.7"\n' in (tree / "pyproject.toml").read_text()
+    assert '__version__ = "9.8.7"\n' in (tree / "dimum_core" / "__init__.py").read_text()
+    citation = (tree / "CITATION.cff").read_text()
+    assert "cff-version: 1.2.0\n" in citation and "\nversion: 9.8.7\n" in citation
+    entries = (tree / "CHANGELOG.md").read_text().split("\n## ")[1:]
+    assert entries == ["Unreleased\n", "9.8.7 (2030-01-02)\n\nFaster.\n", "0.1.0 (2026-01-01)\n\nFirst.\n"]
+
+
+@pytest.mark.parametrize(("version", "notes", "said"), [("2", "Faster.", "'2' is no version"), ("2.0.0", "", "says nothing under")])
+def test_a_release_without_a_version_or_notes_changes_nothing(tree, version, notes, said):
+    (tree / "CHANGELOG.md").write_text(f"# Changes\n\n## Unreleased\n\n{notes}\n\n## 0.1.0 (2026-01-01)\n\nFirst.\n")
+    before = {name: (tree / name).read_text() for name in (*release.PLACES, "CHANGELOG.md")}
+    with pytest.raises(SystemExit, match=said):
+        release.set_version(version, tree)
+    assert before == {name: (tree / name).read_text() for name in before}
+
+
+# The wheel ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    return release.build_wheel(tmp_path_factory.mktemp("dist"))
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(wheel):
+    names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    package = ROOT / "dimum_core"
+    sources = [path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    assert names == {path.relative_to(ROOT).as_posix() for path in sources}
+
+
+SCRIPT = """
+import dimum_core
+from dimum_core import load_dataset, load_pipeline
+from dimum_core.errors import DimumError
+
+print(dimum_core.__file__)
+print(len(load_dataset("digits").train))
+for load, name in ((load_dataset, "mnist-mini"), (load_pipeline, "digits")):
+    try:
+        print(type(load(name)).__name__)
+    except DimumError as error:
+        print(error)
+"""
+
+
+def test_an_installed_wheel_says_where_its_data_is_and_finds_it(wheel, tmp_path):
+    python = release.install(wheel, tmp_path / "environment") / "python"
+
+    def say(script, **more):
+        clean = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "DIMUM_DATA")} | more
+        done = subprocess.run([python, "-c", script], cwd=tmp_path, env=clean, capture_output=True, text=True, check=True)
+        return done.stdout.splitlines()
+
+    where, digits, *missing = say(SCRIPT)
+    assert Path(where).is_relative_to(tmp_path) and digits == "1442"
+    assert len(missing) == 2
+    assert all("clone the repository, which carries it, and set DIMUM_DATA to its data folder." in line for line in missing)
+    script = "from dimum_core import load_dataset; print(load_dataset('mnist-mini').name)"
+    assert say(script, DIMUM_DATA=str(ROOT / "data")) == ["mnist-mini"]
