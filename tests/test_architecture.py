@@ -1,0 +1,108 @@
+"""docs/architecture.md is true: every module is on it, and imports keep to its layers and never run in a circle."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "dimum_core"
+
+
+def sources(package: Path) -> dict[str, Path]:
+    """Module name (without the package's own in front, except for its root) -> file."""
+    found = {}
+    for path in sorted(package.rglob("*.py")):
+        parts = path.relative_to(package).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        found[name or package.name] = path
+    return found
+
+
+def full_name(node: ast.ImportFrom, path: Path, package: Path) -> str:
+    """What stands after `from`, as a path from the root: for `from ..data import x` in dimum_core/attacks, `dimum_core.data`."""
+    here = path.parent.relative_to(package.parent).parts
+    start = here[:len(here) + 1 - node.level] if node.level else ()
+    return ".".join([*start, *([node.module] if node.module else [])])
+
+
+def imports(package: Path) -> dict[str, set[str]]:
+    """Module -> the modules of the package that it imports, those inside functions and the packages passed through included."""
+    modules = sources(package)
+    graph = {}
+    for name, path in modules.items():
+        asked = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                asked |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                start = full_name(node, path, package)
+                asked |= {start} | {f"{start}.{alias.name}" for alias in node.names}
+        within = {word.removeprefix(f"{package.name}.") for word in asked if word.startswith(f"{package.name}.")}
+        within |= {word.rpartition(".")[0] for word in within} - {""}
+        graph[name] = {word for word in within & modules.keys() if word != name and not name.startswith(f"{word}.")}
+    return graph
+
+
+def layers(page: str) -> dict[str, int]:
+    """Module -> the number of the section that describes it; the root has none, and comes first."""
+    parts = re.split(r"(?m)^## \d+\. ", page)
+    named = [(name, number) for number, part in enumerate(parts) for name in re.findall(r"\*\*`([\w.]+)`\*\*", part)]
+    assert len(dict(named)) == len(named), "a module is described twice"
+    return dict(named)
+
+
+def upward(graph: dict[str, set[str]], layer: dict[str, int]) -> list[str]:
+    return [f"{name} -> {other}" for name, others in graph.items() for other in others if layer[other] > layer[name]]
+
+
+@pytest.fixture(scope="module")
+def layer():
+    return layers((ROOT / "docs" / "architecture.md").read_text())
+
+
+def test_every_module_is_on_the_page_and_no_other(layer):
+    assert set(layer) == set(sources(PACKAGE))
+
+
+def test_imports_keep_to_the_layers(layer):
+    assert upward(imports(PACKAGE), layer) == []
+
+
+def test_imports_never_run_in_a_circle():
+    tuple(graphlib.TopologicalSorter(imports(PACKAGE)).static_order())
+
+
+def test_nothing_imports_the_command_line_or_the_doctor_but_the_one_the_other():
+    importers = {other: {name for name, others in imports(PACKAGE).items() if other in others} for other in ("cli", "doctor")}
+    assert importers == {"cli": set(), "doctor": {"cli"}}
+
+
+def test_a_method_imports_the_base_and_at_most_another_method():
+    from_unlearning = {
+        name: {other for other in others if other.startswith("unlearning.")} - {"unlearning.base"}
+        for name, others in imports(PACKAGE).items() if re.search(r"(?m)^@register\(", sources(PACKAGE)[name].read_text())
+    }
+    methods = set(from_unlearning)
+    assert len(methods) > 10
+    assert all(len(others) <= 1 and others <= methods for others in from_unlearning.values())
+
+
+def test_a_hidden_import_against_the_layers_and_a_circle_are_found(tmp_path):
+    package = tmp_path / "p"
+    (package / "high").mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "low.py").write_text("def f():\n    from .high.top import g\n")
+    (package / "high" / "__init__.py").write_text("from . import top\n")
+    (package / "high" / "top.py").write_text("from .. import low\nimport p.other\nfrom os import path\n")
+    (package / "other.py").write_text("")
+    graph = imports(package)
+    assert graph == {"p": set(), "low": {"high", "high.top"}, "high": {"high.top"}, "high.top": {"low", "other"}, "other": set()}
+    page = "**`p`**\n## 1. Low\n**`low`** **`other`**\n## 2. High\n**`high`** **`high.top`**"
+    assert sorted(upward(graph, layers(page))) == ["low -> high", "low -> high.top"]
+    with pytest.raises(graphlib.CycleError):
+        tuple(graphlib.TopologicalSorter(graph).static_order())
