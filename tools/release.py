@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VERSION = r"\d+\.\d+\.\d+"
 PLACES = {  # file -> what stands before the version there
-    "pyproject.toml": r'(?m)^version = "', "dimum_core/__init__.py": r'(?m)^__version__ = "', "CITATION.cff": r"(?m)^version: ",
+    "pyproject.toml": '^version = "', "dimum_core/__init__.py": '^__version__ = "', "CITATION.cff": "^version: ",
 }
 PACKED = ("dimum_core", "pyproject.toml", "README.md", "LICENSE")
 CORE_TESTS = ("test_denoiser.py", "test_diffusion.py", "test_metrics.py", "test_sampling.py")
@@ -36,13 +36,16 @@ def set_version(version: str, root: Path = ROOT, today: datetime.date | None = N
     notes = re.search(r"(?ms)^## Unreleased\n(.*?)(?=^## |\Z)", changelog.read_text())
     if not notes or not notes[1].strip():
         raise SystemExit(f"{changelog.name} says nothing under '## Unreleased': write what {version} changes.")
+    changed = {}
     for name, before in PLACES.items():
-        text, count = re.subn(f"({before}){VERSION}", rf"\g<1>{version}", (root / name).read_text())
+        text = (root / name).read_text()
+        changed[name], count = re.subn(f"({before}){VERSION}", rf"\g<1>{version}", text, flags=re.MULTILINE)
         if count != 1:
             raise SystemExit(f"{name} has {count} places for the version instead of one.")
-        (root / name).write_text(text)
     heading = f"## Unreleased\n\n## {version} ({today or datetime.date.today()})\n"
-    changelog.write_text(changelog.read_text().replace("## Unreleased\n", heading, 1))
+    changed[changelog.name] = changelog.read_text().replace("## Unreleased\n", heading, 1)
+    for name, text in changed.items():
+        (root / name).write_text(text)
 
 
 def build_wheel(out: Path, root: Path = ROOT) -> Path:
