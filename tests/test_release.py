@@ -11,11 +11,19 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 
-import release  # noqa: E402 (a script, not a package)
+import matrix  # noqa: E402 (scripts, not packages)
+import release  # noqa: E402
 
 
 @pytest.fixture
@@ -91,3 +99,27 @@ def test_an_installed_wheel_says_where_its_data_is_and_finds_it(wheel, tmp_path)
     assert all("clone the repository, which carries it, and set DIMUM_DATA to its data folder." in line for line in missing)
     script = "from dimum_core import load_dataset; print(load_dataset('mnist-mini').name)"
     assert say(script, DIMUM_DATA=str(ROOT / "data")) == ["mnist-mini"]
+
+
+# The matrix -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_oldest_packages_of_the_matrix_are_the_lower_bounds():
+    oldest = dict(line.split("==") for line in matrix.constraints("oldest").splitlines())
+    needed = [Requirement(line) for line in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]]
+    assert oldest.keys() == {need.name for need in needed}
+    for need in needed:
+        assert Version(oldest[need.name].removesuffix(".*")) in need.specifier
+        assert f">={oldest[need.name].removesuffix('.*')}" in str(need.specifier)
+    assert "torch==" in matrix.constraints("tested") and matrix.constraints("newest") == ""
+
+
+def test_the_matrix_spans_the_pythons_that_are_admitted():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pythons = [Version(python) for python, _ in matrix.ROWS]
+    assert f">={min(pythons)}" == project["requires-python"]
+    assert f"Python {min(pythons)} to {max(pythons)}" in (ROOT / "README.md").read_text()
+
+
+def test_a_python_that_is_not_there_is_said_and_not_passed_over(tmp_path):
+    assert matrix.run_row("3.99", "newest", tmp_path)[-1] == "not run: there is no python3.99 here"
