@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,19 @@ def test_the_version_is_said_alike_everywhere():
     repository = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["dimum"]["repository"]
     assert f"version: {PROJECT['version']}\n" in citation and f'repository-code: "{repository}"' in citation
     assert PROJECT["version"] == dimum_core.__version__
+
+
+@pytest.mark.parametrize("kind", [DeprecationWarning, PendingDeprecationWarning, FutureWarning])
+def test_what_is_about_to_be_removed_is_an_error_in_our_code_only(kind):
+    for module in ("dimum_core.sampling", "tests.test_sampling"):
+        with pytest.raises(kind, match="old"):
+            warnings.warn_explicit("old", kind, "file.py", 1, module=module)
+    with pytest.warns(kind, match="old"):
+        warnings.warn_explicit("old", kind, "file.py", 1, module="sklearn.tests")
+
+
+def test_only_the_known_warning_of_diffusers_is_passed_over():
+    with warnings.catch_warnings(record=True) as seen:
+        for said in ("__array__ implementation doesn't accept a copy keyword, so", "something else"):
+            warnings.warn_explicit(said, DeprecationWarning, "file.py", 1, module="diffusers.schedulers.some_solver")
+    assert [str(warning.message) for warning in seen] == ["something else"]
