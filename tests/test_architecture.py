@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import collections
 import graphlib
+import json
 import re
 from pathlib import Path
 
@@ -106,3 +108,46 @@ def test_a_hidden_import_against_the_layers_and_a_circle_are_found(tmp_path):
     assert sorted(upward(graph, layers(page))) == ["low -> high", "low -> high.top"]
     with pytest.raises(graphlib.CycleError):
         tuple(graphlib.TopologicalSorter(graph).static_order())
+
+
+# Dead code ------------------------------------------------------------------------------------------------------------
+
+CALLED_BY_OTHERS = {"_repr_html_", "model_cpu_offload_seq"}  # by IPython, by diffusers
+
+
+def written() -> str:
+    """All code of the repository, that of the chapters included, as one text; prose does not make a name alive."""
+    files = [path for folder in ("dimum_core", "tools", "benchmarks", "tests") for path in sorted((ROOT / folder).rglob("*.py"))]
+    chapters = [path for path in sorted((ROOT / "notebooks").rglob("*.ipynb")) if "student" not in path.parts]
+    cells = [cell for path in chapters for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+    return "\n".join([*(path.read_text() for path in files), *("".join(cell["source"]) for cell in cells)])
+
+
+def defined(source: str) -> set[str]:
+    """Functions, methods, classes and constants; what a decorator may have registered, and what Python itself calls, aside."""
+    tree, names = ast.parse(source), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.decorator_list:
+            names.add(node.name)
+    for node in tree.body:
+        if isinstance(node, ast.Assign):
+            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return {name for name in names if not name.startswith("__")} - CALLED_BY_OTHERS
+
+
+def unused(names: set[str], text: str) -> list[str]:
+    """Names that stand in the text once: where they are defined."""
+    counts = collections.Counter(re.findall(r"\w+", text))
+    return sorted(name for name in names if counts[name] < 2)
+
+
+def test_nothing_is_defined_and_never_used():
+    files = [path for folder in ("dimum_core", "tools") for path in (ROOT / folder).rglob("*.py")]
+    names = set().union(*(defined(path.read_text()) for path in files))
+    assert len(names) > 500
+    assert unused(names, written()) == []
+
+
+def test_a_function_that_nobody_calls_is_found():
+    source = "OLD = 1\ndef used(): ...\ndef forgotten(): ...\n@register('x')\ndef by_name(): ...\nused()\n"
+    assert unused(defined(source), source) == ["OLD", "forgotten"]
