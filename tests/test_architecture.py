@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import collections
+import functools
 import graphlib
 import json
 import re
@@ -32,6 +33,7 @@ def full_name(node: ast.ImportFrom, path: Path, package: Path) -> str:
     return ".".join([*start, *([node.module] if node.module else [])])
 
 
+@functools.cache
 def imports(package: Path) -> dict[str, set[str]]:
     """Module -> the modules of the package that it imports, those inside functions and the packages passed through included."""
     modules = sources(package)
