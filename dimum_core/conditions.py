@@ -51,8 +51,8 @@ class Conditions:
         return condition // self.all_wordings
 
     def target(self, count: int, generator: torch.Generator) -> Tensor:
-        """Conditions of the target, drawn evenly."""
-        return self._draw(torch.tensor(self.forgotten.labels), count, generator)
+        """Conditions of the target, drawn evenly. DataError for single images, which share theirs with others."""
+        return self._draw(torch.tensor(self._own_labels()), count, generator)
 
     def others(self, count: int, generator: torch.Generator) -> Tensor:
         """Conditions other than the target's, drawn evenly."""
@@ -62,7 +62,15 @@ class Conditions:
         """Every condition that has the target in it, and every other one, the null condition included."""
         whole = lambda labels: (labels[:, None] * self.all_wordings + torch.arange(self.wordings)).flatten()  # noqa: E731
         null = torch.tensor([self.null_number])
-        return whole(torch.tensor(self.forgotten.labels)), torch.cat([whole(self.forgotten.others), null])
+        return whole(torch.tensor(self._own_labels())), torch.cat([whole(self.forgotten.others), null])
+
+    def _own_labels(self) -> tuple[int, ...]:
+        if self.forgotten.items:
+            raise DataError(
+                "This method changes all that a condition draws, and single images share theirs with images that stay: take a "
+                "method that learns from the images themselves, such as dimum, finetune or salun."
+            )
+        return self.forgotten.labels
 
     def null(self, count: int) -> Tensor:
         return torch.full((count,), self.null_number)
@@ -139,7 +147,8 @@ class ClassConditions(Conditions):
     @property
     def target_name(self) -> int | str:
         """As a training's settings record it."""
-        return self.forgotten.labels[0] if len(self.forgotten.labels) == 1 else self.forgotten.name
+        whole_class = len(self.forgotten.labels) == 1 and not self.forgotten.items
+        return self.forgotten.labels[0] if whole_class else self.forgotten.name
 
     def encode(self, images: Tensor) -> Tensor:
         return nn.functional.pixel_unshuffle(images, self.patch_size)

@@ -1,8 +1,8 @@
 """Labelled image sets: one type, its splits by target, and batches that need no state.
 
 An image set holds float32 pixels in [-1, 1] (N x C x H x W), int64 labels and class names. A *target* is a class name, or a
-word of class names, such as a style, and selects a set of labels; `only` and `without` give the forget set D_f and the
-retain set D_r.
+word of class names, such as a style, and selects a set of labels, or it is an image set, and selects just these images;
+`only` and `without` give the forget set D_f and the retain set D_r.
 """
 
 from __future__ import annotations
@@ -71,13 +71,19 @@ class ImageSet:
             item_hashes=self.item_hashes[indices.numpy()],
         )
 
-    def only(self, target: str | int) -> ImageSet:
-        """The forget set D_f: items of the target's classes."""
-        return self.select(find_target(target, self.class_names).among(self.labels))
+    def only(self, target: str | int | ImageSet) -> ImageSet:
+        """The forget set D_f: items of the target's classes, or the images given, as often as they are there."""
+        return self.select(find_target(target, self.class_names).selects(self))
 
-    def without(self, target: str | int) -> ImageSet:
-        """The retain set D_r: items of every other class. Labels and class names keep their numbering."""
-        return self.select(~find_target(target, self.class_names).among(self.labels))
+    def without(self, target: str | int | ImageSet) -> ImageSet:
+        """The retain set D_r: items of every other class, or every other image. Labels and class names keep their numbering."""
+        return self.select(~find_target(target, self.class_names).selects(self))
+
+    def with_repeats(self, indices: Iterable[int], times: int) -> ImageSet:
+        """The set with the items at `indices` in it `times` times: repeated images are what a diffusion model copies first."""
+        if times < 1:
+            raise DataError(f"{self.name}: an image is there at least once, not {times} times.")
+        return self.select(torch.cat([torch.arange(len(self)), torch.as_tensor(indices).repeat(times - 1)]))
 
     def relabelled(self, position: int) -> ImageSet:
         """The same images, labelled by one word of their class names: styles (0) or objects (1)."""
@@ -108,7 +114,7 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set as its two splits; `without` and `resized` apply to both."""
+    """A data set as its two splits; `without` and `resized` apply to both, `with_repeats` to the training images."""
 
     train: ImageSet
     test: ImageSet
@@ -126,11 +132,14 @@ class Dataset:
             raise UnknownName("split", split, ("train", "test"))
         return getattr(self, split)
 
-    def only(self, target: str | int) -> Dataset:
+    def only(self, target: str | int | ImageSet) -> Dataset:
         return Dataset(self.train.only(target), self.test.only(target))
 
-    def without(self, target: str | int) -> Dataset:
+    def without(self, target: str | int | ImageSet) -> Dataset:
         return Dataset(self.train.without(target), self.test.without(target))
+
+    def with_repeats(self, indices: Iterable[int], times: int) -> Dataset:
+        return Dataset(self.train.with_repeats(indices, times), self.test)
 
     def relabelled(self, position: int) -> Dataset:
         return Dataset(self.train.relabelled(position), self.test.relabelled(position))

@@ -1,26 +1,39 @@
-"""What is to be forgotten: a class, or a word that several class names share, such as a style."""
+"""What is to be forgotten: a class, a word that several class names share, such as a style, or single images."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .errors import DataError, UnknownName
 
+if TYPE_CHECKING:
+    from .data import ImageSet
+
 
 @dataclass(frozen=True)
 class Target:
-    """What is to be forgotten, as a set of labels.
+    """What is to be forgotten, as a set of labels, or as single images under their labels.
 
     position: which word of a class name it is (0: the style, 1: the object); None if it is a whole class name.
+    items: hashes of the images, if only these are to be forgotten and not their labels.
     """
 
     name: str
     class_names: tuple[str, ...]
     labels: tuple[int, ...]
     position: int | None = None
+    items: frozenset[bytes] = frozenset()
+
+    def selects(self, images: ImageSet) -> Tensor:
+        """Which images of a set are to be forgotten: bool, N. A single image is known by its pixels, so its repeats are too."""
+        if not self.items:
+            return self.among(images.labels)
+        return torch.from_numpy(np.array([item.tobytes() in self.items for item in images.item_hashes], dtype=bool))
 
     def among(self, labels: Tensor) -> Tensor:
         """Which labels belong to the target: bool, of the same shape."""
@@ -28,13 +41,16 @@ class Target:
 
     @property
     def others(self) -> Tensor:
-        """Every label that does not belong to the target, in order."""
+        """Every label that does not belong to the target, in order; with single images of every label, all of them."""
         labels = torch.arange(len(self.class_names))
-        return labels[~self.among(labels)]
+        return labels if self.items and len(self.labels) == len(labels) else labels[~self.among(labels)]
 
     def moved(self, name: str | None = None) -> Tensor:
         """For each label the one with the target in its place, all else kept: "filled star" to "outline star" for the style
-        "outline". name: another word of the same kind, or class, in the target's place."""
+        "outline". Single images have their own label, so none moves. name: another word of the same kind, or class, in the
+        target's place."""
+        if self.items and name is None:
+            return torch.arange(len(self.class_names))
         name = self.name if name is None else name
         if self.position is None:
             return torch.full((len(self.class_names),), self.class_names.index(name))
@@ -58,13 +74,16 @@ class Target:
         return torch.tensor([i for i, name in enumerate(self.class_names) if near(name)], dtype=torch.int64)
 
 
-def find_target(target: str | int | Target, class_names: tuple[str, ...]) -> Target:
-    """A class by name or number, a word of class names, or a prompt that has such words in it.
+def find_target(target: str | int | Target | ImageSet, class_names: tuple[str, ...]) -> Target:
+    """A class by name or number, a word of class names, a prompt that has such words in it, or an image set: just these images.
 
-    Raises UnknownName for a name that is none of these, DataError for a prompt that has none, or two of a kind.
+    Raises UnknownName for a name that is none of these, DataError for a prompt that has none, or two of a kind, and for images of
+    other classes.
     """
     if isinstance(target, Target):
         return target
+    if hasattr(target, "item_hashes"):
+        return _single_images(target, class_names)
     words = word_kinds(class_names)
     if not isinstance(target, str) or target in class_names or not words:
         label = class_index(target, class_names)
@@ -77,6 +96,16 @@ def find_target(target: str | int | Target, class_names: tuple[str, ...]) -> Tar
     if " " not in target:
         raise UnknownName("style, object or class", target, (*(w for kind in words for w in kind), *class_names))
     return find_target(_named_in(target, words), class_names)
+
+
+def _single_images(images: ImageSet, class_names: tuple[str, ...]) -> Target:
+    if not len(images):
+        raise DataError(f"{images.name}: there are no images to forget.")
+    if images.class_names != class_names:
+        raise DataError(f"The images to forget have other classes than the model or the data: {', '.join(images.class_names[:5])}.")
+    items = frozenset(item.tobytes() for item in images.item_hashes)
+    labels = tuple(images.labels.unique().tolist())
+    return Target(f"{len(items)} image{'s' * (len(items) > 1)} of {images.name}", class_names, labels, items=items)
 
 
 def is_target(name: str, class_names: tuple[str, ...]) -> bool:

@@ -14,23 +14,28 @@ FEW = 16
 
 
 def build_alternative(
-    kind: str, count: int, retain: ImageSet, pipe, target: str | int | Target, seed: int
+    kind: str, count: int, retain: ImageSet, pipe, target: str | int | Target | ImageSet, seed: int
 ) -> ImageSet:
     """At most `count` images to memorise in the target's place.
 
     class: images of one other class, drawn by the seed; for a style or an object, of one other style or object. mixed: of all
     retained classes. images: 16 fixed images of the retained set. generated: samples that the pipeline draws for the other classes,
-    so that no real data is needed. noise: images of independent uniform pixels.
+    so that no real data is needed. noise: images of independent uniform pixels. In place of single images, only other images of
+    their own classes make sense: "class", or 16 of them, "images".
     """
     if kind not in KINDS:
         raise UnknownName("kind of alternative data", kind, KINDS)
     generator = step_generator(seed, -10**9)
     found = find_target(target, retain.class_names)
+    if found.items:
+        if kind not in ("class", "images"):
+            raise DataError(f"In the place of single images come other images of their class: alternative 'class', not {kind!r}.")
+        retain = retain.select(found.among(retain.labels))
     if kind == "noise":
         return noise_set(count, retain, found, generator)
     if kind == "generated":
         return drawn_set("generated", count, pipe, found, seed)
-    if kind == "class" and len(retain):
+    if kind == "class" and len(retain) and not found.items:
         others = _others(found, retain)
         retain = retain.only(others[int(torch.randint(len(others), (1,), generator=generator))])
     if not len(retain):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..conditions import ClassConditions, PromptConditions, conditions_of, image_size
 from ..data import Dataset, ImageSet
 from ..errors import DataError, TrainingError
+from ..targets import find_target
 from ..training import TrainConfig, train
 from .adapters import add_lora, merged, train_only
 from .alternatives import build_alternative
@@ -60,22 +61,24 @@ class UnlearningObjective:
         return self.method.loss(self.step(model, seed, index))
 
 
-def method_data(method: Method, data: Dataset, pipe, target: str | int, seed: int) -> dict[str, ImageSet]:
+def method_data(method: Method, data: Dataset, pipe, target: str | int | ImageSet, seed: int) -> dict[str, ImageSet]:
     """The training data that a method asked for, at the pipeline's size, and no more."""
     train_set = data.train.resized(image_size(pipe))
     if train_set.class_names != getattr(pipe, "class_names", train_set.class_names):
         raise DataError(f"{data.name} has other classes than the pipeline: {', '.join(pipe.class_names)}.")
-    retain = train_set.without(target)
+    retain, forget, name = train_set.without(target), train_set.only(target), find_target(target, train_set.class_names).name
+    if isinstance(target, ImageSet) and not len(forget):
+        raise DataError(f"{data.name} has none of the images to forget among its training images.")
     given = {}
     if "forget" in method.needs:
-        given["forget"] = train_set.only(target)
+        given["forget"] = forget
     if "retain" in method.needs:
         given["retain"] = retain
     if "alternative" in method.needs:
         given["alternative"] = build_alternative(method.alternative, method.count, retain, pipe, target, seed)
     for kind, images in given.items():
         if not len(images):
-            raise DataError(f"{data.name} has no {kind} images for the target {target!r}.")
+            raise DataError(f"{data.name} has no {kind} images for the target {name!r}.")
     return given
 
 
@@ -83,7 +86,7 @@ def unlearn(
     pipe: DiffusionPipeline,
     method: str | Method = "dimum",
     *,
-    target: str | int,
+    target: str | int | ImageSet,
     data: Dataset,
     steps: int = 200,
     learning_rate: float = 1e-4,
@@ -103,14 +106,16 @@ def unlearn(
     """Make a pipeline forget a target. Returns a new pipeline; the one it was given is not touched.
 
     pipe: one of this project's, or diffusers' StableDiffusionPipeline; of a text-to-image pipeline, only the unet unlearns.
-    target: a class; with prompts, a style, an object, one combination, or a prompt that speaks of one.
+    target: a class; with prompts, a style, an object, one combination, or a prompt that speaks of one; or an image set: just its
+        images, and not their labels. Methods that change all that a condition draws refuse those.
     method: a name in METHODS, with `hyperparameters` that differ from the published ones, or a method of your own.
     until: stop early when UA, measured with the shipped judge on 32 samples of the target, reaches this; 0.9, say.
     evaluate: called with (step, pipeline) every `evaluate_every` steps (default: a tenth of them); what it returns joins the log.
     lora_rank: train low-rank updates of the attention's matrices in place of all weights, and add them to the weights at the end.
     gradient_checkpointing: a third slower, and needs much less memory.
     The result carries `unlearning`: target, settings, steps done, seconds, the forget set (an attack checks its data against it),
-    and the log, one row every few steps; where the method traces its convergence, as DiMUM does, the trace is in it too.
+    the training set (in which copies of single images are told), and the log, one row every few steps; where the method traces its
+    convergence, as DiMUM does, the trace is in it too.
     """
     if steps < 1:
         raise TrainingError(f"Unlearning needs at least one step, not {steps}.")
@@ -151,6 +156,7 @@ def unlearn(
     forgetful.unlearning = {
         "target": target, "settings": objective.fingerprint, "steps": int(result.log["step"].iloc[-1]) if steps else 0,
         "seconds": result.seconds, "log": result.log, "forget_set": data.train.only(target),
+        "training_set": data.train,
     }
     return forgetful
 
@@ -163,8 +169,11 @@ def _measures(objective, forgetful, seed, until, evaluate) -> list[Callable[[int
     if until is not None:
         from ..evaluation import draw_samples, find_judge
 
-        judge, conditions = find_judge(forgetful), objective.conditions
+        conditions = objective.conditions
         wanted = conditions.forgotten
+        if wanted.items:
+            raise TrainingError("until asks the judge, which knows no single images: pass evaluate= to measure copies.")
+        judge = find_judge(forgetful)
         asked = conditions.asked([wanted.labels[i % len(wanted.labels)] for i in range(32)])
 
         def forgotten(step: int) -> dict:

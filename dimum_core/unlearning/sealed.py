@@ -55,6 +55,7 @@ class Sealed(DiMUM):
     def private_weights(self, step: Step) -> Tensor:
         """True for weights with no gradient of L_den(D_r) at all, but one under the forgotten condition."""
         private = (gradient(step.retained(), step.model) == 0) & (gradient(self.memorisation(step), step.model) != 0)
+        step.target(1)  # refuses single images: their label is not theirs alone
         if not private.any():
             raise TrainingError("No weight belongs to the forgotten condition alone, so there is nothing to seal: use dimum.")
         return private
