@@ -7,6 +7,7 @@ import itertools
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import pandas as pd
 import torch
 from diffusers import DiffusionPipeline
@@ -19,7 +20,7 @@ from .counting import accuracies, as_table, drawn_for, per_class_accuracies
 from .data import Dataset, ImageSet, load_dataset, step_generator
 from .errors import CheckpointError, DataError
 from .judge import Judge, PairJudge, Verdict
-from .metrics import Interval, accuracy, fidelity, nearest_neighbours, wilson_interval
+from .metrics import Interval, accuracy, copied_items, fidelity, nearest_neighbours, wilson_interval
 from .sampling import ClassConditionalPipeline
 from .targets import find_target, word_kinds
 from .text_to_image import TextToImagePipeline
@@ -161,6 +162,8 @@ def evaluate(
     judge = find_judge(pipe) if judge is None else judge
     conditions = conditions_of(pipe, target, judge.class_names)
     names, wanted = conditions.class_names, conditions.given_target
+    if wanted is not None and wanted.items:
+        raise DataError("The judge knows no single images: measure with copying_rate how often they are copied.")
     labels = torch.arange(len(names)).repeat(per_class)
     scale = pipe.config.get("guidance_scale", 7.5) if guidance_scale is None else guidance_scale
     images = draw_samples(
@@ -229,6 +232,16 @@ def nearest_images(images: Tensor, reference: ImageSet) -> tuple[Tensor, Tensor]
     flat = reference.resized(images.shape[-1]).images.flatten(1)
     distances, indices = nearest_neighbours(images.flatten(1).numpy(), flat.numpy())
     return torch.from_numpy(distances[:, 0]) / flat.shape[1] ** 0.5, torch.from_numpy(indices[:, 0])
+
+
+def copying_rate(images: Tensor, of: ImageSet, among: ImageSet, ratio: float = 1 / 3) -> Interval:
+    """Share of images that copy one of the images `of`, and no other of the training set `among`: see `metrics.copied_items`.
+
+    images: N x C x H x W, such as samples of the labels of those images; both sets are averaged to that size.
+    """
+    known, rest = (part.resized(images.shape[-1]).images.flatten(1).numpy() for part in (of, among))
+    found = copied_items(images.flatten(1).numpy(), np.concatenate([known, rest]), ratio)
+    return wilson_interval(int(((found >= 0) & (found < len(known))).sum()), len(images))
 
 
 def reference_set(data: Dataset, judge: Judge | PairJudge, target: str | None) -> ImageSet:

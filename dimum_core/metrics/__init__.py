@@ -14,6 +14,7 @@ from .comparison import (
     sign_flip_test,
     wilcoxon_test,
 )
+from .copying import copied_items
 from .fidelity import (
     REQUIRED_PROVENANCE,
     Fidelity,
@@ -50,6 +51,7 @@ __all__ = [
     "best_attacks",
     "bootstrap_interval",
     "confusion_matrix",
+    "copied_items",
     "difference_interval",
     "difference_of_proportions",
     "expected_calibration_error",
