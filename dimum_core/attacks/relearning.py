@@ -19,9 +19,9 @@ from ..captions import KINDS
 from ..conditions import ClassConditions, PromptConditions, conditions_of, image_size
 from ..data import Dataset, ImageSet
 from ..errors import DataError
-from ..evaluation import accuracies, draw_samples, find_judge
+from ..evaluation import copying_rate, draw_samples, find_judge
 from ..judge import Judge, PairJudge
-from ..metrics import nearest_neighbours
+from ..metrics import Interval, nearest_neighbours, wilson_interval
 from ..pretraining import DenoisingObjective
 from ..targets import Target, find_target
 from ..training import TrainConfig, train
@@ -36,7 +36,8 @@ class Relearning:
     """The attacked pipeline, and its recovery curve.
 
     curve: one row an evaluation, step 0 first: accuracy on the target (with its 95 % interval) and on the other classes, and
-        the Euclidean distance of the weights from where the attack began.
+        the Euclidean distance of the weights from where the attack began. If the target is single images, the accuracy on it is the
+        share of samples of their labels that copy one of them (`evaluation.copying_rate`).
     strips: for each evaluated step, the first samples of the target, N x C x H x W, from the same noise each time.
     """
 
@@ -49,7 +50,7 @@ def relearn(
     pipe: DiffusionPipeline,
     auxiliary: ImageSet | Dataset,
     *,
-    target: str | int | None = None,
+    target: str | int | ImageSet | None = None,
     steps: int = 200,
     learning_rate: float = 1e-4,
     optimizer: str = "adamw",
@@ -86,7 +87,8 @@ def relearn(
     allow_target, only_embedding_row: for the controls, which do see the target.
     lora_rank, gradient_checkpointing: as in `unlearn`, for networks that hardly fit.
     out, resume: keep the attack's state in a folder, and go on from it.
-    Raises DataError if an auxiliary image has a label of the target or is nearly an image of `forget`.
+    Raises DataError if an auxiliary image has a label of the target or is nearly an image of `forget`; if single images were to be
+        forgotten, other images of their label are allowed.
     """
     auxiliary = auxiliary.train if isinstance(auxiliary, Dataset) else auxiliary
     auxiliary = auxiliary.resized(image_size(pipe))
@@ -94,6 +96,7 @@ def relearn(
     target, forget = (record.get(key) if given is None else given for key, given in (("target", target), ("forget_set", forget)))
     if target is None:
         raise DataError("What should the recovery curve measure? The pipeline names no target, so pass target=.")
+    forget = target if forget is None and isinstance(target, ImageSet) else forget
     conditions = conditions_of(pipe, target, auxiliary.class_names)
     wanted = conditions.forgotten
     if not allow_target:
@@ -106,7 +109,8 @@ def relearn(
     if gradient_checkpointing:
         attacked.unet.enable_gradient_checkpointing()
     judge = find_judge(pipe) if judge is None else judge
-    measure = _Measure(attacked, judge, conditions, samples, seed, guidance_scale, num_inference_steps)
+    among = record.get("training_set", auxiliary)
+    measure = _Measure(attacked, judge, conditions, samples, seed, guidance_scale, num_inference_steps, forget, among)
     first = {"step": 0, **measure(0)}
     objective = DenoisingObjective(auxiliary, batch_size, conditions, label_dropout)
     config = TrainConfig(
@@ -123,9 +127,10 @@ def relearn(
     return Relearning(attacked, pd.concat([pd.DataFrame([first]), rows], ignore_index=True), measure.strips)
 
 
-def refuse_leaks(auxiliary: ImageSet, target: Target | int, forget: ImageSet | None = None, near: float = 0.05) -> None:
+def refuse_leaks(auxiliary: ImageSet, target: Target | int | ImageSet, forget: ImageSet | None = None, near: float = 0.05) -> None:
     """Before the first step: no auxiliary image may have a label of the target, or be (nearly) an image of the forget set.
 
+    target: of single images, only they and what is nearly one of them are refused, not their label.
     near: root-mean-square difference of two images, pixels in [-1, 1], below which one counts as a copy of the other: what another
         compression or a rounding changes, not what another photograph does.
     """
@@ -133,7 +138,7 @@ def refuse_leaks(auxiliary: ImageSet, target: Target | int, forget: ImageSet | N
         raise DataError("The auxiliary set is empty: the attacker has nothing to finetune on.")
     target = find_target(target, auxiliary.class_names)
     labelled = int(target.among(auxiliary.labels).sum())
-    if labelled:
+    if labelled and not target.items:
         kind = "class" if target.position is None else KINDS[target.position]
         raise DataError(
             f"The auxiliary set has {labelled} images of the target {kind} {target.name}: an attacker does not "
@@ -145,8 +150,9 @@ def refuse_leaks(auxiliary: ImageSet, target: Target | int, forget: ImageSet | N
     distance, _ = nearest_neighbours(auxiliary.images.flatten(1).numpy(), forget.images.flatten(1).numpy())
     leaked = same | (distance[:, 0] < near * forget.images[0].numel() ** 0.5)
     if leaked.any():
+        where = "" if target.items else "under another label "
         raise DataError(
-            f"The auxiliary set has {int(leaked.sum())} images of the forget set, or nearly so, under another label "
+            f"The auxiliary set has {int(leaked.sum())} images of the forget set, or nearly so, {where}"
             f"(the first is number {int(leaked.argmax())}): remove them first."
         )
 
@@ -169,6 +175,8 @@ class _Measure:
     seed: int
     guidance_scale: float | None
     num_inference_steps: int
+    forget: ImageSet | None
+    among: ImageSet
     strips: dict[int, Tensor] = field(default_factory=dict)
 
     def __post_init__(self):
@@ -183,7 +191,15 @@ class _Measure:
             guidance_scale=self.guidance_scale, num_inference_steps=self.num_inference_steps,
         )
         self.strips[step] = images[: min(8, self.samples)]
-        rows = accuracies(self.judge.judge(images), torch.tensor(self.labels), self.conditions.forgotten)
+        verdict = self.judge.judge(images)
+        found = self.recovered(images[: self.samples], verdict.shows(self.conditions.forgotten)[: self.samples])
+        kept = (verdict.labels == torch.tensor(self.labels))[self.samples :].float().mean()
         now = nn.utils.parameters_to_vector(self.pipe.unet.parameters()).detach()
-        recovered = (1 - rows["UA"].value, 1 - rows["UA"].high, 1 - rows["UA"].low)
-        return dict(zip(MEASURES, (*recovered, rows["RA"].value, float((now - self.start.to(now)).norm())), strict=True))
+        values = (found.value, found.low, found.high, float(kept), float((now - self.start.to(now)).norm()))
+        return dict(zip(MEASURES, values, strict=True))
+
+    def recovered(self, images: Tensor, shown: Tensor) -> Interval:
+        """The share of the target's samples that show it, or that copy one of its single images."""
+        if self.conditions.forgotten.items:
+            return copying_rate(images, self.forget, self.among)
+        return wilson_interval(int(shown.sum()), len(shown))
