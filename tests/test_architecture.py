@@ -35,12 +35,15 @@ def full_name(node: ast.ImportFrom, path: Path, package: Path) -> str:
 
 @functools.cache
 def imports(package: Path) -> dict[str, set[str]]:
-    """Module -> the modules of the package that it imports, those inside functions and the packages passed through included."""
+    """Module -> the modules of the package that it imports, those inside functions and the packages passed through included, those
+    for type checkers alone left out: they never run."""
     modules = sources(package)
     graph = {}
     for name, path in modules.items():
         asked = set()
-        for node in ast.walk(ast.parse(path.read_text())):
+        tree = ast.parse(path.read_text())
+        tree.body = [node for node in tree.body if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")]
+        for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 asked |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
