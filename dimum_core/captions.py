@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .errors import DataError, brief
+
 KINDS = ("style", "object")  # what the words of a two-word class name are
 TEMPLATES = (
     "a {style} {object}",
@@ -19,5 +21,7 @@ CANVAS_TEMPLATES = ("A {object} image in {style} style.",)  # UnlearnCanvas's ow
 
 def caption(class_name: str, template: str) -> str:
     """A class name in the words of a template; underscores within a word are spaces: "Van_Gogh Dogs"."""
+    if not isinstance(class_name, str) or " " not in class_name:
+        raise DataError(f"A caption needs a class name of a style and an object, such as 'hatched star', not {brief(class_name)}.")
     style, thing = class_name.split(" ", 1)
     return template.format(style=style.replace("_", " "), object=thing.replace("_", " "))

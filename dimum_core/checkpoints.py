@@ -17,7 +17,7 @@ from diffusers.utils import logging as diffusers_logging
 
 from .captions import PARTIAL_TEMPLATES, TEMPLATES
 from .data import DATA_FOLDER, HOW_TO_GET
-from .errors import CheckpointError, TrainingError
+from .errors import CheckpointError, SettingError, TrainingError, brief
 from .sampling import ClassConditionalPipeline
 from .text_to_image import TextToImagePipeline
 
@@ -33,12 +33,13 @@ def shipped_checkpoints() -> tuple[str, ...]:
 
 def find_checkpoint(checkpoint: str | os.PathLike) -> Path:
     """A folder, or the name of a shipped checkpoint, as a folder."""
-    for folder in (Path(checkpoint), CHECKPOINT_FOLDER / str(checkpoint)):
-        if folder.is_dir():
-            return folder
+    if isinstance(checkpoint, (str, os.PathLike)) and str(checkpoint):
+        for folder in (Path(checkpoint), CHECKPOINT_FOLDER / str(checkpoint)):
+            if os.path.isdir(folder):  # false, not an error, for what cannot be a path
+                return folder
     known = shipped_checkpoints()
     choices = f"give a folder, or one of {', '.join(known)}" if known else f"none is in {CHECKPOINT_FOLDER}; {HOW_TO_GET}"
-    raise CheckpointError(f"There is no checkpoint {str(checkpoint)!r}: {choices}.")
+    raise CheckpointError(f"There is no checkpoint {brief(checkpoint)}: {choices}.")
 
 
 def load_pipeline(checkpoint: str | os.PathLike) -> ClassConditionalPipeline | TextToImagePipeline:
@@ -56,12 +57,17 @@ def load_pipeline(checkpoint: str | os.PathLike) -> ClassConditionalPipeline | T
         name = json.loads((folder / "model_index.json").read_text())["_class_name"]
         kind = PIPELINES.get(name) or getattr(diffusers, name)
         pipe = kind.from_pretrained(folder, use_safetensors=True, local_files_only=True)
-    if any(not bool(p.isfinite().all()) for module in _modules(pipe) for p in module.parameters()):
-        raise CheckpointError(f"{folder} holds weights that are not finite: train it again.")
+    check_finite(pipe, folder)
     for module in _modules(pipe):
         module.float().eval()  # transformers keeps the precision of the file, diffusers does not
     pipe.set_progress_bar_config(leave=False)
     return pipe
+
+
+def check_finite(model, folder: Path) -> None:
+    """Refuse a pipeline or a judge that is not made of numbers."""
+    if any(not bool(value.isfinite().all()) for module in _modules(model) for value in module.state_dict().values()):
+        raise CheckpointError(f"{folder} holds weights that are not finite: train it again.")
 
 
 @contextlib.contextmanager
@@ -107,6 +113,12 @@ def build_pipeline(unet, preset, class_names, text_encoder=None, tokenizer=None)
     return pipe
 
 
+def check_dtype(dtype: object) -> None:
+    """Refuse, before the work, a precision that no checkpoint is saved in."""
+    if dtype not in DTYPES:
+        raise SettingError(f"dtype must be {' or '.join(DTYPES)}, not {brief(dtype)}.")
+
+
 def save_checkpoint(model, folder: Path, card: dict, dtype: str = "float32") -> None:
     """Save a pipeline or judge with its card: written aside first, then moved into place file by file, the card last.
 
@@ -114,6 +126,7 @@ def save_checkpoint(model, folder: Path, card: dict, dtype: str = "float32") -> 
     """
     aside = Path(folder) / f".saving-{os.getpid()}"
     original = next(module for module in _modules(model)).dtype
+    check_dtype(dtype)
     try:
         with quiet_diffusers():
             for module in _modules(model):

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .checking import check_images, check_indices, check_whole
 from .errors import DataError, UnknownName
 from .targets import class_index, find_target, word_kinds
 
@@ -54,6 +55,8 @@ class ImageSet:
 
     def __post_init__(self):
         check_images(self.images, self.labels, self.class_names, self.name)
+        if len(self.item_hashes) != len(self.images):
+            raise DataError(f"{self.name}: {len(self.images)} images need as many item_hashes, not {len(self.item_hashes)}.")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -63,7 +66,7 @@ class ImageSet:
 
     def select(self, indices) -> ImageSet:
         """The items at `indices` (int64 tensor or boolean mask of length N)."""
-        indices = torch.as_tensor(indices)
+        indices = check_indices(indices, len(self), self.name)
         return replace(
             self,
             images=self.images[indices],
@@ -88,6 +91,7 @@ class ImageSet:
     def relabelled(self, position: int) -> ImageSet:
         """The same images, labelled by one word of their class names: styles (0) or objects (1)."""
         kinds = word_kinds(self.class_names)
+        check_whole("position", position, 0, 1)
         if not kinds:
             raise DataError(f"The classes of {self.name} are not a style and an object: {', '.join(self.class_names[:5])}.")
         table = torch.tensor([kinds[position].index(name.split(" ")[position]) for name in self.class_names])
@@ -95,6 +99,7 @@ class ImageSet:
 
     def resized(self, size: int) -> ImageSet:
         """Images averaged down to size x size (exact box average, so `size` must divide the side)."""
+        check_whole("image size", size)
         side = self.images.shape[-1]
         if size == side:
             return self
@@ -148,23 +153,13 @@ class Dataset:
         return Dataset(self.train.resized(size), self.test.resized(size))
 
 
-def check_images(images: Tensor, labels: Tensor, class_names: Iterable[str], name: str) -> None:
-    """Refuse anything that is not a labelled image set, in one sentence."""
-    if images.ndim != 4 or images.dtype != torch.float32:
-        raise DataError(f"{name}: images must be float32 of shape N x C x H x W, not {images.dtype} {tuple(images.shape)}.")
-    if labels.shape != images.shape[:1] or labels.dtype != torch.int64:
-        raise DataError(f"{name}: {len(images)} images need {len(images)} int64 labels, not {labels.dtype} {tuple(labels.shape)}.")
-    if not len(images):
-        return
-    low, high = images.aminmax()
-    if not (low >= -1 and high <= 1):  # also true for NaN
-        raise DataError(f"{name}: pixels must be finite and lie in [-1, 1], not in [{low:.3g}, {high:.3g}].")
-    if labels.min() < 0 or labels.max() >= len(tuple(class_names)):
-        raise DataError(f"{name}: labels must lie in [0, {len(tuple(class_names)) - 1}], not up to {int(labels.max())}.")
-
-
 def from_uint8(name: str, pixels: np.ndarray, labels: np.ndarray, class_names: Iterable[str]) -> ImageSet:
-    """An image set from uint8 pixels, N x C x H x W."""
+    """An image set from uint8 pixels, N x C x H x W, and whole-number labels; DataError for anything else."""
+    pixels, labels = np.asarray(pixels), np.asarray(labels)
+    if pixels.ndim != 4 or pixels.dtype != np.uint8:
+        raise DataError(f"{name}: pixels must be uint8 of shape N x C x H x W, not {pixels.dtype} {pixels.shape}.")
+    if len(labels) and not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(f"{name}: labels must be whole numbers, the places of class_names, not {labels.dtype}.")
     hashes = np.array([hashlib.blake2b(p.tobytes(), digest_size=8).digest() for p in pixels], dtype="V8")
     images = torch.from_numpy(np.ascontiguousarray(pixels)).float().div_(127.5).sub_(1)
     return ImageSet(name, images, torch.from_numpy(np.asarray(labels, dtype=np.int64)), tuple(class_names), hashes)
@@ -181,7 +176,7 @@ def load_dataset(name: str, image_size: int | None = None, *, download: bool = T
         "digits": _load_digits, "mnist-mini": _load_mnist_mini, "cifar10-mini": _load_cifar10_mini, "shapes": _load_shapes,
         "cifar10": lambda: _load_cifar10(download),
     }
-    if name not in loaders:
+    if not isinstance(name, str) or name not in loaders:
         raise UnknownName("data set", name, DATASETS)
     data = loaders[name]()
     return data if image_size is None else data.resized(image_size)

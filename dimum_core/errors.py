@@ -22,6 +22,10 @@ class TrainingError(DimumError, RuntimeError):
     """A training cannot start or go on."""
 
 
+class SettingError(DimumError, ValueError):
+    """A setting of the wrong kind, or out of its range."""
+
+
 class UnknownName(DimumError, KeyError):
     """A name that is not among the choices."""
 
@@ -33,4 +37,10 @@ class UnknownName(DimumError, KeyError):
         close = difflib.get_close_matches(str(self.name), self.choices, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         shown = ", ".join(self.choices[:20]) + (f" and {len(self.choices) - 20} more" if len(self.choices) > 20 else "")
-        return f"There is no {self.kind} {self.name!r}.{hint} Choices: {shown}."
+        return f"There is no {self.kind} {brief(self.name)}.{hint} Choices: {shown}."
+
+
+def brief(value: object, length: int = 80) -> str:
+    """A value on one line, cut short: a message should name what it refuses, whatever that is."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= length else f"{text[:length]}..."

@@ -14,14 +14,23 @@ from diffusers import DiffusionPipeline
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .checkpoints import CHECKPOINT_FOLDER, find_checkpoint, loading_errors, quiet_diffusers, read_card, shipped_checkpoints
+from .checking import check_kind, check_seed, check_whole
+from .checkpoints import (
+    CHECKPOINT_FOLDER,
+    check_finite,
+    find_checkpoint,
+    loading_errors,
+    quiet_diffusers,
+    read_card,
+    shipped_checkpoints,
+)
 from .conditions import conditions_of, draw
 from .counting import accuracies, as_table, drawn_for, per_class_accuracies
 from .data import Dataset, ImageSet, load_dataset, step_generator
-from .errors import CheckpointError, DataError
+from .errors import CheckpointError, DataError, SettingError, brief
 from .judge import Judge, PairJudge, Verdict
 from .metrics import Interval, accuracy, copied_items, fidelity, nearest_neighbours, wilson_interval
-from .sampling import ClassConditionalPipeline
+from .sampling import ClassConditionalPipeline, check_pipeline
 from .targets import find_target, word_kinds
 from .text_to_image import TextToImagePipeline
 from .training import autocast, native_precision
@@ -35,6 +44,7 @@ def load_judge(checkpoint) -> Judge:
     folder = find_checkpoint(checkpoint)
     with loading_errors(folder), quiet_diffusers():
         judge = Judge.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+    check_finite(judge, folder)
     return judge.to(memory_format=torch.channels_last).eval()
 
 
@@ -45,6 +55,12 @@ def find_judge(pipe: ClassConditionalPipeline | TextToImagePipeline) -> Judge | 
         raise CheckpointError("No judge is shipped for this pipeline: pass judge=, such as PairJudge(style_judge, object_judge).")
     channels, side, _ = pipe.image_shape
     return _shipped_judge(side, channels, pipe.class_names)
+
+
+def check_judge(judge: object) -> None:
+    """Refuse what cannot judge: the name of a judge, say."""
+    if not callable(getattr(judge, "judge", None)) or not hasattr(judge, "class_names"):
+        raise SettingError(f"judge must be a judge, such as load_judge('digits-judge'), not {brief(judge)}.")
 
 
 @lru_cache(maxsize=4)
@@ -78,6 +94,13 @@ def draw_samples(
     the same weights have drawn before in this process, with the same settings, is not drawn again.
     sampling: what the pipeline takes: guidance_scale, num_inference_steps.
     """
+    check_pipeline(pipe)
+    check_kind("labels", labels, (list, tuple, range, Tensor, np.ndarray), "a list of classes or prompts")
+    if not len(labels):
+        raise SettingError("labels must name at least one class or prompt to draw, and is empty.")
+    check_whole("batch_size", batch_size)
+    check_seed(seed)
+    labels = labels.tolist() if isinstance(labels, (Tensor, np.ndarray)) else list(labels)
     key = _drawing(pipe, labels, seed, batch_size, sampling)
     if key in _DRAWN:
         return _DRAWN[key].clone()
@@ -101,7 +124,7 @@ def draw_samples(
 
 def _drawing(pipe: DiffusionPipeline, labels, seed: int, batch_size: int, sampling: dict) -> bytes:
     """All that determines what is drawn, as a hash."""
-    settings = (list(labels), seed, batch_size, sorted(sampling.items()), dict(pipe.config), dict(pipe.scheduler.config))
+    settings = (labels, seed, batch_size, sorted(sampling.items()), dict(pipe.config), dict(pipe.scheduler.config))
     digest = hashlib.blake2b(repr(settings).encode(), digest_size=16)
     digest.update(type(pipe.scheduler).__name__.encode())
     networks = [getattr(pipe, name) for name in ("unet", "text_encoder") if getattr(pipe, name, None) is not None]
@@ -159,11 +182,17 @@ def evaluate(
     data: whose test split is the reference of fidelity (without the target, if there is one); none: no fidelity.
     judge: default, the shipped one of that image size. A sample that it says shows none of the classes is never right.
     """
+    check_pipeline(pipe)
+    check_whole("per_class", per_class)
+    if data is not None:
+        check_kind("data", data, Dataset, "a data set, such as load_dataset('digits')")
     judge = find_judge(pipe) if judge is None else judge
+    check_judge(judge)
     conditions = conditions_of(pipe, target, judge.class_names)
     names, wanted = conditions.class_names, conditions.given_target
     if wanted is not None and wanted.items:
         raise DataError("The judge knows no single images: measure with copying_rate how often they are copied.")
+    reference = None if data is None else reference_set(data, judge, target)
     labels = torch.arange(len(names)).repeat(per_class)
     scale = pipe.config.get("guidance_scale", 7.5) if guidance_scale is None else guidance_scale
     images = draw_samples(
@@ -177,9 +206,8 @@ def evaluate(
     }
     rows = accuracies(verdict, labels, wanted)
     rows["forced accuracy"] = accuracy(verdict.forced_labels, labels)
-    if data is not None:
+    if reference is not None:
         kept = labels >= 0 if wanted is None else ~wanted.among(labels)
-        reference = reference_set(data, judge, target)
         provenance |= {"reference": data.name, "split": "test"}
         measured = fidelity(verdict.features[kept], judge.judge(reference.images).features, provenance)
         rows |= measured.intervals()
@@ -198,6 +226,7 @@ def guidance_sweep(
 
     settings: as for `evaluate`. One row a scale.
     """
+    check_kind("scales", scales, (list, tuple), "a list of guidance scales")
     rows = []
     for scale in scales:
         table = evaluate(pipe, target=target, per_class=per_class, guidance_scale=scale, **settings).table
@@ -218,7 +247,9 @@ def unconditional_share(
     progress: bool = True,
 ) -> Interval:
     """The target's share among samples drawn without a condition: avoiding the label leaves it, removal lowers it."""
+    check_whole("count", count)
     judge = find_judge(pipe) if judge is None else judge
+    check_judge(judge)
     images = draw_samples(pipe, [None] * count, seed=seed, progress=progress, guidance_scale=1.0)
     shown = judge.judge(images).shows(find_target(target, judge.class_names))
     return wilson_interval(int(shown.sum()), count)
@@ -229,6 +260,7 @@ def nearest_images(images: Tensor, reference: ImageSet) -> tuple[Tensor, Tensor]
 
     images: N x C x H x W; the reference is averaged to that size.
     """
+    check_kind("reference", reference, ImageSet, "an image set, such as load_dataset('digits').train")
     flat = reference.resized(images.shape[-1]).images.flatten(1)
     distances, indices = nearest_neighbours(images.flatten(1).numpy(), flat.numpy())
     return torch.from_numpy(distances[:, 0]) / flat.shape[1] ** 0.5, torch.from_numpy(indices[:, 0])

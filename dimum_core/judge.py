@@ -16,6 +16,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .checking import check_kind
 from .errors import DataError
 from .targets import Target, word_kinds
 
@@ -155,12 +156,14 @@ class Judge(ModelMixin, ConfigMixin):
     def judge(self, images: Tensor, batch_size: int = 500) -> Verdict:
         """What N images show. images: float32, N x C x H x W in [-1, 1], of the judge's own size."""
         expected = (self.config.image_channels, self.config.image_size, self.config.image_size)
-        if images.ndim != 4 or tuple(images.shape[1:]) != expected:
-            raise DataError(f"This judge looks at images of shape N x {expected}, not {tuple(images.shape)}.")
+        check_kind("images", images, Tensor, "a tensor, N x C x H x W in [-1, 1]")
+        if images.ndim != 4 or tuple(images.shape[1:]) != expected or not images.is_floating_point():
+            found = f"{tuple(images.shape)} of {images.dtype}"
+            raise DataError(f"This judge looks at float images of shape N x {expected}, not {found}.")
         if not len(images) or not bool(images.isfinite().all()):
             raise DataError("The judge needs at least one image, and finite pixels.")
         self.eval()
-        parts = [self._judge_batch(batch.to(self.device)) for batch in images.split(batch_size)]
+        parts = [self._judge_batch(batch.to(self.device, self.dtype)) for batch in images.split(batch_size)]
         probabilities, distance, features = (torch.cat(part).float().cpu() for part in zip(*parts, strict=True))
         labels = torch.where(distance > self.config.threshold, NONE_OF_THESE, probabilities.argmax(1))
         return Verdict(probabilities, distance, labels, features)

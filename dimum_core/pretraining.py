@@ -11,11 +11,13 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .checkpoints import build_pipeline, command_line, provenance, save_checkpoint
+from .checking import check_kind, check_whole
+from .checkpoints import build_pipeline, check_dtype, command_line, provenance, save_checkpoint
 from .conditions import ClassConditions, PromptConditions, conditions_of, draw
 from .data import ImageSet, draw_batch, load_dataset, step_generator
 from .denoiser import Preset, build_denoiser, build_text_denoiser, get_preset
 from .diffusion import add_noise, draw_noise
+from .errors import DataError
 from .sampling import ClassConditionalPipeline
 from .targets import word_kinds
 from .text_to_image import TextToImagePipeline
@@ -70,9 +72,11 @@ def train_base(
     data: an image set in place of the preset's own.
     settings: fields of TrainConfig that differ from the preset's, e.g. steps=200, seed=1.
     """
-    preset = get_preset(preset) if isinstance(preset, str) else preset
+    preset = preset if isinstance(preset, Preset) else get_preset(preset)
+    check_dtype(dtype)
     config: TrainConfig = replace(preset.training, **settings)
     data = load_dataset(preset.dataset, preset.image_size).train if data is None else data
+    check_kind("data", data, ImageSet, "an image set, such as load_dataset('digits').train")
     if without is not None:
         data = data.without(without)
     for combination in preset.held_out:
@@ -135,6 +139,7 @@ def image_grid(pipe: ClassConditionalPipeline, rows: int = 4, seed: int = 0, **s
 
 def tile(images: Tensor, columns: int, margin: int = 1) -> Tensor:
     """N x C x H x W side by side, row after row, with a white margin: C x (rows (H + m)) x (columns (W + m))."""
+    check_whole("columns", columns)
     padded = F.pad(images, (0, margin, 0, margin), value=1.0)
     missing = -len(images) % columns
     padded = torch.cat([padded, padded.new_ones(missing, *padded.shape[1:])])
@@ -143,6 +148,8 @@ def tile(images: Tensor, columns: int, margin: int = 1) -> Tensor:
 
 def save_picture(image: Tensor, path: Path, scale: int = 4) -> None:
     """Write an image, C x H x W in [-1, 1], with `scale` x `scale` screen pixels to a pixel."""
+    if image.ndim != 3 or len(image) not in (1, 3) or not image.isfinite().all():
+        raise DataError(f"A picture is written from finite numbers of shape 1 or 3 x H x W, not {tuple(image.shape)}.")
     pixels = ((image.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).squeeze(-1).numpy()
     pixels = pixels.repeat(scale, axis=0).repeat(scale, axis=1)
     buffer = io.BytesIO()

@@ -10,7 +10,21 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 from torch.nn import functional as F
 
+from .checking import check_kind, check_number, check_whole
 from .data import class_index
+from .diffusion import NUM_TIMESTEPS
+from .errors import SettingError, brief
+
+
+def check_pipeline(pipe: object) -> None:
+    """Refuse what is no pipeline: the name of a checkpoint, say."""
+    check_kind("pipe", pipe, DiffusionPipeline, "a pipeline, such as load_pipeline('digits')")
+
+
+def check_sampling(num_inference_steps: object, guidance_scale: object) -> None:
+    """Refuse numbers that no sampler can follow."""
+    check_whole("num_inference_steps", num_inference_steps, 1, NUM_TIMESTEPS)
+    check_number("guidance_scale", guidance_scale)
 
 
 class FoldedPixels:
@@ -40,8 +54,9 @@ class FoldedPixels:
         shape = (count, self.unet.config.in_channels, side, side)
         if latents is None:
             latents = randn_tensor(shape, generator=generator, device=self.device, dtype=self.unet.dtype)
-        elif latents.shape != shape:
-            raise ValueError(f"latents must have shape {shape}, not {tuple(latents.shape)}.")
+        elif not isinstance(latents, Tensor) or latents.shape != shape or not latents.isfinite().all():
+            found = f"{tuple(latents.shape)}" if isinstance(latents, Tensor) else brief(latents)
+            raise SettingError(f"latents must have shape {shape} and be finite, not {found}.")
         return latents.to(self.device, self.unet.dtype) * self.scheduler.init_noise_sigma
 
 
@@ -76,6 +91,8 @@ class ClassConditionalPipeline(FoldedPixels, DiffusionPipeline):
 
     def label_tensor(self, class_labels: Sequence[str | int | None]) -> Tensor:
         """Class names or numbers as int64 labels; None is the null condition. UnknownName for anything else."""
+        if isinstance(class_labels, str) or not isinstance(class_labels, Sequence) or not len(class_labels):
+            raise SettingError(f"class_labels must be a list of classes, such as [0, 0, 1], not {brief(class_labels)}.")
         names = self.class_names
         return torch.tensor([self.null_label if c is None else class_index(c, names) for c in class_labels])
 
@@ -103,6 +120,7 @@ class ClassConditionalPipeline(FoldedPixels, DiffusionPipeline):
             raise ValueError(f"output_type must be 'pil', 'np' or 'pt', not {output_type!r}.")
         labels = self.label_tensor(class_labels).to(self.device)
         scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
+        check_sampling(num_inference_steps, scale)
         self.scheduler.set_timesteps(num_inference_steps, device=self.device)
         x_t = self._starting_noise(len(labels), generator, latents)
         extra = {"generator": generator} if isinstance(self.scheduler, DDPMScheduler) else {}

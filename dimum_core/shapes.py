@@ -10,6 +10,9 @@ import colorsys
 
 import numpy as np
 
+from .checking import check_seed
+from .errors import DataError, brief
+
 STYLES = ("outline", "filled", "hatched", "dotted", "checkered", "watercolour")
 OBJECTS = ("circle", "square", "triangle", "star", "cross", "heart")
 CLASS_NAMES = tuple(f"{style} {thing}" for style in STYLES for thing in OBJECTS)
@@ -22,6 +25,11 @@ def render(labels: np.ndarray, seed: int = 0, chunk: int = 512) -> np.ndarray:
 
     labels: int, N, numbers of CLASS_NAMES. Each pixel is the average of 3 x 3 points.
     """
+    labels = np.asarray(labels)
+    whole = labels.ndim == 1 and (np.issubdtype(labels.dtype, np.integer) or not labels.size)
+    if not whole or (labels.size and not 0 <= labels.min() <= labels.max() < len(CLASS_NAMES)):
+        raise DataError(f"labels must be a list of whole numbers from 0 to {len(CLASS_NAMES) - 1}, not {brief(labels)}.")
+    check_seed(seed)
     parts = [labels[i:i + chunk] for i in range(0, len(labels), chunk)]
     pictures = [_render(part, np.random.default_rng((seed, k))) for k, part in enumerate(parts)]
     return np.concatenate(pictures) if pictures else np.zeros((0, 3, SIZE, SIZE), np.uint8)

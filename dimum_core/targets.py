@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -135,6 +136,6 @@ def class_index(target: str | int, class_names: tuple[str, ...]) -> int:
     """The number of a class given by name or number; UnknownName lists what there is."""
     if isinstance(target, str) and target in class_names:
         return class_names.index(target)
-    if isinstance(target, int) and not isinstance(target, bool) and 0 <= target < len(class_names):
-        return target
+    if isinstance(target, Integral) and not isinstance(target, bool) and 0 <= target < len(class_names):
+        return int(target)
     raise UnknownName("class", target, class_names)

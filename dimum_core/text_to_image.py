@@ -9,7 +9,8 @@ import torch
 from diffusers import DDPMScheduler, DiffusionPipeline, ImagePipelineOutput, SchedulerMixin, UNet2DConditionModel
 from torch import Tensor, nn
 
-from .sampling import FoldedPixels
+from .errors import SettingError, brief
+from .sampling import FoldedPixels, check_sampling
 
 if TYPE_CHECKING:  # transformers takes seconds to import
     from transformers import CLIPTextModel, PreTrainedTokenizerFast
@@ -65,7 +66,9 @@ class TextToImagePipeline(FoldedPixels, DiffusionPipeline):
         return repeat(embeds), repeat(negative_prompt_embeds)
 
     def _embed(self, prompts: str | Sequence[str]) -> Tensor:
-        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        prompts = [prompts] if isinstance(prompts, str) else prompts
+        if not isinstance(prompts, (list, tuple)) or not prompts or not all(isinstance(prompt, str) for prompt in prompts):
+            raise SettingError(f"A prompt must be words, or a list of such, not {brief(prompts)}.")
         return self.text_encoder(self.tokenize(prompts).to(self.text_encoder.device)).last_hidden_state
 
     @torch.no_grad()
@@ -95,6 +98,7 @@ class TextToImagePipeline(FoldedPixels, DiffusionPipeline):
         if (prompt is None) == (prompt_embeds is None):
             raise ValueError("Give either prompt or prompt_embeds.")
         scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
+        check_sampling(num_inference_steps, scale)
         embeds, negative = self.encode_prompt(
             prompt, self.device, num_images_per_prompt, scale != 1, negative_prompt, prompt_embeds, negative_prompt_embeds
         )

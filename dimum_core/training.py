@@ -25,8 +25,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from .checking import check_number, check_seed, check_whole
 from .data import step_generator
-from .errors import CheckpointError, TrainingError, UnknownName
+from .errors import CheckpointError, SettingError, TrainingError, UnknownName, brief
 
 STATE_FILE = "training.safetensors"
 OPTIMIZER_STATE = {"adamw": ("step", "exp_avg", "exp_avg_sq"), "sgd": ("momentum_buffer",)}  # what each keeps for a weight
@@ -53,14 +54,14 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self):
-        if self.steps < 0 or self.batch_size < 1 or not self.learning_rate > 0 or not 0 <= self.ema_decay < 1:
-            raise TrainingError(
-                "A training needs steps >= 0, batch_size >= 1, learning_rate > 0 and 0 <= ema_decay < 1, not "
-                f"{self.steps}, {self.batch_size}, {self.learning_rate} and {self.ema_decay}."
-            )
+        for name, least in (("steps", 0), ("batch_size", 1), ("warmup_steps", 0)):
+            check_whole(name, getattr(self, name), least)
+        check_number("learning_rate", self.learning_rate, 0, above=True)
+        for name, most in (("weight_decay", math.inf), ("grad_clip", math.inf), ("ema_decay", math.nextafter(1, 0))):
+            check_number(name, getattr(self, name), 0, most)
+        check_seed(self.seed)
         if self.precision not in ("auto", "fp32", "bf16", "fp16"):
-            raise TrainingError(f"precision must be auto, fp32, bf16 or fp16, not {self.precision!r}.")
-
+            raise SettingError(f"precision must be auto, fp32, bf16 or fp16, not {brief(self.precision)}.")
         if self.optimizer not in OPTIMIZER_STATE:
             raise UnknownName("optimizer", self.optimizer, OPTIMIZER_STATE)
 

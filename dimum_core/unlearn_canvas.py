@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .checking import check_kind, check_whole
 from .data import Dataset, ImageSet, from_uint8
 from .errors import DataError, UnknownName
 
@@ -32,6 +33,9 @@ def load_unlearn_canvas(
     Raises DataError if the folder has another layout, UnknownName for a style or an object that is not there.
     """
     folder = Path(folder)
+    check_whole("image_size", image_size)
+    check_whole("per_combination", per_combination, 2)
+    check_whole("held_out", held_out)
     if not 0 < held_out < per_combination:
         raise DataError(f"held_out must lie between 0 and per_combination ({per_combination}), not at {held_out}.")
     there = _layout(folder)
@@ -64,6 +68,8 @@ def _layout(folder: Path) -> dict[str, list[str]]:
 
 
 def _chosen(kind: str, wanted: Sequence[str] | None, there) -> tuple[str, ...]:
+    if wanted is not None:
+        check_kind(f"{kind}s", wanted, (list, tuple), "a list of names of folders")
     for name in wanted or ():
         if name not in there:
             raise UnknownName(f"{kind} in this folder", name, there)

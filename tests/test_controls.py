@@ -36,7 +36,7 @@ def test_shares_are_drawn_from_the_whole_and_have_their_size(digits):
     assert len(tenth) == round(0.1 * len(whole)) and np.isin(tenth.item_hashes, whole.item_hashes).all()
     assert len(auxiliary_set("retain", data, "3", share=1e-9)) == 1
     assert auxiliary_set("public", data, "3").name == "mnist-mini"
-    for wrong, kind, error in ((0.0, "retain", DataError), (1.0, "retained", UnknownName), (1.0, "synthetic", DataError)):
+    for wrong, kind, error in ((0.0, "retain", SettingError), (1.0, "retained", UnknownName), (1.0, "synthetic", DataError)):
         with pytest.raises(error):
             auxiliary_set(kind, data, "3", share=wrong)
 
@@ -79,7 +79,7 @@ def test_weight_noise_and_pruning_do_what_they_say(digits):
     smallest_kept = cut.conv_in.weight.abs()[cut.conv_in.weight != 0].min()
     assert smallest_kept == kernel.abs().flatten().sort().values[round(0.25 * kernel.numel())]
     assert torch.equal(cut.conv_in.bias, pipe.unet.conv_in.bias)
-    with pytest.raises(DataError):
+    with pytest.raises(SettingError, match="share must be"):
         prune(pipe, 1.0)
 
 

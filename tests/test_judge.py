@@ -143,7 +143,7 @@ def test_saving_and_loading_keeps_verdicts_and_thresholds(judge, patterns, tmp_p
 
 
 def test_wrong_images_are_refused_in_a_sentence(judge):
-    with pytest.raises(DataError, match=r"looks at images of shape N x \(1, 8, 8\), not \(2, 3, 8, 8\)"):
+    with pytest.raises(DataError, match=r"looks at float images of shape N x \(1, 8, 8\), not \(2, 3, 8, 8\)"):
         judge.judge(torch.zeros(2, 3, 8, 8))
     with pytest.raises(DataError, match="finite"):
         judge.judge(torch.full((2, 1, 8, 8), float("nan")))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from diffusers import DiffusionPipeline
 
+from ..checking import check_kind, check_number, check_seed, check_whole
 from ..data import Dataset, ImageSet, load_dataset, step_generator
 from ..errors import DataError, UnknownName
 from ..targets import find_target
@@ -34,8 +35,10 @@ def auxiliary_set(
     """
     if kind not in AUXILIARY:
         raise UnknownName("auxiliary set", kind, AUXILIARY)
-    if not 0 < share <= 1:
-        raise DataError(f"A share of the auxiliary set lies above 0 and at most at 1, not at {share}.")
+    check_kind("data", data, Dataset, "a data set, such as load_dataset('digits')")
+    check_number("share", share, 0, 1, above=True)
+    check_whole("count", count)
+    check_seed(seed)
     found = find_target(target, data.class_names)
     if kind == "retain":
         full = data.train.without(target)

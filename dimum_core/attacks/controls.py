@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import numpy as np
 import torch
 from torch import nn
 
+from ..checking import check_number, check_whole
 from ..data import Dataset, ImageSet, step_generator
 from ..errors import DataError
 from ..sampling import ClassConditionalPipeline
@@ -20,8 +22,7 @@ def few_shot(pipe: ClassConditionalPipeline, data: Dataset, target: str | int, c
 
     settings: as for `relearn`.
     """
-    if count < 1:
-        raise DataError(f"A few-shot attack needs at least one image of the target, not {count}.")
+    check_whole("count", count)
     shots = data.train.only(target).select(torch.arange(count) % len(data.train.only(target)))
     retain = data.train.without(target)
     copies = max(1, round(len(retain) / 9 / count))
@@ -34,6 +35,7 @@ def relearn_embedding(pipe: ClassConditionalPipeline, data: Dataset, target: str
     With prompts, `search_embedding` asks the same.
     """
     _need_labels(pipe, "relearn_embedding")
+    check_whole("count", count)
     shots = data.train.only(target).select(torch.arange(min(count, len(data.train.only(target)))))
     return relearn(pipe, shots, target=target, allow_target=True, only_embedding_row=True, **settings)
 
@@ -57,6 +59,7 @@ def _need_labels(pipe, control: str) -> None:
 
 def add_weight_noise(pipe: ClassConditionalPipeline, level: float, seed: int = 0) -> ClassConditionalPipeline:
     """Gaussian noise on every weight, `level` times the standard deviation of its tensor: does forgetting survive a nudge?"""
+    check_number("level", level, 0)
     generator = step_generator(seed, -5)
 
     def disturb(weight: torch.Tensor) -> torch.Tensor:
@@ -68,8 +71,7 @@ def add_weight_noise(pipe: ClassConditionalPipeline, level: float, seed: int = 0
 
 def prune(pipe: ClassConditionalPipeline, share: float) -> ClassConditionalPipeline:
     """Set the smallest `share` of each matrix's and kernel's weights to zero."""
-    if not 0 <= share < 1:
-        raise DataError(f"The share of pruned weights lies in [0, 1), not at {share}.")
+    check_number("share", share, 0, math.nextafter(1, 0))
 
     def cut(weight: torch.Tensor) -> torch.Tensor:
         removed = round(share * weight.numel())

@@ -16,13 +16,15 @@ from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
 from ..captions import KINDS
+from ..checking import check_kind, check_number, check_whole
 from ..conditions import ClassConditions, PromptConditions, conditions_of, image_size
 from ..data import Dataset, ImageSet
 from ..errors import DataError
-from ..evaluation import copying_rate, draw_samples, find_judge
+from ..evaluation import check_judge, copying_rate, draw_samples, find_judge
 from ..judge import Judge, PairJudge
 from ..metrics import Interval, nearest_neighbours, wilson_interval
 from ..pretraining import DenoisingObjective
+from ..sampling import check_pipeline
 from ..targets import Target, find_target
 from ..training import TrainConfig, train
 from ..unlearning.adapters import add_lora, merged
@@ -90,13 +92,25 @@ def relearn(
     Raises DataError if an auxiliary image has a label of the target or is nearly an image of `forget`; if single images were to be
         forgotten, other images of their label are allowed.
     """
+    check_pipeline(pipe)
     auxiliary = auxiliary.train if isinstance(auxiliary, Dataset) else auxiliary
+    check_kind("auxiliary", auxiliary, ImageSet, "an image set, such as data.train.without('3')")
+    for name, value, least in (("samples", samples, 1), ("lora_rank", lora_rank, 0), ("evaluate_every", evaluate_every or 1, 1)):
+        check_whole(name, value, least)
+    check_number("label_dropout", label_dropout, 0, 1)
+    check_whole("steps", steps, 0)
+    config = TrainConfig(
+        steps=steps, batch_size=batch_size, learning_rate=learning_rate, warmup_steps=min(10, steps // 10),
+        decay=False, ema_decay=0.0, seed=seed, precision=precision, optimizer=optimizer,
+    )
     auxiliary = auxiliary.resized(image_size(pipe))
     record = getattr(pipe, "unlearning", {})
     target, forget = (record.get(key) if given is None else given for key, given in (("target", target), ("forget_set", forget)))
     if target is None:
         raise DataError("What should the recovery curve measure? The pipeline names no target, so pass target=.")
     forget = target if forget is None and isinstance(target, ImageSet) else forget
+    if forget is not None:
+        check_kind("forget", forget, ImageSet, "an image set, such as data.train.only('3')")
     conditions = conditions_of(pipe, target, auxiliary.class_names)
     wanted = conditions.forgotten
     if not allow_target:
@@ -109,14 +123,11 @@ def relearn(
     if gradient_checkpointing:
         attacked.unet.enable_gradient_checkpointing()
     judge = find_judge(pipe) if judge is None else judge
+    check_judge(judge)
     among = record.get("training_set", auxiliary)
     measure = _Measure(attacked, judge, conditions, samples, seed, guidance_scale, num_inference_steps, forget, among)
     first = {"step": 0, **measure(0)}
     objective = DenoisingObjective(auxiliary, batch_size, conditions, label_dropout)
-    config = TrainConfig(
-        steps=steps, batch_size=batch_size, learning_rate=learning_rate, warmup_steps=min(10, steps // 10),
-        decay=False, ema_decay=0.0, seed=seed, precision=precision, optimizer=optimizer,
-    )
     result = train(
         attacked.unet, objective, config, out=out, resume=resume, evaluate=lambda step, _: measure(step),
         evaluate_every=evaluate_every or max(1, steps // 5), progress=progress, description="relearning",

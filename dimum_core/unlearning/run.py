@@ -13,9 +13,11 @@ from accelerate import Accelerator
 from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
+from ..checking import check_kind, check_number, check_whole
 from ..conditions import ClassConditions, PromptConditions, conditions_of, image_size
 from ..data import Dataset, ImageSet
 from ..errors import DataError, TrainingError
+from ..sampling import check_pipeline
 from ..targets import find_target
 from ..training import TrainConfig, train
 from .adapters import add_lora, merged, train_only
@@ -117,8 +119,18 @@ def unlearn(
     the training set (in which copies of single images are told), and the log, one row every few steps; where the method traces its
     convergence, as DiMUM does, the trace is in it too.
     """
-    if steps < 1:
-        raise TrainingError(f"Unlearning needs at least one step, not {steps}.")
+    check_pipeline(pipe)
+    check_kind("data", data, Dataset, "a data set, such as load_dataset('digits')")
+    check_whole("steps", steps)
+    check_whole("lora_rank", lora_rank, 0)
+    if until is not None:
+        check_number("until", until, 0, 1)
+    if evaluate_every is not None:
+        check_whole("evaluate_every", evaluate_every)
+    config = TrainConfig(
+        steps=steps, batch_size=batch_size, learning_rate=learning_rate, warmup_steps=min(10, steps // 10), decay=False,
+        ema_decay=0.0, seed=seed, precision=precision,
+    )
     method = get_method(method, **hyperparameters)
     given = method_data(method, data, pipe, target, seed)
     conditions = conditions_of(pipe, target, data.class_names)
@@ -137,13 +149,9 @@ def unlearn(
     objective.prepare(student, seed)
     if hasattr(method, "edit"):
         method.edit(objective.step(student, seed, 0))
-        steps = 0
+        steps, config = 0, dataclasses.replace(config, steps=0, warmup_steps=0)
     forgetful = with_unet(pipe, student)
     measures = _measures(objective, forgetful, seed, until, evaluate)
-    config = TrainConfig(
-        steps=steps, batch_size=batch_size, learning_rate=learning_rate, warmup_steps=min(10, steps // 10), decay=False,
-        ema_decay=0.0, seed=seed, precision=precision,
-    )
     result = train(
         student, objective, config, out=out, resume=resume, progress=progress,
         evaluate=(lambda step, _: {k: v for m in measures for k, v in m(step).items()}) if measures else None,
