@@ -88,6 +88,8 @@ class Conditions:
         anchor: default, the first of its kind that is not the target.
         """
         target = self.forgotten
+        if anchor is not None and find_target(anchor, self.class_names).name == target.name:
+            raise DataError(f"The anchor {anchor!r} is what is to be forgotten: take another.")
         if target.position is None:
             first = int(target.others[0]) if anchor is None else anchor
             return self._relabelled(condition, target.moved(self._known(find_target(first, self.class_names))))

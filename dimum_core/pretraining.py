@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -17,7 +17,7 @@ from .conditions import ClassConditions, PromptConditions, conditions_of, draw
 from .data import ImageSet, draw_batch, load_dataset, step_generator
 from .denoiser import Preset, build_denoiser, build_text_denoiser, get_preset
 from .diffusion import add_noise, draw_noise
-from .errors import DataError
+from .errors import DataError, UnknownName
 from .sampling import ClassConditionalPipeline
 from .targets import word_kinds
 from .text_to_image import TextToImagePipeline
@@ -74,9 +74,15 @@ def train_base(
     """
     preset = preset if isinstance(preset, Preset) else get_preset(preset)
     check_dtype(dtype)
+    for name in settings:
+        if name not in (known := [f.name for f in fields(TrainConfig)]):
+            raise UnknownName("setting of a training", name, known)
     config: TrainConfig = replace(preset.training, **settings)
     data = load_dataset(preset.dataset, preset.image_size).train if data is None else data
     check_kind("data", data, ImageSet, "an image set, such as load_dataset('digits').train")
+    side, size = data.images.shape[-1], preset.image_size
+    if side != size:
+        raise DataError(f"{data.name} has {side} x {side} images, and {preset.name} draws {size} x {size}: take resized({size}).")
     if without is not None:
         data = data.without(without)
     for combination in preset.held_out:

@@ -52,6 +52,7 @@ class FoldedPixels:
     def _starting_noise(self, count: int, generator, latents: Tensor | None) -> Tensor:
         side = self.unet.config.sample_size
         shape = (count, self.unet.config.in_channels, side, side)
+        check_kind("generator", generator, (torch.Generator, list, tuple, type(None)), "a torch.Generator")
         if latents is None:
             latents = randn_tensor(shape, generator=generator, device=self.device, dtype=self.unet.dtype)
         elif not isinstance(latents, Tensor) or latents.shape != shape or not latents.isfinite().all():

@@ -25,7 +25,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .checking import check_number, check_seed, check_whole
+from .checking import check_kind, check_number, check_seed, check_whole
 from .data import step_generator
 from .errors import CheckpointError, SettingError, TrainingError, UnknownName, brief
 
@@ -327,6 +327,7 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict]:
 
 def check_writable(folder: Path) -> None:
     """Find out before the work, not after it, that a folder cannot be written to."""
+    check_kind("out", folder, (str, os.PathLike), "a folder")
     probe = Path(folder) / ".writable"
     write_atomically(probe, b"")
     probe.unlink()
@@ -342,8 +343,8 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
+    except (OSError, ValueError) as error:  # a ValueError: what can be no name of a file
+        with contextlib.suppress(OSError, ValueError):
             temporary.unlink(missing_ok=True)
-        reason = error.strerror or error
+        reason = getattr(error, "strerror", None) or error
         raise TrainingError(f"{path} could not be written ({reason}): free some space or choose another folder.") from error

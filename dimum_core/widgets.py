@@ -13,7 +13,9 @@ import base64
 import hashlib
 import html
 import io
+import itertools
 import json
+import zipfile
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,7 +41,8 @@ class Frames:
 
     def __post_init__(self):
         count = int(np.prod([len(options) for options in self.choices.values()]))
-        if len(self.pictures) != count or self.pictures.keys() != self.texts.keys():
+        keys = set(itertools.product(*self.choices.values()))
+        if not count or self.pictures.keys() != keys or self.texts.keys() != keys:
             raise ValueError(f"{self.title}: {count} combinations of choices need {count} pictures and texts.")
 
     @property
@@ -49,6 +52,9 @@ class Frames:
 
     def frame(self, **chosen) -> tuple[bytes, str]:
         """The picture and its text for these options; names as in `choices`."""
+        for name in chosen:
+            if name not in self.choices:
+                raise UnknownName(f"choice in {self.title}", name, self.choices)
         key = tuple(chosen.get(name, options[-1]) for name, options in self.choices.items())
         if key not in self.pictures:
             raise UnknownName(f"frame of {self.title}", key, [str(k) for k in self.pictures])
@@ -167,17 +173,21 @@ def as_png(image) -> bytes:
     return buffer.getvalue()
 
 
-def _load(name: str) -> dict[str, np.ndarray]:
+def _load(name: str, *needed: str) -> dict[str, np.ndarray]:
     path = FRAMES_FOLDER / f"{name}.npz"
     if not path.is_file():
         raise DataError(f"There are no frames in {path.name}: python tools/make_frames.py {name}.")
-    with np.load(path, allow_pickle=False) as stored:
-        return dict(stored)
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return dict(stored) | {key: stored[key] for key in needed}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise DataError(f"{path} is damaged ({reason}): make it again, python tools/make_frames.py {name}.") from error
 
 
 def denoising_scrubber() -> Frames:
     """One sample of each of some classes on its way from noise, and the model's guess of the image at each step."""
-    stored = _load("denoising")
+    stored = _load("denoising", "names", "t", "samples", "guesses")
     names, steps = stored["names"].tolist(), tuple(int(t) for t in stored["t"])
     keys = [(step,) for step in range(len(steps))]
     return Frames(
@@ -190,7 +200,7 @@ def denoising_scrubber() -> Frames:
 
 def guidance_explorer() -> Frames:
     """The same noise at several guidance scales and numbers of steps."""
-    stored = _load("guidance")
+    stored = _load("guidance", "scales", "steps", "names", "samples")
     scales, steps, names = tuple(stored["scales"].tolist()), tuple(stored["steps"].tolist()), stored["names"].tolist()
     pictures, texts = {}, {}
     for i, s in enumerate(scales):
@@ -202,7 +212,7 @@ def guidance_explorer() -> Frames:
 
 def forget_lab() -> Frames:
     """Before, after unlearning and after the attack, for every target, method, budget and attack that was computed."""
-    stored = _load("forget-lab")
+    stored = _load("forget-lab", "target", "method", "budget", "attack", "count", "accuracy", "before", "after", "attacked")
     choices = {name: tuple(stored[name].tolist()) for name in ("target", "method", "budget", "attack")}
     pictures, texts = {}, {}
     for index in np.ndindex(*(len(options) for options in choices.values())):

@@ -8,7 +8,7 @@ import torch
 
 from dimum_core import load_dataset, load_pipeline, relearn, unlearn
 from dimum_core.attacks import AUXILIARY, add_weight_noise, auxiliary_set, few_shot, prune, relearn_embedding, swap_embedding
-from dimum_core.errors import DataError, UnknownName
+from dimum_core.errors import DataError, SettingError, UnknownName
 from dimum_core.evaluation import evaluate, guidance_sweep, nearest_images, unconditional_share
 
 SETTINGS = {"samples": 4, "batch_size": 16, "progress": False, "num_inference_steps": 5, "precision": "fp32"}

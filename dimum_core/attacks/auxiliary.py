@@ -8,6 +8,7 @@ from diffusers import DiffusionPipeline
 from ..checking import check_kind, check_number, check_seed, check_whole
 from ..data import Dataset, ImageSet, load_dataset, step_generator
 from ..errors import DataError, UnknownName
+from ..sampling import check_pipeline
 from ..targets import find_target
 from ..unlearning.alternatives import drawn_set, noise_set
 
@@ -49,6 +50,7 @@ def auxiliary_set(
     elif pipe is None:
         raise DataError("Synthetic auxiliary data need the pipeline that draws them: pass pipe=.")
     else:
+        check_pipeline(pipe)
         full = drawn_set("synthetic", count, pipe, found, seed)
     kept = max(1, round(share * len(full)))
     return full.select(torch.randperm(len(full), generator=step_generator(seed, -3))[:kept]) if kept < len(full) else full

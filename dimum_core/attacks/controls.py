@@ -45,6 +45,8 @@ def swap_embedding(
 ) -> ClassConditionalPipeline:
     """The unlearned network with the original's row for the target put back: is the class still there, without its name?"""
     _need_labels(pipe, "swap_embedding")
+    if original.unet.class_embedding.weight.shape != pipe.unet.class_embedding.weight.shape:
+        raise DataError("The original has another table of labels than the unlearned network: take the one it was made from.")
     swapped = with_unet(pipe, copy.deepcopy(pipe.unet))
     label = int(pipe.label_tensor([target])[0])
     with torch.no_grad():

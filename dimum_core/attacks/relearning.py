@@ -109,6 +109,8 @@ def relearn(
     if target is None:
         raise DataError("What should the recovery curve measure? The pipeline names no target, so pass target=.")
     forget = target if forget is None and isinstance(target, ImageSet) else forget
+    if auxiliary.class_names != getattr(pipe, "class_names", auxiliary.class_names):
+        raise DataError(f"{auxiliary.name} has other classes than the pipeline: {', '.join(pipe.class_names)}.")
     if forget is not None:
         check_kind("forget", forget, ImageSet, "an image set, such as data.train.only('3')")
     conditions = conditions_of(pipe, target, auxiliary.class_names)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from pathlib import Path
 
 import yaml
 
 from ..attacks import AUXILIARY
+from ..checking import check_kind
 from ..checkpoints import find_checkpoint, load_pipeline, read_card
 from ..data import load_dataset
 from ..errors import DimumError
@@ -28,11 +30,12 @@ class PlanError(DimumError, ValueError):
 
 def load_plan(path: str | Path) -> Plan:
     """A plan from a YAML file; PlanError lists everything that is wrong with it, not only the first mistake."""
+    check_kind("path", path, (str, os.PathLike), "a YAML file")
     path = Path(path)
     try:
         content = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise PlanError(f"{path} cannot be read: {error.strerror}.") from error
+    except (OSError, ValueError) as error:  # a ValueError: not text, or no name of a file
+        raise PlanError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
     except yaml.YAMLError as error:
         raise PlanError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(content, dict):
@@ -58,7 +61,8 @@ def _from_folder(content: dict, folder: Path) -> dict:
 
 def check_plan(content: dict, where: str = "the plan") -> Plan:
     """A plan from a mapping."""
-    wrong: list[str] = []
+    check_kind("a plan", content, dict, "a mapping of settings such as checkpoint and methods")
+    wrong: list[str] = [] if isinstance(content.get("name", ""), str) else [f"name should be a word, not {content['name']!r}"]
     known = {f.name: f for f in dataclasses.fields(Plan)}
     wrong += [f"unknown setting {key!r}" for key in content if key not in known]
     needed = [name for name, f in known.items() if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING]
@@ -106,7 +110,8 @@ def _check_model(values: dict, wrong: list[str]) -> ClassConditionalPipeline | N
 
 
 def _check_targets(targets, pipe: ClassConditionalPipeline | None, wrong: list[str]) -> dict:
-    targets = targets if isinstance(targets, dict) else dict.fromkeys(_as_list([] if targets is None else targets))
+    if not isinstance(targets, dict):
+        targets = {str(name): None for name in _as_list([] if targets is None else targets)}
     targets = {str(name): retrained for name, retrained in targets.items()}
     wrong += [f"{name!r} is no class of the checkpoint" for name in targets if pipe and not is_target(name, pipe.class_names)]
     for retrained in filter(None, targets.values()):
@@ -129,7 +134,7 @@ def _check_method(entry, wrong: list[str]) -> dict | None:
             wrong.append(f"a method by its checkpoint has `checkpoint` and `label`, and no more, not {entry!r}")
             return None
         return {"method": CHECKPOINT, "label": str(entry["label"]), CHECKPOINT: str(entry[CHECKPOINT])}
-    settings = {key: value for key, value in entry.items() if key not in ("method", "label")}
+    settings = {str(key): value for key, value in entry.items() if key not in ("method", "label")}
     try:
         get_method(str(entry["method"]), **settings)
     except DimumError as error:
@@ -165,7 +170,7 @@ def _check_values(values: dict, wrong: list[str]) -> None:
         expect(key, whole(least), f"whole numbers of at least {least}")
     for key in ("learning_rate", "attack_rates"):
         expect(key, lambda v: isinstance(v, (int, float)) and 0 < v < 1, "numbers between 0 and 1")
-    expect("optimizers", lambda v: v in OPTIMIZER_STATE, " or ".join(OPTIMIZER_STATE))
+    expect("optimizers", lambda v: isinstance(v, str) and v in OPTIMIZER_STATE, " or ".join(OPTIMIZER_STATE))
     expect("controls", lambda v: v in CONTROLS, " or ".join(CONTROLS))
     expect("auxiliaries", is_auxiliary, f"{', '.join(LADDER)}, with a share such as 'retain 10 %', or 'few-shot 8'")
     for key in ("targets", "methods", "budgets", "seeds", "attack_rates", "auxiliaries"):

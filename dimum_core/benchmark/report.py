@@ -22,7 +22,7 @@ from ..metrics import (
     wilson_interval,
 )
 from .plan import CONTROLS, Plan
-from .results import EVALUATIONS, check_provenance
+from .results import EVALUATIONS, check_columns, check_provenance
 
 DEFENCE = ["budget", "auxiliary", "label", "target"]
 CHOICES = ["attack_rate", "optimizer"]
@@ -33,6 +33,7 @@ LEAST_RA = 0.9  # of the original's
 
 def runs(rows: pd.DataFrame) -> pd.DataFrame:
     """One row an attack: UA and RA before it, what it recovered, the area under its curve, steps to half recovery, its cost."""
+    check_columns(rows)
     before = rows[(rows["label"] == "original") & (rows["step"] == 0)].groupby("target")["target accuracy"].mean()
     found = []
     for names, curve in rows.groupby([*DEFENCE, *CHOICES, "seed"]):

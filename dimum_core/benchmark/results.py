@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import os
 from pathlib import Path
 
 import pandas as pd
 
-from ..errors import DimumError
+from ..checking import check_kind
+from ..errors import DimumError, brief
 from ..training import write_atomically
 from .store import RESULT
 
@@ -32,14 +35,29 @@ def read_results(source: str | Path) -> pd.DataFrame:
     retained accuracy, distance), its cost (seconds; nfes, network evaluations of one image under one condition: of all
     unlearning, of the attack's training, of the samples for the curve), and its provenance (commit, versions, device).
     """
+    check_kind("source", source, (str, os.PathLike), "a results folder, or a Parquet or CSV file made from one")
     source = Path(source)
     if source.suffix in FORMATS and not source.is_file():
         raise ResultsError(f"There is no file {source} to read results from.")
     if source.suffix == ".parquet":
-        return pd.read_parquet(source)
+        with _reading(source):
+            return pd.read_parquet(source)
     if source.suffix == ".csv":
-        return pd.read_csv(source, dtype={"target": str, "cell": str, "model": str}, keep_default_na=False, na_values=[""])
+        with _reading(source):
+            return pd.read_csv(source, dtype={"target": str, "cell": str, "model": str}, keep_default_na=False, na_values=[""])
     return _from_cells(source)
+
+
+@contextlib.contextmanager
+def _reading(path: Path):
+    """Whatever goes wrong while a file of results is read becomes one sentence that names it."""
+    try:
+        yield
+    except ResultsError:
+        raise
+    except Exception as error:  # pyarrow, pandas and json raise a dozen kinds
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise ResultsError(f"{path} cannot be read ({reason}): it is damaged or holds no results; make it again.") from error
 
 
 def write_results(rows: pd.DataFrame, file: str | Path) -> None:
@@ -55,8 +73,22 @@ def write_results(rows: pd.DataFrame, file: str | Path) -> None:
     write_atomically(file, buffer.getvalue())
 
 
+def check_columns(rows: pd.DataFrame) -> None:
+    """Refuse a table that is not one of results: ResultsError names the columns that are missing, or do not hold numbers."""
+    check_kind("rows", rows, pd.DataFrame, "a table of results, as read_results gives it")
+    needed = (*ORDER, *CURVE, "unlearning_steps", "unlearning_seconds", "unlearning_distance")
+    lacking = [column for column in dict.fromkeys(needed) if column not in rows]
+    if lacking or not len(rows):
+        what = f"lacks the columns {', '.join(lacking)}" if lacking else "has no rows"
+        raise ResultsError(f"This table of results {what}: read it from what `dimum benchmark run` wrote.")
+    for column in (*CURVE, "seed", "attack_rate", "unlearning_steps"):
+        if not pd.api.types.is_numeric_dtype(rows[column]):
+            raise ResultsError(f"The column {column} of these results should hold numbers, not {brief(rows[column].iloc[0])}.")
+
+
 def check_provenance(rows: pd.DataFrame) -> None:
     """Refuse rows of which nobody can say what made them: ResultsError names what they lack."""
+    check_kind("rows", rows, pd.DataFrame, "a table of results, as read_results gives it")
     lacking = [column for column in ("cell", *PROVENANCE) if column not in rows or rows[column].isna().any()]
     if lacking:
         raise ResultsError(
@@ -67,15 +99,18 @@ def check_provenance(rows: pd.DataFrame) -> None:
 
 def _from_cells(folder: Path) -> pd.DataFrame:
     found = sorted((folder / "cells").glob(f"[0-9a-f]*/{RESULT}"))
-    cells = {path.parent.name: json.loads(path.read_text()) for path in found}
-    rows = []
+    cells, rows = {}, []
+    for path in found:
+        with _reading(path):
+            cells[path.parent.name] = dict(json.loads(path.read_text()))
     for cell, result in cells.items():
         if "curve" not in result:
             continue
-        model = cells.get(result["config"]["model"])
-        if model is None:
-            raise ResultsError(f"{folder} lacks the model of the attack {cell}: run the plan again, it goes on where it stopped.")
-        rows += _rows(cell, result, model)
+        with _reading(folder / "cells" / cell / RESULT):
+            model = cells.get(result["config"]["model"])
+            if model is None:
+                raise ResultsError(f"{folder} lacks the model of the attack {cell}: run the plan again, and it goes on.")
+            rows += _rows(cell, result, model)
     if not rows:
         raise ResultsError(f"{folder} holds no finished cells: run `dimum benchmark run PLAN.yaml --out {folder}` first.")
     table = pd.DataFrame(rows)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..checking import check_kind
 from ..errors import UnknownName
 
 
@@ -57,7 +58,7 @@ def exercise(number: str, *hints: str, numbers: Mapping[str, list] | None = None
 
 
 def find(number: str) -> Exercise:
-    if number not in EXERCISES:
+    if not isinstance(number, str) or number not in EXERCISES:
         raise UnknownName("exercise", number, sorted(EXERCISES))
     return EXERCISES[number]
 
@@ -73,6 +74,7 @@ def given(number: str, student: str = "") -> dict:
 
 def identity(student: str, purpose: str) -> int:
     """A number that follows from a student's id and what it is for; the same on every machine."""
+    check_kind("student", student, str, "a name or an id in quotation marks")
     return int.from_bytes(hashlib.sha256(f"{purpose}\0{student.strip().casefold()}".encode()).digest()[:8], "big")
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import html
 import json
+import math
 import os
 import secrets
 import subprocess
@@ -25,7 +26,9 @@ from pathlib import Path
 
 import yaml
 
-from ..errors import DimumError
+from ..checking import check_kind, check_number
+from ..errors import DimumError, brief
+from ..training import check_writable
 from . import checks, wire
 from .variants import variant
 
@@ -66,16 +69,21 @@ def read_points(path: Path = POINTS) -> tuple[dict[str, float], bool]:
     """Exercise -> points, and whether each student has numbers of his own. DimumError for a file that cannot be used."""
     try:
         plan = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise DimumError(f"The points cannot be read from {path}: {error}.") from error
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise DimumError(f"The points cannot be read from {path}: {reason}.") from error
+    if not isinstance(plan, dict) or set(plan) - {"points", "others", "variants"} or not isinstance(plan.get("points") or {}, dict):
+        raise DimumError(f"{path} should be a mapping of `points` (exercise: number), and optionally `others` and `variants`.")
     listed = {str(number): value for number, value in (plan.get("points") or {}).items()}
     others = plan.get("others", 0)
     for number in listed:
         checks.find(number)
-    if any(not isinstance(value, (int, float)) or value < 0 for value in [*listed.values(), others]):
-        raise DimumError(f"{path}: points are numbers, not negative.")
+    for number, value in [*listed.items(), ("others", others)]:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+            raise DimumError(f"{path}: points are numbers, not negative, and those of {number} are {brief(value)}.")
+    check_kind(f"variants in {path}", plan.get("variants", False), bool, "true or false")
     points = {number: float(listed.get(number, others)) for number in sorted(checks.EXERCISES)}
-    return {number: value for number, value in points.items() if value}, bool(plan.get("variants", False))
+    return {number: value for number, value in points.items() if value}, plan.get("variants", False)
 
 
 def submissions(folder: Path) -> dict[str, list[Path]]:
@@ -84,8 +92,9 @@ def submissions(folder: Path) -> dict[str, list[Path]]:
         raise DimumError(f"There is no folder {folder} with submissions.")
     found = {}
     for entry in sorted(folder.iterdir()):
-        files = sorted(entry.rglob("*")) if entry.is_dir() else [entry]
-        files = [file for file in files if file.suffix in KINDS and ".ipynb_checkpoints" not in file.parts]
+        files = sorted(entry.rglob("*")) if entry.is_dir() and not entry.is_symlink() else [entry]
+        files = [file for file in files if file.is_symlink() or (file.suffix in KINDS and not file.is_dir())]
+        files = [file for file in files if ".ipynb_checkpoints" not in file.parts]
         if files:
             found.setdefault(entry.name if entry.is_dir() else entry.stem, []).extend(files)
     if not found:
@@ -95,6 +104,8 @@ def submissions(folder: Path) -> dict[str, list[Path]]:
 
 def pieces(file: Path) -> tuple[list[str], bool]:
     """The cells of a submission, and whether all of them are to be run. Nothing is run here."""
+    if file.is_symlink() or not file.is_file():  # a link may lead to another's answers, and a pipe never ends
+        raise ValueError(f"{file.name} is not a plain file")
     if file.stat().st_size > LARGEST:
         raise ValueError(f"{file.name} is larger than {LARGEST // 1_000_000} MB")
     text = file.read_text(errors="replace")
@@ -214,11 +225,14 @@ def grade(folder: Path, out: Path, points: Path = POINTS, seconds: float = 20.0,
 
     seconds: for each cell and each answer. memory: GB beyond what Python and torch need. DimumError without submissions.
     """
+    check_number("seconds", seconds, 0, above=True)
+    check_number("memory", memory, 0, above=True)
     worth, variants = read_points(points)
+    handed_in = submissions(folder)
+    check_writable(out)
     results = []
-    for student, files in submissions(folder).items():
+    for student, files in handed_in.items():
         results.append(grade_student(student, files, worth, variants, seconds, memory))
-    out.mkdir(parents=True, exist_ok=True)
     with (out / "marks.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["student", "points", "out of", *worth, "note"])

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 from sklearn import metrics as sklearn_metrics
 
-from .intervals import Interval, MetricError, wilson_interval
+from ..checking import check_kind, check_whole
+from .intervals import Interval, MetricError, as_numbers, wilson_interval
 
 
 def accuracy(predicted, labels) -> Interval:
@@ -25,6 +26,7 @@ def confusion_matrix(predicted, labels, class_names: Sequence[str] | int) -> pd.
 
     predicted, labels: int, N each, in [-1, classes) and [0, classes); class_names: or how many there are.
     """
+    check_kind("class_names", class_names, (int, list, tuple, range), "a list of names, or how many there are")
     names = list(range(class_names) if isinstance(class_names, int) else class_names)
     predicted, labels = _pair(predicted, labels, len(names))
     counts = sklearn_metrics.confusion_matrix(labels, predicted, labels=[*range(len(names)), -1])
@@ -48,7 +50,8 @@ def expected_calibration_error(probabilities, labels, bins: int = 15) -> float:
 
     probabilities: N x classes, in [0, 1]; labels: int, N. In [0, 1]; 0 is perfectly calibrated.
     """
-    probabilities = np.asarray(probabilities, dtype=np.float64)
+    check_whole("bins", bins, 0)
+    probabilities = as_numbers(probabilities, "Probabilities")
     if probabilities.ndim != 2 or not probabilities.size:
         raise MetricError(f"Calibration needs probabilities of shape N x classes, not {probabilities.shape}.")
     # The slack is for float32, whose softmax may sum to a little more than 1.
@@ -68,7 +71,7 @@ def auroc(inside, outside) -> float:
 
     inside, outside: finite scores, any number of each. In [0, 1]; 0.5: not told apart.
     """
-    inside, outside = (np.asarray(scores, dtype=np.float64).ravel() for scores in (inside, outside))
+    inside, outside = (as_numbers(scores, "Scores").ravel() for scores in (inside, outside))
     if not len(inside) or not len(outside):
         raise MetricError("An AUROC needs scores of both kinds.")
     scores = np.concatenate([inside, outside])
@@ -79,7 +82,10 @@ def auroc(inside, outside) -> float:
 
 def _pair(predicted, labels, classes: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Both as int arrays of one length; predictions in [-1, classes), labels in [0, classes)."""
-    predicted, labels = np.asarray(predicted), np.asarray(labels)
+    try:
+        predicted, labels = np.asarray(predicted), np.asarray(labels)
+    except (TypeError, ValueError, RuntimeError) as error:  # ragged, or a tensor on a GPU or with a gradient
+        raise MetricError("Predictions and labels must be lists of integers, on the CPU and without gradients.") from error
     if predicted.shape != labels.shape or predicted.ndim != 1 or not len(labels):
         raise MetricError(
             f"Predictions and labels must be as many, at least one, not {predicted.shape} and {labels.shape}."

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, stats
 
-from .intervals import Interval, MetricError, check_confidence
+from ..checking import check_kind, check_number, check_whole
+from .intervals import Interval, MetricError, as_numbers, check_confidence
 
 EXACT_UP_TO = 16  # pairs: 65,536 patterns of signs
 
@@ -65,7 +66,7 @@ def holm(p_values) -> np.ndarray:
 
     The k-th smallest of m is multiplied by m - k + 1, made monotone, and cut at 1. p_values: m numbers in [0, 1].
     """
-    p = np.asarray(p_values, dtype=np.float64)
+    p = as_numbers(p_values, "p-values")
     if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
         raise MetricError("Holm's correction needs a list of p-values in [0, 1].")
     order = np.argsort(p, kind="stable")
@@ -124,6 +125,9 @@ def power(difference: float, deviation: float, pairs: int, confidence: float = 0
     deviation: standard deviation of the differences within pairs, above 0.
     """
     check_confidence(confidence)
+    check_number("difference", difference)
+    check_number("deviation", deviation)
+    check_whole("pairs", pairs, 0)
     if pairs < 2 or not deviation > 0:
         raise MetricError(f"Power needs two pairs and a deviation above 0, not {pairs} and {deviation}.")
     freedom, shift = pairs - 1, abs(difference) / deviation * math.sqrt(pairs)
@@ -145,17 +149,22 @@ def pairs_needed(difference: float, deviation: float, wanted: float = 0.8, confi
 
 def least_difference(deviation: float, pairs: int, wanted: float = 0.8, confidence: float = 0.95) -> float:
     """The smallest true difference that so many pairs find with probability `wanted`."""
+    check_confidence(wanted)
+    check_number("deviation", deviation, 0, above=True)
     return float(optimize.brentq(lambda d: power(d, deviation, pairs, confidence) - wanted, 0, 100 * deviation))
 
 
 def _paired(first, second) -> np.ndarray:
-    first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    first, second = (as_numbers(values, "The values of a paired comparison") for values in (first, second))
     if first.ndim != 1 or first.shape != second.shape or len(first) < 2 or not np.isfinite(first - second).all():
         raise MetricError("A paired comparison needs two lists of as many finite numbers, two or more.")
     return first - second
 
 
 def _complete(table: pd.DataFrame) -> None:
+    check_kind("table", table, pd.DataFrame, "a table: a row for each pair, a column for each method")
+    if not all(map(pd.api.types.is_numeric_dtype, table.dtypes)):
+        raise MetricError("Methods are compared by numbers: the table has columns of something else.")
     if table.isna().any(axis=None) or not len(table):
         raise MetricError("Methods are compared on the same pairs: the table has gaps, or no rows.")
 

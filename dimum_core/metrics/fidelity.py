@@ -15,7 +15,8 @@ from scipy import linalg
 from scipy.stats import norm
 from sklearn.metrics import pairwise_distances_chunked
 
-from .intervals import Interval, MetricError, check_confidence
+from ..checking import check_kind, check_whole
+from .intervals import Interval, MetricError, as_numbers, check_confidence
 
 REQUIRED_PROVENANCE = (
     "reference", "split", "resize", "extractor", "weights", "sampler", "steps", "guidance_scale"
@@ -25,10 +26,7 @@ BLOCK = 1024  # rows at a time: memory is bounded by BLOCK x N numbers
 
 def as_features(values, least: int = 2) -> np.ndarray:
     """N x D in float64, or MetricError."""
-    try:
-        values = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError, RuntimeError) as error:  # ragged, or a tensor on a GPU or with a gradient
-        raise MetricError("Features must be numbers, N x D, on the CPU and without gradients.") from error
+    values = as_numbers(values, "Features")
     if values.ndim != 2 or len(values) < least or not values.shape[1]:
         raise MetricError(f"Features must be N x D with N of at least {least}, not of shape {values.shape}.")
     if not np.isfinite(values).all():
@@ -127,6 +125,8 @@ def frechet_noise_floor(reference, n: int, repeats: int = 5, seed: int = 0) -> I
     With fewer than 2 n items, n is halved to N / 2, and the floor is then too high, not too low.
     """
     reference = as_features(reference, least=4)
+    check_whole("n", n, 0)
+    check_whole("repeats", repeats, 0)
     if n < 2 or repeats < 1:
         raise MetricError(f"A noise floor needs at least 2 items and 1 repeat, not {n} and {repeats}.")
     n = min(n, len(reference) // 2)
@@ -183,6 +183,7 @@ def nearest_neighbours(queries, reference, k: int = 1, exclude_self: bool = Fals
     queries, reference = _two_sets(queries, reference, least=1)
     if exclude_self and len(queries) != len(reference):
         raise MetricError("exclude_self needs the same items as queries and as reference.")
+    check_whole("k", k, 0)
     if k < 1 or len(reference) < k + exclude_self:
         raise MetricError(f"There are no {k} neighbours among {len(reference)} reference items.")
     distances, indices = [], []
@@ -240,6 +241,7 @@ def precision_recall(*, reference, samples, k: int = 5) -> dict[str, float]:
     in its own set. precision, recall: Kynkaanniemi et al. 2019, arXiv 1904.06991; density, coverage: Naeem et
     al. 2020, arXiv 2002.09797. All in [0, 1] but density, which may exceed 1.
     """
+    check_whole("k", k)
     reference, samples = _two_sets(reference, samples, least=k + 1)
     real_radius = nearest_neighbours(reference, reference, k, exclude_self=True)[0][:, -1]
     fake_radius = nearest_neighbours(samples, samples, k, exclude_self=True)[0][:, -1]
@@ -287,6 +289,7 @@ def fidelity(samples, reference, provenance: dict) -> Fidelity:
 
     provenance: must say REQUIRED_PROVENANCE; n of both sets is added.
     """
+    check_kind("provenance", provenance, dict, "a mapping")
     missing = [key for key in REQUIRED_PROVENANCE if key not in provenance]
     if missing:
         raise MetricError(f"A fidelity must say what it was computed on: {', '.join(missing)} is missing.")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 from scipy import stats
 
-from ..errors import DimumError
+from ..checking import check_kind
+from ..errors import DimumError, brief
 
 
 class MetricError(DimumError, ValueError):
@@ -37,8 +39,18 @@ class Interval:
 
 
 def check_confidence(confidence: float) -> None:
-    if not 0 < confidence < 1:
-        raise MetricError(f"A confidence lies between 0 and 1, such as 0.95, not {confidence}.")
+    if not isinstance(confidence, Real) or not 0 < confidence < 1:
+        raise MetricError(f"A confidence lies between 0 and 1, such as 0.95, not {brief(confidence)}.")
+
+
+def as_numbers(values, what: str) -> np.ndarray:
+    """An array of float64, of any shape, or MetricError for what holds no real numbers."""
+    try:
+        if np.iscomplexobj(values):
+            raise TypeError("complex numbers")
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError, RuntimeError) as error:  # words, ragged, or a tensor on a GPU or with a gradient
+        raise MetricError(f"{what} must be real numbers, on the CPU and without gradients, not {brief(values)}.") from error
 
 
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> Interval:
@@ -47,9 +59,10 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> Interva
     successes, n: whole numbers, 0 <= successes <= n, or MetricError. The figure and its ends lie in [0, 1].
     """
     check_confidence(confidence)
-    if not (n >= 1 and 0 <= successes <= n and successes % 1 == n % 1 == 0):  # also refuses NaN
+    numbers = isinstance(successes, Real) and isinstance(n, Real)
+    if not numbers or not (n >= 1 and 0 <= successes <= n and successes % 1 == n % 1 == 0):  # also refuses NaN
         raise MetricError(
-            f"A proportion needs whole numbers, 0 <= successes <= n and n >= 1, not {successes} of {n}."
+            f"A proportion needs whole numbers, 0 <= successes <= n and n >= 1, not {brief(successes)} of {brief(n)}."
         )
     interval = stats.binomtest(int(successes), int(n)).proportion_ci(confidence, method="wilson")
     return Interval(float(successes / n), float(interval.low), float(interval.high), int(n))
@@ -60,6 +73,8 @@ def difference_interval(first: Interval, second: Interval) -> Interval:
 
     Newcombe 1998, method 10. n of the result is the smaller one.
     """
+    for name, interval in (("first", first), ("second", second)):
+        check_kind(name, interval, Interval, "an interval, such as wilson_interval(8, 10)")
     value = first.value - second.value
     below = np.hypot(first.value - first.low, second.high - second.value)
     above = np.hypot(first.high - first.value, second.value - second.low)
@@ -77,9 +92,9 @@ def difference_of_proportions(
 def t_interval(values, confidence: float = 0.95) -> Interval:
     """Mean over independent repetitions (seeds) with Student's interval; values: two or more numbers."""
     check_confidence(confidence)
-    values = np.asarray(values, dtype=np.float64)
+    values = as_numbers(values, "The values of an interval over seeds")
     if values.ndim != 1 or len(values) < 2 or not np.isfinite(values).all():
-        raise MetricError(f"An interval over seeds needs at least two finite values, not {values.tolist()}.")
+        raise MetricError(f"An interval over seeds needs at least two finite values, not {brief(values.tolist())}.")
     mean, error = float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))
     reach = float(stats.t.ppf(0.5 + confidence / 2, len(values) - 1)) * error
     return Interval(mean, mean - reach, mean + reach, len(values))
@@ -101,6 +116,8 @@ def bootstrap_interval(
     lengths = {len(array) if array.ndim else 0 for array in arrays}
     if len(lengths) != 1 or min(lengths) < 2:
         raise MetricError(f"A bootstrap needs arrays of as many items, two or more, not {sorted(lengths)}.")
+    if any(array.dtype.kind not in "biuf" for array in arrays):
+        raise MetricError("A bootstrap needs arrays of real numbers.")
     n, generator = lengths.pop(), np.random.default_rng(seed)
     draws = (generator.integers(n, size=n) for _ in range(resamples))
     drawn = np.array([statistic(*(array[draw] for array in arrays)) for draw in draws], dtype=np.float64)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from scipy.integrate import trapezoid
 
-from .intervals import MetricError
+from ..checking import check_kind, check_number
+from .intervals import MetricError, as_numbers
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ def area_under_recovery(steps, accuracy) -> float:
 
 def steps_to_recovery(steps, accuracy, level: float) -> StepsToRecovery:
     """The first step at which the curve, straight between its points, reaches `level`; censored if it never does."""
+    check_number("level", level, 0, 1)
     steps, accuracy = _curve(steps, accuracy)
     reached = np.flatnonzero(accuracy >= level)
     if not len(reached):
@@ -51,6 +54,8 @@ def recovery_ratio(unlearned: float, retrained: float, original: float) -> float
     0: the attack finds no more than in a model that never saw the target. 1: as much as in one that never forgot it.
     MetricError if the attack tells original and retrained model not apart.
     """
+    for name, value in (("unlearned", unlearned), ("retrained", retrained), ("original", original)):
+        check_number(name, value, 0, 1)
     if original - retrained < 0.05:
         raise MetricError(
             f"After this attack the original model draws the target in {original:.0%} of cases and the retrained one in "
@@ -65,6 +70,9 @@ def worst_case(table: pd.DataFrame, choices: list[str], value: str, choose_on, r
     table: one row a run, with columns `choices` (such as learning rate, steps, optimizer), `seed` and `value`.
     Returns the chosen cell, its mean on the choosing seeds, and its values on the reporting seeds.
     """
+    _need_columns(table, [*choices, value, seed])
+    for name, seeds in (("choose_on", choose_on), ("report_on", report_on)):
+        check_kind(name, seeds, Iterable, "a list of seeds")
     if set(choose_on) & set(report_on):
         raise MetricError("The seeds to choose on and the seeds to report on must differ.")
     means = table[table[seed].isin(choose_on)].groupby(choices)[value].mean()
@@ -81,6 +89,7 @@ def best_attacks(table: pd.DataFrame, keys: list[str], choices: list[str], value
 
     keys: what makes one defence, such as method and target. One with a single seed is left out: there is nothing to choose on.
     """
+    _need_columns(table, [*keys, *choices, value, seed])
     kept = []
     for _, group in table.groupby(keys):
         seeds = group[seed].unique().tolist()
@@ -91,8 +100,15 @@ def best_attacks(table: pd.DataFrame, keys: list[str], choices: list[str], value
     return pd.concat(kept, ignore_index=True) if kept else table.iloc[:0]
 
 
+def _need_columns(table: pd.DataFrame, columns: list[str]) -> None:
+    check_kind("table", table, pd.DataFrame, "a table, one row a run")
+    lacking = [column for column in columns if column not in table]
+    if lacking:
+        raise MetricError(f"The table lacks the columns {', '.join(map(str, lacking))}; it has {', '.join(map(str, table))}.")
+
+
 def _curve(steps, accuracy) -> tuple[np.ndarray, np.ndarray]:
-    steps, accuracy = np.asarray(steps, dtype=np.float64), np.asarray(accuracy, dtype=np.float64)
+    steps, accuracy = as_numbers(steps, "The steps of a recovery curve"), as_numbers(accuracy, "Its accuracies")
     rising = steps.ndim == 1 and len(steps) > 1 and steps[0] == 0 and (np.diff(steps) > 0).all()
     if not rising or accuracy.shape != steps.shape or not ((accuracy >= 0) & (accuracy <= 1)).all():
         raise MetricError("A recovery curve needs rising steps, the first one 0, and as many accuracies in [0, 1].")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from ..checking import check_whole
 from ..conditions import conditions_of
 from ..data import ImageSet, from_uint8, step_generator
 from ..errors import DataError, UnknownName
@@ -25,6 +26,7 @@ def build_alternative(
     """
     if kind not in KINDS:
         raise UnknownName("kind of alternative data", kind, KINDS)
+    check_whole("count", count)
     generator = step_generator(seed, -10**9)
     found = find_target(target, retain.class_names)
     if found.items:

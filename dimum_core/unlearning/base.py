@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from ..checking import check_kind, check_number, check_whole
 from ..conditions import ClassConditions, PromptConditions
 from ..data import ImageSet, draw_batch, step_generator
 from ..diffusion import add_noise, draw_noise
-from ..errors import DataError, TrainingError, UnknownName
+from ..errors import DataError, SettingError, TrainingError, UnknownName, brief
 
 DATA_KINDS = ("forget", "retain", "alternative")
 METHODS: dict[str, type] = {}
@@ -50,15 +51,30 @@ def register(name: str) -> Callable[[type], type]:
 def get_method(method: str | Method, **hyperparameters) -> Method:
     """A method by name with its published hyper-parameters, or as given."""
     if not isinstance(method, str):
+        if not hasattr(method, "needs") or not (hasattr(method, "loss") or hasattr(method, "edit")):
+            raise SettingError(f"method must be the name of a method, or one with `needs` and a `loss`, not {brief(method)}.")
         return method
     if method not in METHODS:
         raise UnknownName("method", method, METHODS)
+    for setting in fields(METHODS[method]) if is_dataclass(METHODS[method]) else ():
+        if setting.name in hyperparameters:
+            _check_like(f"{setting.name} of {method}", hyperparameters[setting.name], setting.default)
     try:
         return METHODS[method](**hyperparameters)
     except TypeError as error:
         known = ", ".join(f.name for f in fields(METHODS[method]))
         wrong = ", ".join(hyperparameters)
         raise TrainingError(f"{method} has the hyper-parameters {known or 'none'}, but was given {wrong}.") from error
+
+
+def _check_like(name: str, value: object, default: object) -> None:
+    """Refuse a hyper-parameter that is of another kind than its default."""
+    if isinstance(default, (bool, str)):
+        check_kind(name, value, type(default), "a word" if isinstance(default, str) else "True or False")
+    elif isinstance(default, int):
+        check_whole(name, value, 0)
+    elif isinstance(default, float):
+        check_number(name, value)
 
 
 @dataclass
