@@ -203,7 +203,13 @@ def command_line() -> str:
     """The `dimum` command that is running, as one would type it; of a path, only its last part."""
     if not Path(sys.argv[0]).name.startswith("dimum"):
         return "python"
-    return " ".join(["dimum", *(Path(arg).name if os.path.isabs(arg) else arg for arg in sys.argv[1:])])
+    return " ".join(["dimum", *map(_without_folder, sys.argv[1:])])
+
+
+def _without_folder(argument: str) -> str:
+    """/somewhere/run becomes run, and --out=/somewhere/run becomes --out=run."""
+    name, equals, value = argument.rpartition("=")
+    return name + equals + (Path(value).name if os.path.isabs(value) else value)
 
 
 def render_card(card: dict) -> str:

@@ -50,13 +50,21 @@ def _from_folder(content: dict, folder: Path) -> dict:
     """Files that a plan names are looked for beside it, from wherever it is run."""
     content = dict(content)
     if "plugins" in content:
-        content["plugins"] = [str(folder / str(plugin)) for plugin in _as_list(content["plugins"])]
+        content["plugins"] = [_beside(folder, "plugin", str(plugin)) for plugin in _as_list(content["plugins"])]
     if "methods" in content:
         content["methods"] = [
-            {**m, CHECKPOINT: str(folder / str(m[CHECKPOINT]))} if isinstance(m, dict) and CHECKPOINT in m else m
+            {**m, CHECKPOINT: _beside(folder, CHECKPOINT, str(m[CHECKPOINT]))} if isinstance(m, dict) and CHECKPOINT in m else m
             for m in _as_list(content["methods"])
         ]
     return content
+
+
+def _beside(folder: Path, kind: str, name: str) -> str:
+    """What a plan runs or reads has come with it: a plan that was passed on cannot reach for other files."""
+    path = Path(os.path.realpath(folder / name))
+    if not path.is_relative_to(folder):
+        raise PlanError(f"The {kind} {name!r} lies outside the plan's folder {folder}: put it beside the plan.")
+    return str(path)
 
 
 def check_plan(content: dict, where: str = "the plan") -> Plan:
