@@ -79,6 +79,14 @@ def refusal(call) -> str:
     return said
 
 
+def outcome(call):
+    """What a call returns and None, or None and what it is refused with."""
+    try:
+        return call(), None
+    except DimumError as error:
+        return None, str(error)
+
+
 def image_set(w, **changes):
     good = {"images": w.tiny.images, "labels": w.tiny.labels, "class_names": w.tiny.class_names, "item_hashes": w.tiny.item_hashes}
     return ImageSet("mine", **good | changes)
@@ -131,7 +139,9 @@ DATA = {
     "canvas at size 0": (lambda w: load_unlearn_canvas(w.canvas, image_size=0), "image_size must be"),
     "canvas at size 2.5": (lambda w: load_unlearn_canvas(w.canvas, image_size=2.5), "not 2.5"),
     "canvas: styles in one word": (lambda w: load_unlearn_canvas(w.canvas, styles="Crayon"), "styles must be a list"),
-    "canvas: a style outside": (lambda w: load_unlearn_canvas(w.canvas, styles=["../canvas"]), "no style in this folder '../canvas'"),
+    "canvas: a style outside": (
+        lambda w: load_unlearn_canvas(w.canvas, styles=["../canvas"]), "no style in this folder '../canvas'",
+    ),
     "canvas: counts in words": (lambda w: load_unlearn_canvas(w.canvas, per_combination="5"), "per_combination must be"),
     "canvas: a file": (lambda w: load_unlearn_canvas(w.folder / "file"), "There is no folder"),
 }
@@ -175,7 +185,9 @@ SAMPLING = {
     "evaluate: no samples": (lambda w: evaluate(w.pipe, per_class=0, judge=w.judge), "per_class must be"),
     "evaluate: half a sample": (lambda w: evaluate(w.pipe, per_class=2.5, judge=w.judge), "not 2.5"),
     "evaluate: a judge by name": (lambda w: evaluate(w.pipe, judge="digits-judge"), "load_judge('digits-judge'), not"),
-    "evaluate: other classes": (lambda w: evaluate(w.pipe, data=load_dataset("digits"), judge=w.judge), "other classes than the judge"),
+    "evaluate: other classes": (
+        lambda w: evaluate(w.pipe, data=load_dataset("digits"), judge=w.judge), "other classes than the judge",
+    ),
     "evaluate: another target": (lambda w: evaluate(w.pipe, target="cat", judge=w.judge), "no class 'cat'"),
     "sweep: one scale": (lambda w: guidance_sweep(w.pipe, "top", scales=3.0, judge=w.judge), "scales must be a list"),
     "share of no samples": (lambda w: unconditional_share(w.pipe, "top", count=0, judge=w.judge), "count must be"),
@@ -192,15 +204,16 @@ SAMPLING = {
 
 def unlearning(**changes):
     good = {"method": "finetune", "target": "top", "steps": 1, "batch_size": 2, "progress": False}
-    return lambda w: unlearn(changes.get("pipe", w.pipe), **({"data": w.data} | good | {k: v for k, v in changes.items() if k != "pipe"}),
-                             out=w.out)
+    others = {key: value for key, value in changes.items() if key != "pipe"}
+    return lambda w: unlearn(changes.get("pipe", w.pipe), **({"data": w.data} | good | others), out=w.out)
 
 
 def relearning(**changes):
     good = {"target": "top", "steps": 1, "batch_size": 2, "samples": 1, "progress": False}
     others = {k: v for k, v in changes.items() if k not in ("pipe", "auxiliary")}
     return lambda w: relearn(
-        changes.get("pipe", w.pipe), changes.get("auxiliary", w.tiny.without("top")), **{"judge": w.judge, **good, **others}, out=w.out
+        changes.get("pipe", w.pipe), changes.get("auxiliary", w.tiny.without("top")),
+        **{"judge": w.judge, **good, **others}, out=w.out,
     )
 
 
@@ -210,32 +223,43 @@ def training(preset=PRESET, **changes):
 
 LEARNING = {
     **{f"unlearn: {name} {value!r}": (unlearning(**{name: value}), said) for name, value, said in (
-        ("target", None, "no class None"), ("target", 1.0, "no class 1.0"), ("steps", 0, "steps must be"), ("steps", 1.5, "not 1.5"),
+        ("target", None, "no class None"), ("target", 1.0, "no class 1.0"), ("steps", 0, "steps must be"),
+        ("steps", 1.5, "not 1.5"),
         ("steps", "2", "not '2'"), ("steps", True, "not True"), ("learning_rate", -1, "finite number above 0, not -1"),
         ("learning_rate", NAN, "not nan"), ("learning_rate", INF, "not inf"), ("learning_rate", "x", "not 'x'"),
-        ("batch_size", 0, "batch_size must be"), ("batch_size", 2.5, "not 2.5"), ("seed", "x", "seed must be"), ("seed", -1, "not -1"),
+        ("batch_size", 0, "batch_size must be"), ("batch_size", 2.5, "not 2.5"), ("seed", "x", "seed must be"),
+        ("seed", -1, "not -1"),
         ("seed", 10**30, "seed must be"), ("until", 2, "until must be a finite number of at least 0 and at most 1"),
         ("until", NAN, "not nan"), ("precision", "fp8", "not 'fp8'"), ("lora_rank", -1, "lora_rank must be"),
         ("evaluate_every", -1, "evaluate_every must be"), ("data", "digits", "data must be a data set"),
         ("method", None, "method must be the name"), ("method", ["dimum"], "method must be the name"),
-        ("method", "DIMUM", "no method 'DIMUM'"), ("method", "uce", "asked by labels"), ("pipe", "digits", "pipe must be a pipeline"),
+        ("method", "DIMUM", "no method 'DIMUM'"), ("method", "uce", "asked by labels"),
+        ("pipe", "digits", "pipe must be a pipeline"),
         ("pipe", None, "not None"),
     )},
     **{f"unlearn: {method} {settings}": (unlearning(method=method, **settings), said) for method, settings, said in (
         ("dimum", {"weight": "x"}, "weight of dimum must be"), ("dimum", {"weight": NAN}, "not nan"),
-        ("dimum", {"weight": None}, "not None"), ("dimum", {"count": 0}, "count must be"), ("dimum", {"count": -1}, "count of dimum must"),
+        ("dimum", {"weight": None}, "not None"), ("dimum", {"count": 0}, "count must be"),
+        ("dimum", {"count": -1}, "count of dimum must"),
         ("dimum", {"count": 2.5}, "not 2.5"), ("dimum", {"alternative": 5}, "alternative of dimum must be a word"),
         ("dimum", {"needs": "x"}, "hyper-parameters weight, alternative, count"), ("sealed", {"rounds": -1}, "rounds of sealed"),
-        ("concept-ablation", {"anchor": "top"}, "what is to be forgotten"), ("concept-ablation", {"anchor": "cat"}, "no class 'cat'"),
+        ("concept-ablation", {"anchor": "top"}, "what is to be forgotten"),
+        ("concept-ablation", {"anchor": "cat"}, "no class 'cat'"),
     )},
-    "unlearn: other classes": (lambda w: unlearn(w.pipe, target="top", data=load_dataset("digits")), "other classes than the pipeline"),
-    "unlearn: a folder by number": (lambda w: unlearn(w.pipe, "finetune", target="top", data=w.data, out=5), "out must be a folder"),
+    "unlearn: other classes": (
+        lambda w: unlearn(w.pipe, target="top", data=load_dataset("digits")), "other classes than the pipeline",
+    ),
+    "unlearn: a folder by number": (
+        lambda w: unlearn(w.pipe, "finetune", target="top", data=w.data, out=5), "out must be a folder",
+    ),
     **{f"relearn: {name} {value!r}": (relearning(**{name: value}), said) for name, value, said in (
         ("target", "cat", "no class 'cat'"), ("steps", -1, "steps must be"), ("steps", None, "not None"),
         ("learning_rate", 0, "learning_rate must be"), ("batch_size", "x", "batch_size must be"), ("samples", 0, "samples must be"),
-        ("samples", 2.5, "not 2.5"), ("evaluate_every", "x", "evaluate_every must be"), ("optimizer", "adam", "Did you mean 'adamw'"),
+        ("samples", 2.5, "not 2.5"), ("evaluate_every", "x", "evaluate_every must be"),
+        ("optimizer", "adam", "Did you mean 'adamw'"),
         ("guidance_scale", "x", "guidance_scale must be"), ("num_inference_steps", 0, "num_inference_steps must be"),
-        ("label_dropout", 2, "at most 1, not 2"), ("auxiliary", "retain", "auxiliary must be an image set"), ("auxiliary", [], "not []"),
+        ("label_dropout", 2, "at most 1, not 2"), ("auxiliary", "retain", "auxiliary must be an image set"),
+        ("auxiliary", [], "not []"),
         ("forget", "x", "forget must be an image set"), ("judge", "digits-judge", "judge must be a judge"),
         ("pipe", "digits", "pipe must be a pipeline"), ("lora_rank", "x", "lora_rank must be"),
     )},
@@ -244,7 +268,8 @@ LEARNING = {
         lambda w, kind=kind, others=others: auxiliary_set(kind, **{"data": w.data, "target": "top", **others}), said
     ) for kind, others, said in (
         (None, {}, "no auxiliary set None"), ("retain", {"share": NAN}, "share must be"), ("retain", {"share": "x"}, "not 'x'"),
-        ("noise", {"count": 0}, "count must be"), ("noise", {"count": "x"}, "not 'x'"), ("synthetic", {"pipe": "x"}, "pipe must be"),
+        ("noise", {"count": 0}, "count must be"), ("noise", {"count": "x"}, "not 'x'"),
+        ("synthetic", {"pipe": "x"}, "pipe must be"),
         ("retain", {"data": "digits"}, "data must be"), ("retain", {"target": "cat"}, "no class 'cat'"),
     )},
     "few shots: none": (lambda w: few_shot(w.pipe, w.data, "top", 0), "count must be"),
@@ -254,10 +279,13 @@ LEARNING = {
     "weights: pruned by nan": (lambda w: prune(w.pipe, NAN), "share must be"),
     "weights: pruned by words": (lambda w: prune(w.pipe, "x"), "not 'x'"),
     "weights: rows of another class": (lambda w: swap_embedding(w.pipe, w.pipe, "cat"), "no class 'cat'"),
-    "weights: rows of another network": (lambda w: swap_embedding(w.pipe, load_pipeline("digits"), "top"), "another table of labels"),
+    "weights: rows of another network": (
+        lambda w: swap_embedding(w.pipe, load_pipeline("digits"), "top"), "another table of labels",
+    ),
     **{f"train: {name} {value!r}": (training(**{name: value}), said) for name, value, said in (
         ("preset", None, "no preset None"), ("preset", 5, "no preset 5"), ("without", "cat", "no class 'cat'"),
-        ("dtype", "float8", "dtype must be float32 or float16, not 'float8'"), ("steps", 1.5, "not 1.5"), ("seed", None, "not None"),
+        ("dtype", "float8", "dtype must be float32 or float16, not 'float8'"), ("steps", 1.5, "not 1.5"),
+        ("seed", None, "not None"),
         ("learning_rate", NAN, "not nan"), ("stepz", 3, "Did you mean 'steps'"), ("grad_clip", NAN, "grad_clip must be"),
         ("warmup_steps", -1, "warmup_steps must be"), ("ema_decay", NAN, "ema_decay must be"), ("data", "digits", "data must be"),
         ("out", "a\0b", "could not be written"), ("out", 5, "out must be a folder"),
@@ -266,32 +294,39 @@ LEARNING = {
 }
 
 
-def good_features(call, **others):
-    return [(f"{call.__name__}: {name}", lambda w, bad=bad: call(w.features, bad, **others), said) for name, bad, said in (
-        ("nothing", None, "Features must be N x D"), ("words", "x", "Features must be numbers"), ("empty", [], "N x D"),
-        ("one item", [1.0, 2.0, 3.0], "N x D"), ("nan", np.full((8, 3), NAN), "finite"), ("other width", np.zeros((8, 4)), "as many features"),
-        ("ragged", [[1.0], [1.0, 2.0]], "Features must be numbers"), ("a gradient", torch.zeros(8, 3, requires_grad=True), "gradients"),
+def wrong_features(call):
+    return [(f"{call.__name__}: {name}", lambda w, bad=bad: call(w.features, bad), said) for name, bad, said in (
+        ("nothing", None, "Features must be N x D"), ("words", "x", "Features must be real numbers"), ("empty", [], "N x D"),
+        ("one item", [1.0, 2.0, 3.0], "N x D"), ("nan", np.full((8, 3), NAN), "finite"),
+        ("other width", np.zeros((8, 4)), "as many features"),
+        ("ragged", [[1.0], [1.0, 2.0]], "Features must be real numbers"),
+        ("a gradient", torch.zeros(8, 3, requires_grad=True), "gradients"),
         ("complex", np.zeros((8, 3)) + 1j, "Features must be"),
     )]
 
 
 METRICS = {
-    **{name: (call, said) for metric in (metrics.frechet_distance, metrics.kernel_distance) for name, call, said in good_features(metric)},
-    **{f"{call.__name__}: {arguments!r}": (lambda w, call=call, arguments=arguments: call(*arguments), said) for call, arguments, said in (
+    **{name: case for metric in (metrics.frechet_distance, metrics.kernel_distance) for name, *case in wrong_features(metric)},
+    **{f"{call.__name__}: {given!r}": (lambda w, call=call, given=given: call(*given), said) for call, given, said in (
         (metrics.wilson_interval, ("x", 5), "not 'x' of 5"), (metrics.wilson_interval, (1, None), "1 of None"),
         (metrics.wilson_interval, ([1], [2]), "not [1] of [2]"), (metrics.wilson_interval, (1, 5, "x"), "A confidence lies"),
         (metrics.wilson_interval, (1, 5, 95), "not 95"), (metrics.t_interval, ("ab",), "must be real numbers"),
         (metrics.t_interval, ([1, 2j],), "must be real numbers"), (metrics.t_interval, ([[1, 2]],), "two finite values"),
-        (metrics.bootstrap_interval, (np.mean, ["a", "b"]), "arrays of real numbers"), (metrics.difference_interval, (1, 2), "an interval"),
+        (metrics.bootstrap_interval, (np.mean, ["a", "b"]), "arrays of real numbers"),
+        (metrics.difference_interval, (1, 2), "an interval"),
         (metrics.accuracy, ([[1], [1, 2]], [1, 2]), "lists of integers"), (metrics.accuracy, (None, None), "must be as many"),
         (metrics.accuracy, (torch.ones(1, requires_grad=True), [1]), "without gradients"),
         (metrics.confusion_matrix, ([0], [0], None), "class_names must be"), (metrics.auroc, (["a"], [1]), "Scores must be"),
         (metrics.expected_calibration_error, ("x", [0]), "Probabilities must be"),
-        (metrics.expected_calibration_error, ([[0.5, 0.5]], [0], "x"), "bins must be"), (metrics.auroc, (None, [1]), "finite scores"),
-        (metrics.area_under_recovery, ("x", "y"), "must be real numbers"), (metrics.area_under_recovery, ([0, 1], [0, NAN]), "[0, 1]"),
-        (metrics.steps_to_recovery, ([0, 1], [0, 1], NAN), "level must be"), (metrics.steps_to_recovery, ([0, 1], [0, 1], 2), "not 2"),
+        (metrics.expected_calibration_error, ([[0.5, 0.5]], [0], "x"), "bins must be"),
+        (metrics.auroc, (None, [1]), "finite scores"),
+        (metrics.area_under_recovery, ("x", "y"), "must be real numbers"),
+        (metrics.area_under_recovery, ([0, 1], [0, NAN]), "[0, 1]"),
+        (metrics.steps_to_recovery, ([0, 1], [0, 1], NAN), "level must be"),
+        (metrics.steps_to_recovery, ([0, 1], [0, 1], 2), "not 2"),
         (metrics.recovery_ratio, (NAN, 0, 1), "unlearned must be"), (metrics.recovery_ratio, ("x", 0, 1), "not 'x'"),
-        (metrics.paired_difference, ("ab", "cd"), "must be real numbers"), (metrics.wilcoxon_test, ([1, NAN], [1, 2]), "finite numbers"),
+        (metrics.paired_difference, ("ab", "cd"), "must be real numbers"),
+        (metrics.wilcoxon_test, ([1, NAN], [1, 2]), "finite numbers"),
         (metrics.holm, (["a"],), "p-values must be"), (metrics.average_ranks, (None,), "table must be"),
         (metrics.average_ranks, ([[1, 2]],), "table must be"), (metrics.average_ranks, (pd.DataFrame(),), "gaps, or no rows"),
         (metrics.pairwise_comparisons, (pd.DataFrame({"a": ["x"], "b": ["y"]}),), "compared by numbers"),
@@ -304,7 +339,9 @@ METRICS = {
     "neighbourhoods in words": (lambda w: metrics.precision_recall(reference=w.features, samples=w.features, k="x"), "k must be"),
     "a floor in words": (lambda w: metrics.frechet_noise_floor(w.features, "x"), "n must be"),
     "a fidelity of nothing known": (lambda w: metrics.fidelity(w.features, w.features, None), "provenance must be"),
-    "a choice that is no column": (lambda w: metrics.worst_case(w.runs, ["rat"], "v", [0], [1]), "lacks the columns rat; it has rate, seed"),
+    "a choice that is no column": (
+        lambda w: metrics.worst_case(w.runs, ["rat"], "v", [0], [1]), "lacks the columns rat; it has rate, seed",
+    ),
     "one seed, not a list": (lambda w: metrics.worst_case(w.runs, ["rate"], "v", 0, [1]), "choose_on must be"),
     "no table of runs": (lambda w: metrics.worst_case([], ["rate"], "v", [0], [1]), "table must be"),
     "a defence that is no column": (lambda w: metrics.best_attacks(w.runs, ["m"], ["rate"], "v"), "lacks the columns m"),
@@ -316,7 +353,8 @@ RESULTS = {
     "results: no rows": (lambda w: report(w.rows.head(0)), "has no rows"),
     "results: a page of no rows": (lambda w: write_report(w.rows.head(0), w.out, "title"), "has no rows"),
     "results: another suffix": (lambda w: write_results(w.rows, w.out / "x.txt"), "ends in .parquet or .csv"),
-    **{f"results: without {name}": (lambda w, name=name: report(w.rows.drop(columns=name)), f"lacks the columns {name}") for name in (
+    **{f"results: without {name}": (lambda w, name=name: report(w.rows.drop(columns=name)),
+    f"lacks the columns {name}") for name in (
         "label", "target", "seed", "step", "attack_rate", "target accuracy", "retained accuracy", "unlearning_steps")},
     **{f"results: words for {name}": (lambda w, name=name: report(w.rows.assign(**{name: "x"})), f"column {name}") for name in (
         "step", "seed", "attack_rate", "target accuracy", "retained accuracy", "unlearning_steps")},
@@ -335,7 +373,8 @@ COURSE = {
     "frames: results outside": (lambda w: widgets.recovery_explorer("../../nothing.parquet"), "There is no file"),
     "grade: no folder": (lambda w: grade.grade(w.folder / "no", w.out), "There is no folder"),
     "grade: a file": (lambda w: grade.grade(w.folder / "file", w.out), "There is no folder"),
-    **{f"grade: {name} {value!r}": (lambda w, name=name, value=value: grade.grade(w.canvas, w.out, **{name: value}), f"{name} must be")
+    **{f"grade: {name} {value!r}": (lambda w, name=name, value=value: grade.grade(w.canvas, w.out, **{name: value}),
+    f"{name} must be")
        for name, value in (("seconds", 0), ("seconds", NAN), ("seconds", "x"), ("memory", -1), ("memory", INF))},
 }
 CASES = {**DATA, **SAMPLING, **LEARNING, **METRICS, **RESULTS, **COURSE}
@@ -378,7 +417,8 @@ def test_files_that_hold_no_results_are_named(tmp_path, name, content):
 
 
 @pytest.mark.parametrize("content", [
-    "", "- 1", "points: 5", "points: [1]", 'points: {"01.1": x}', 'points: {"01.1": true}', 'points: {"01.1": .nan}', "others: .inf",
+    "", "- 1", "points: 5", "points: [1]", 'points: {"01.1": x}', 'points: {"01.1": true}', 'points: {"01.1": .nan}',
+    "others: .inf",
     "others: null", "variants: x", "pointz: {}", "a: [", "a: \x07",
 ])
 def test_points_that_are_none_are_refused(tmp_path, content):
@@ -408,12 +448,15 @@ def copies(tmp_path_factory):
 
 @pytest.mark.parametrize(("name", "content", "part"), [
     ("pipeline/model_index.json", b"", "cannot be loaded"), ("pipeline/model_index.json", b"[]", "cannot be loaded"),
-    ("pipeline/model_index.json", b"{}", "cannot be loaded"), ("pipeline/model_index.json", b'{"_class_name": "os"}', "cannot be loaded"),
+    ("pipeline/model_index.json", b"{}", "cannot be loaded"),
+    ("pipeline/model_index.json", b'{"_class_name": "os"}', "cannot be loaded"),
     ("pipeline/model_index.json", b'{"_class_name": "UNet2DModel"}', "cannot be loaded"),
-    ("pipeline/model_index.json", b'{"_class_name": ["x"]}', "cannot be loaded"), ("pipeline/unet/config.json", b"\xff", "cannot be"),
+    ("pipeline/model_index.json", b'{"_class_name": ["x"]}', "cannot be loaded"),
+    ("pipeline/unet/config.json", b"\xff", "cannot be"),
     ("pipeline/unet/config.json", b"null", "cannot be"), ("pipeline/scheduler/scheduler_config.json", b"{", "cannot be"),
     ("judge/config.json", b"{}", "cannot be"), ("judge/config.json", b"5", "cannot be"),
-    ("judge/diffusion_pytorch_model.safetensors", b"", "cannot be"), ("judge/diffusion_pytorch_model.safetensors", b"x" * 100, "cannot be"),
+    ("judge/diffusion_pytorch_model.safetensors", b"", "cannot be"),
+    ("judge/diffusion_pytorch_model.safetensors", b"x" * 100, "cannot be"),
 ])
 def test_checkpoints_with_one_spoilt_file_are_refused(copies, name, content, part):
     path = copies / name
@@ -448,14 +491,13 @@ def test_weights_with_a_flipped_or_missing_byte_are_refused_or_have_the_same_sha
         spoilt = whole[:at] + bytes([whole[at] ^ data.draw(st.integers(1, 255))]) + whole[at + 1:]
     path.write_bytes(spoilt)
     try:
-        damaged = load_pipeline(copies / "pipeline").unet.state_dict()
-    except DimumError as error:
-        assert str(copies) in str(error)
-    else:
-        path.write_bytes(whole)
-        assert {k: v.shape for k, v in damaged.items()} == {k: v.shape for k, v in load_file(path).items()}
+        pipe, said = outcome(lambda: load_pipeline(copies / "pipeline"))
     finally:
         path.write_bytes(whole)
+    if pipe is None:
+        assert str(copies) in said
+    else:
+        assert {k: v.shape for k, v in pipe.unet.state_dict().items()} == {k: v.shape for k, v in load_file(path).items()}
 
 
 @QUICK
@@ -466,10 +508,8 @@ def test_a_table_with_a_flipped_or_missing_byte_is_refused_or_is_a_table(w, data
     whole = path.read_bytes()
     at = data.draw(st.integers(0, len(whole) - 1))
     path.write_bytes(whole[:at] + (b"" if data.draw(st.booleans()) else bytes([whole[at] ^ 0x55]) + whole[at + 1:]))
-    try:
-        assert isinstance(read_results(path), pd.DataFrame)
-    except DimumError as error:
-        assert "flipped.parquet cannot be read" in str(error)
+    rows, said = outcome(lambda: read_results(path))
+    assert isinstance(rows, pd.DataFrame) or "flipped.parquet cannot be read" in said
 
 
 @QUICK
@@ -498,7 +538,8 @@ def test_tensors_make_an_image_set_or_one_sentence(shape, dtype, value, labels, 
         dtype == torch.float32 and len(shape) == 4 and min(shape[1:]) > 0 and label_type == torch.int64 and len(labels) == shape[0]
         and (not shape[0] or (abs(value) <= 1 and int(labels.min()) >= 0 and int(labels.max()) < 3))
     )
-    make = lambda: ImageSet("mine", images, labels, ("a", "b", "c"), np.zeros(len(images) if images.ndim else 0, "V8"))  # noqa: E731
+    make = lambda: ImageSet("mine", images, labels, ("a", "b", "c"), np.zeros(len(images) if images.ndim else 0,
+    "V8"))
     if right:
         assert len(make()) == shape[0]
     else:
@@ -520,13 +561,16 @@ def test_tensors_are_judged_or_refused(w, shape, dtype, value):
 
 
 PLAN = {
-    "checkpoint": "tiny", "data": "digits", "targets": ["3"], "methods": ["finetune", {"method": "dimum", "count": 4}], "budgets": [2],
+    "checkpoint": "tiny", "data": "digits", "targets": ["3"], "methods": ["finetune", {"method": "dimum", "count": 4}],
+    "budgets": [2],
     "seeds": [0, 1], "controls": ["original"], "attack_rates": [1e-4], "attack_steps": 4, "optimizers": ["adamw"], "samples": 2,
     "auxiliaries": ["retain", "retain 10 %"], "batch_size": 8, "learning_rate": 1e-4, "check_every": 1, "evaluations": 2,
 }
 JUNK = st.recursive(
-    st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from((10**30, NAN, INF, -1.5, "", "x", "../../x", "retain 0 %", "3")),
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(("method", "steps", "label", "checkpoint", 5)), inner, max_size=2),
+    st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from((10**30, NAN, INF, -1.5, "", "x", "../../x", "retain 0 %",
+    "3")),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(("method", "steps", "label", "checkpoint", 5)),
+    inner, max_size=2),
     max_leaves=4,
 )
 
@@ -556,11 +600,10 @@ def test_a_plan_with_one_thing_spoilt_is_refused_or_can_be_listed(quick_plans, k
         content[key] = junk
     if how == "nest":
         content[key] = [junk] if not isinstance(PLAN.get(key), list) else [*PLAN[key], junk]
-    try:
-        plan = plans.check_plan(content)
-    except DimumError as error:
-        assert "\n" not in str(error) and "the plan has" in str(error)
-        assert how != "misspell" or f"unknown setting '{key}x'" in str(error)
+    plan, said = outcome(lambda: plans.check_plan(content))
+    if plan is None:
+        assert "\n" not in said and "the plan has" in said
+        assert how != "misspell" or f"unknown setting '{key}x'" in said
     else:
         assert how in ("drop", "replace", "nest") and len(plan.seeds) >= 1 and isinstance(plan.name, str)
 
@@ -591,27 +634,34 @@ WRONG_COMMANDS = {
     "train digits --out {file} --steps 0": "could not be written", "train digits --out {file}/x --steps 0": "could not be written",
     "train digits-judge --out {out} --steps -1": "steps must be", "train digits-judg --out {out}": "Did you mean 'digits-judge'",
     "sample nothing --out {out}/x.png": "no checkpoint 'nothing'", "sample {file} --out {out}/x.png": "no checkpoint",
-    "sample digits --label ten --out {out}/x.png": "no class 'ten'", "sample digits --prompt three --out {out}/x.png": "use --label",
-    "sample digits --steps 1001 --out {out}/x.png": "from 1 to 1000", "sample digits --guidance-scale nan --out {out}/x.png": "not nan",
+    "sample digits --label ten --out {out}/x.png": "no class 'ten'",
+    "sample digits --prompt three --out {out}/x.png": "use --label",
+    "sample digits --steps 1001 --out {out}/x.png": "from 1 to 1000",
+    "sample digits --guidance-scale nan --out {out}/x.png": "not nan",
     "sample digits --seed -1 --out {out}/x.png": "seed must be", "sample digits --count -1 --out {out}/x.png": "at least 1",
     "evaluate digits --count 0": "at least 1", "evaluate digits --target ten --count 1": "no class 'ten'",
     "evaluate digits --data shapez --count 1": "no data set 'shapez'", "evaluate digits-judge": "not a diffusers pipeline",
     "evaluate digits --guidance-scale inf --count 1": "not inf",
-    "unlearn digits --target 3 --out {out} --steps 0": "steps must be", "unlearn digits --target 3 --out {out} --until 2": "until must be",
+    "unlearn digits --target 3 --out {out} --steps 0": "steps must be",
+    "unlearn digits --target 3 --out {out} --until 2": "until must be",
     "unlearn digits --target 3 --out {out} --learning-rate nan": "learning_rate must be",
     "unlearn digits --target 3 --out {out} --set weight=heavy": "weight of dimum must be",
-    "unlearn digits --target 3 --out {out} --set =1": "--set takes", "unlearn digits --target 3 --out {out} --set steps=1": "hyper-parameter",
-    "unlearn digits --target 3 --out {out} --plugin {file}": "end in .py", "unlearn digits --target 3 --out {out} --plugin none.py": "no file",
+    "unlearn digits --target 3 --out {out} --set =1": "--set takes",
+    "unlearn digits --target 3 --out {out} --set steps=1": "hyper-parameter",
+    "unlearn digits --target 3 --out {out} --plugin {file}": "end in .py",
+    "unlearn digits --target 3 --out {out} --plugin none.py": "no file",
     "unlearn digits --target 3 --out {out} --data cifar10-mini": "other classes",
     "relearn digits --target 3 --out {out} --share 0": "share must be", "relearn digits --target ten --out {out}": "no class 'ten'",
     "relearn digits --target 3 --out {out} --learning-rate -1": "learning_rate must be",
-    "relearn digits --target 3 --out {out} --drawn-by nothing": "no checkpoint", "relearn digits --target 3 --out {file}": "not be written",
+    "relearn digits --target 3 --out {out} --drawn-by nothing": "no checkpoint",
+    "relearn digits --target 3 --out {file}": "not be written",
     "relearn digits --target 3 --out {out} --steps -1": "steps must be",
     "benchmark run {file} --out {out}": "should be a mapping", "benchmark run none.yaml --out {out}": "cannot be read",
     "benchmark run {file} --out {out} --workers 0": "at least 1", "benchmark report {out}": "no finished cells",
     "benchmark report none.parquet": "There is no file", "benchmark report {file}.csv": "There is no file",
     "grade {file} --out {out}": "There is no folder", "grade {folder} --out {out} --seconds 0": "seconds must be",
-    "grade {folder} --out {out} --points {file}": "should be a mapping", "grade {folder} --out {out} --memory nan": "memory must be",
+    "grade {folder} --out {out} --points {file}": "should be a mapping",
+    "grade {folder} --out {out} --memory nan": "memory must be",
 }
 
 
@@ -626,8 +676,10 @@ def test_a_wrong_command_says_one_line_and_leaves_nothing(w, command, tmp_path, 
 
 
 @pytest.mark.parametrize("command", [
-    "", "tran", "train", "train digits", "train digits --out x --steps many", "sample digits", "sample digits --out x.png --count 1.5",
-    "relearn digits --target 3 --out x --auxiliary everything", "benchmark", "benchmark run", "unlearn digits --out x", "train digits --out x --nope",
+    "", "tran", "train", "train digits", "train digits --out x --steps many", "sample digits",
+    "sample digits --out x.png --count 1.5",
+    "relearn digits --target 3 --out x --auxiliary everything", "benchmark", "benchmark run", "unlearn digits --out x",
+    "train digits --out x --nope",
 ])
 def test_a_command_that_cannot_be_parsed_shows_its_usage(command, capsys):
     with pytest.raises(SystemExit) as ended:

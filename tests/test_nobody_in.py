@@ -56,7 +56,8 @@ def payloads(trace: Path) -> dict[str, bytes]:
     torch.save({"weight": RunsCode(trace)}, legacy, _use_new_zipfile_serialization=False)
     np.savez(arrays, pixels=np.array([RunsCode(trace)], dtype=object))
     return {
-        "pickle": pickle.dumps(RunsCode(trace)), "torch": torch_file.getvalue(), "old torch": legacy.getvalue(), "npz": arrays.getvalue(),
+        "pickle": pickle.dumps(RunsCode(trace)), "torch": torch_file.getvalue(), "old torch": legacy.getvalue(),
+        "npz": arrays.getvalue(),
         "gzip": gzip.compress(pickle.dumps(RunsCode(trace))),
     }
 
@@ -66,7 +67,8 @@ KINDS = ("pickle", "torch", "old torch", "npz", "gzip")
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", [
-    "diffusion_pytorch_model.bin", "diffusion_pytorch_model.pt", "diffusion_pytorch_model.ckpt", "diffusion_pytorch_model.safetensors",
+    "diffusion_pytorch_model.bin", "diffusion_pytorch_model.pt", "diffusion_pytorch_model.ckpt",
+    "diffusion_pytorch_model.safetensors",
     "pytorch_model.bin",
 ])
 def test_weights_that_are_a_pickle_are_not_run(tmp_path, trace, kind, name):
@@ -176,7 +178,8 @@ def link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarIn
     return info
 
 
-@pytest.mark.parametrize("name", ["../escaped", "/tmp/dimum-escaped", f"{cifar10.FOLDER}/../../escaped", f"{cifar10.FOLDER}/./../escaped"])
+@pytest.mark.parametrize("name", ["../escaped", "/tmp/dimum-escaped", f"{cifar10.FOLDER}/../../escaped",
+f"{cifar10.FOLDER}/./../escaped"])
 def test_members_of_an_archive_cannot_leave_its_folder(tmp_path, name):
     home = tmp_path / "cache"
     home.mkdir()
