@@ -39,7 +39,8 @@ def find_checkpoint(checkpoint: str | os.PathLike) -> Path:
                 return folder
     known = shipped_checkpoints()
     choices = f"give a folder, or one of {', '.join(known)}" if known else f"none is in {CHECKPOINT_FOLDER}; {HOW_TO_GET}"
-    raise CheckpointError(f"There is no checkpoint {brief(checkpoint)}: {choices}.")
+    asked = str(checkpoint) if isinstance(checkpoint, os.PathLike) else checkpoint
+    raise CheckpointError(f"There is no checkpoint {brief(asked)}: {choices}.")
 
 
 def load_pipeline(checkpoint: str | os.PathLike) -> ClassConditionalPipeline | TextToImagePipeline:
