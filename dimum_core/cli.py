@@ -141,6 +141,7 @@ def _add_finetuning(parser, steps: int) -> None:
 def run_train(args) -> None:
     import torch
 
+    from .checking import check_whole
     from .denoiser import PRESETS
     from .errors import UnknownName
     from .judge_training import JUDGE_PRESETS, train_judge
@@ -148,6 +149,9 @@ def run_train(args) -> None:
 
     if args.preset not in PRESETS | JUDGE_PRESETS:
         raise UnknownName("preset", args.preset, PRESETS | JUDGE_PRESETS)
+    for option, value in (("--threads", args.threads), ("--samples-every", args.samples_every)):
+        if value is not None:
+            check_whole(option, value)
     if args.threads:
         torch.set_num_threads(args.threads)
     settings = {"seed": args.seed} | ({"steps": args.steps} if args.steps is not None else {})
