@@ -224,11 +224,15 @@ def run_unlearn(args) -> None:
 
     if args.plugin:
         load_plugin(args.plugin)
+    settings = dict(map(_setting, args.settings))
+    for name in settings:
+        if name in (*vars(args), "pipe"):
+            raise DimumError(f"--set is for hyper-parameters of the method, and {name} is not one: use --{name.replace('_', '-')}.")
     pipe = load_pipeline(args.checkpoint)
     data = load_dataset(args.data) if args.data else default_data(pipe)
     forgetful = unlearn(
         pipe, args.method, target=args.target, data=data, steps=args.steps, learning_rate=args.learning_rate, seed=args.seed,
-        out=args.out, resume=args.resume, until=args.until, **dict(map(_setting, args.settings)),
+        out=args.out, resume=args.resume, until=args.until, **settings,
     )
     record = forgetful.unlearning
     card = {
@@ -247,7 +251,7 @@ def _setting(text: str) -> tuple[str, int | float | str]:
     import ast
 
     name, equals, value = text.partition("=")
-    if not equals:
+    if not equals or not name.isidentifier():
         raise DimumError(f"--set takes NAME=VALUE, such as weight=2.0, not {text!r}.")
     try:
         return name, ast.literal_eval(value)

@@ -30,7 +30,7 @@ from .data import Dataset, ImageSet, load_dataset, step_generator
 from .errors import CheckpointError, DataError, SettingError, brief
 from .judge import Judge, PairJudge, Verdict
 from .metrics import Interval, accuracy, copied_items, fidelity, nearest_neighbours, wilson_interval
-from .sampling import ClassConditionalPipeline, check_pipeline
+from .sampling import ClassConditionalPipeline, check_pipeline, check_sampling
 from .targets import find_target, word_kinds
 from .text_to_image import TextToImagePipeline
 from .training import autocast, native_precision
@@ -100,6 +100,8 @@ def draw_samples(
         raise SettingError("labels must name at least one class or prompt to draw, and is empty.")
     check_whole("batch_size", batch_size)
     check_seed(seed)
+    steps, scale = (sampling.get(name) for name in ("num_inference_steps", "guidance_scale"))
+    check_sampling(1 if steps is None else steps, 1.0 if scale is None else scale)
     labels = labels.tolist() if isinstance(labels, (Tensor, np.ndarray)) else list(labels)
     key = _drawing(pipe, labels, seed, batch_size, sampling)
     if key in _DRAWN:
