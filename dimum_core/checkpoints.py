@@ -67,6 +67,9 @@ def load_pipeline(checkpoint: str | os.PathLike) -> ClassConditionalPipeline | T
 
 def check_finite(model, folder: Path) -> None:
     """Refuse a pipeline or a judge that is not made of numbers."""
+    lacking = [name for module in _modules(model) for name, value in module.state_dict().items() if value.is_meta]
+    if lacking:
+        raise CheckpointError(f"{folder} lacks the weights {', '.join(lacking[:3])}: it is damaged or of another shape.")
     if any(not bool(value.isfinite().all()) for module in _modules(model) for value in module.state_dict().values()):
         raise CheckpointError(f"{folder} holds weights that are not finite: train it again.")
 

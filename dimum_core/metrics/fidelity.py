@@ -125,8 +125,8 @@ def frechet_noise_floor(reference, n: int, repeats: int = 5, seed: int = 0) -> I
     With fewer than 2 n items, n is halved to N / 2, and the floor is then too high, not too low.
     """
     reference = as_features(reference, least=4)
-    check_whole("n", n, 0)
-    check_whole("repeats", repeats, 0)
+    for name, value in (("n", n), ("repeats", repeats)):
+        check_whole(name, value, 0)
     if n < 2 or repeats < 1:
         raise MetricError(f"A noise floor needs at least 2 items and 1 repeat, not {n} and {repeats}.")
     n = min(n, len(reference) // 2)
