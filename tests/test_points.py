@@ -16,7 +16,7 @@ from dimum_core.conditions import conditions_of
 from dimum_core.data import Dataset
 from dimum_core.denoiser import build_denoiser
 from dimum_core.errors import DataError, TrainingError
-from dimum_core.evaluation import copying_rate, draw_samples
+from dimum_core.evaluation import copying_rate, draw_samples, load_judge
 from dimum_core.metrics import MetricError, copied_items, wilson_interval
 from dimum_core.pretraining import DenoisingObjective
 from dimum_core.unlearning import METHODS, get_method
@@ -122,7 +122,7 @@ def test_what_makes_no_sense_for_single_images_is_refused(repeated, point, pipe)
     with pytest.raises(DataError, match="have other classes"):
         unlearn(pipe, "dimum", **settings | {"target": load_dataset("digits").train.select([0])})
     with pytest.raises(DataError, match="copying_rate"):
-        evaluate(pipe, target=point, judge=pipe)
+        evaluate(pipe, target=point, judge=load_judge("digits-judge"))
 
 
 def test_the_attacker_may_have_the_label_but_not_the_image():
