@@ -16,6 +16,12 @@ def one_thread():
 
 
 @pytest.fixture(autouse=True)
+def denormals():
+    yield
+    torch.set_flush_denormal(False)  # a training sets it for the process, and hypothesis refuses to draw floats then
+
+
+@pytest.fixture(autouse=True)
 def no_cifar_of_this_machine(monkeypatch, tmp_path):
     monkeypatch.setenv("DIMUM_DATA", str(tmp_path / "no-data-here"))
 

@@ -241,7 +241,7 @@ def precision_recall(*, reference, samples, k: int = 5) -> dict[str, float]:
     in its own set. precision, recall: Kynkaanniemi et al. 2019, arXiv 1904.06991; density, coverage: Naeem et
     al. 2020, arXiv 2002.09797. All in [0, 1] but density, which may exceed 1.
     """
-    check_whole("k", k)
+    check_whole("k", k, 0)
     reference, samples = _two_sets(reference, samples, least=k + 1)
     real_radius = nearest_neighbours(reference, reference, k, exclude_self=True)[0][:, -1]
     fake_radius = nearest_neighbours(samples, samples, k, exclude_self=True)[0][:, -1]
