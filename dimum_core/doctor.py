@@ -76,6 +76,7 @@ def preset_minutes(preset: Preset, steps: int = 3) -> float:
     """Minutes that training a preset takes on this machine, from a few timed steps on random images."""
     from .data import from_uint8
     from .pretraining import train_base
+    from .shapes import CLASS_NAMES
 
     channels = 1 if preset.dataset == "digits" else 3
     generator = torch.Generator().manual_seed(0)
@@ -83,7 +84,8 @@ def preset_minutes(preset: Preset, steps: int = 3) -> float:
     if preset.name == "cifar10" and not torch.cuda.is_available():
         batch = 4  # a whole batch of the papers' network takes a laptop a minute
     pixels = torch.randint(256, (batch, channels, preset.image_size, preset.image_size), generator=generator)
-    data: ImageSet = from_uint8("random", pixels.byte().numpy(), [i % 10 for i in range(batch)], map(str, range(10)))
+    names = CLASS_NAMES if preset.dataset == "shapes" else [str(k) for k in range(10)]  # prompts need words
+    data: ImageSet = from_uint8("random", pixels.byte().numpy(), [i % len(names) for i in range(batch)], names)
     quiet = replace(preset, training=replace(preset.training, batch_size=batch))
     once = _timed_training(train_base, quiet, data, 1)
     more = _timed_training(train_base, quiet, data, 1 + steps)

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -229,6 +230,15 @@ def test_help_is_quick_and_names_every_command():
     said = subprocess.run(command, capture_output=True, text=True, check=True)
     assert all(command in said.stdout for command in ("train", "sample", "evaluate", "unlearn", "relearn", "doctor"))
     assert " torch\n" not in said.stderr and " diffusers\n" not in said.stderr
+
+
+@pytest.mark.parametrize("name", ["digits", "shapes"])
+def test_the_doctor_times_a_model_of_labels_and_one_of_prompts(name):
+    from dimum_core.denoiser import PRESETS
+    from dimum_core.doctor import preset_minutes
+
+    preset = PRESETS[name]
+    assert preset_minutes(replace(preset, training=replace(preset.training, batch_size=4, steps=60)), steps=1) > 0
 
 
 def test_the_doctor_reports_every_section(capsys, monkeypatch, tiny_preset, tmp_path):
