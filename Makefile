@@ -29,7 +29,7 @@ test: $(READY)  ## Run what continuous integration runs
 	$(BIN)/python tools/notebook_check.py
 	$(BIN)/python -m pytest --quiet --numprocesses 2
 	$(BIN)/python tools/course.py run --smoke
-	$(BIN)/python -m pytest --quiet --nbval-lax build/smoke
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --nbval-lax --numprocesses 2 --dist loadfile build/smoke
 
 clean:  ## Remove what was built, but not the environment
 	rm -rf build
