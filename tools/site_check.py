@@ -95,7 +95,7 @@ def audited_copy(page: Path, folder: Path, width: int, theme: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    site = Path(arguments[0] if arguments else Path(__file__).resolve().parent.parent / "build" / "site")
+    site = (Path(arguments[0]) if arguments else Path(__file__).parent.parent / "build" / "site").resolve()
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if not chromium:
         raise SystemExit("There is no chromium to look with: apt-get install chromium.")
