@@ -13,12 +13,18 @@ from torch.nn import functional as F
 from .checking import check_kind, check_number, check_whole
 from .data import class_index
 from .diffusion import NUM_TIMESTEPS
-from .errors import SettingError, brief
+from .errors import DataError, SettingError, brief
 
 
 def check_pipeline(pipe: object) -> None:
     """Refuse what is no pipeline: the name of a checkpoint, say."""
     check_kind("pipe", pipe, DiffusionPipeline, "a pipeline, such as load_pipeline('digits')")
+
+
+def check_classes(data, pipe: DiffusionPipeline) -> None:
+    """Refuse a data or image set whose labels mean other classes than the pipeline's, if that names any."""
+    if data.class_names != getattr(pipe, "class_names", data.class_names):
+        raise DataError(f"{data.name} has other classes than the pipeline: {', '.join(pipe.class_names)}.")
 
 
 def check_sampling(num_inference_steps: object, guidance_scale: object) -> None:

@@ -22,9 +22,9 @@ from ..data import Dataset, ImageSet
 from ..errors import DataError
 from ..evaluation import check_judge, copying_rate, draw_samples, find_judge
 from ..judge import Judge, PairJudge
-from ..metrics import Interval, nearest_neighbours, wilson_interval
+from ..metrics import Interval, accuracy, nearest_neighbours, wilson_interval
 from ..pretraining import DenoisingObjective
-from ..sampling import check_pipeline
+from ..sampling import check_classes, check_pipeline
 from ..targets import Target, find_target
 from ..training import TrainConfig, train
 from ..unlearning.adapters import add_lora, merged
@@ -95,10 +95,11 @@ def relearn(
     check_pipeline(pipe)
     auxiliary = auxiliary.train if isinstance(auxiliary, Dataset) else auxiliary
     check_kind("auxiliary", auxiliary, ImageSet, "an image set, such as data.train.without('3')")
-    for name, value, least in (("samples", samples, 1), ("lora_rank", lora_rank, 0), ("evaluate_every", evaluate_every or 1, 1)):
+    for name, value, least in (
+        ("samples", samples, 1), ("lora_rank", lora_rank, 0), ("evaluate_every", evaluate_every or 1, 1), ("steps", steps, 0),
+    ):
         check_whole(name, value, least)
     check_number("label_dropout", label_dropout, 0, 1)
-    check_whole("steps", steps, 0)
     config = TrainConfig(
         steps=steps, batch_size=batch_size, learning_rate=learning_rate, warmup_steps=min(10, steps // 10),
         decay=False, ema_decay=0.0, seed=seed, precision=precision, optimizer=optimizer,
@@ -109,8 +110,7 @@ def relearn(
     if target is None:
         raise DataError("What should the recovery curve measure? The pipeline names no target, so pass target=.")
     forget = target if forget is None and isinstance(target, ImageSet) else forget
-    if auxiliary.class_names != getattr(pipe, "class_names", auxiliary.class_names):
-        raise DataError(f"{auxiliary.name} has other classes than the pipeline: {', '.join(pipe.class_names)}.")
+    check_classes(auxiliary, pipe)
     if forget is not None:
         check_kind("forget", forget, ImageSet, "an image set, such as data.train.only('3')")
     conditions = conditions_of(pipe, target, auxiliary.class_names)
@@ -206,9 +206,9 @@ class _Measure:
         self.strips[step] = images[: min(8, self.samples)]
         verdict = self.judge.judge(images)
         found = self.recovered(images[: self.samples], verdict.shows(self.conditions.forgotten)[: self.samples])
-        kept = (verdict.labels == torch.tensor(self.labels))[self.samples :].float().mean()
+        kept = accuracy(verdict.labels[self.samples :], self.labels[self.samples :])
         now = nn.utils.parameters_to_vector(self.pipe.unet.parameters()).detach()
-        values = (found.value, found.low, found.high, float(kept), float((now - self.start.to(now)).norm()))
+        values = (found.value, found.low, found.high, kept.value, float((now - self.start.to(now)).norm()))
         return dict(zip(MEASURES, values, strict=True))
 
     def recovered(self, images: Tensor, shown: Tensor) -> Interval:

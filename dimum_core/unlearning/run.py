@@ -17,7 +17,7 @@ from ..checking import check_kind, check_number, check_whole
 from ..conditions import ClassConditions, PromptConditions, conditions_of, image_size
 from ..data import Dataset, ImageSet
 from ..errors import DataError, TrainingError
-from ..sampling import check_pipeline
+from ..sampling import check_classes, check_pipeline
 from ..targets import find_target
 from ..training import TrainConfig, train
 from .adapters import add_lora, merged, train_only
@@ -66,14 +66,13 @@ class UnlearningObjective:
 def method_data(method: Method, data: Dataset, pipe, target: str | int | ImageSet, seed: int) -> dict[str, ImageSet]:
     """The training data that a method asked for, at the pipeline's size, and no more."""
     train_set = data.train.resized(image_size(pipe))
-    if train_set.class_names != getattr(pipe, "class_names", train_set.class_names):
-        raise DataError(f"{data.name} has other classes than the pipeline: {', '.join(pipe.class_names)}.")
-    retain, forget, name = train_set.without(target), train_set.only(target), find_target(target, train_set.class_names).name
-    if isinstance(target, ImageSet) and not len(forget):
+    check_classes(data, pipe)
+    retain, name = train_set.without(target), find_target(target, train_set.class_names).name
+    if isinstance(target, ImageSet) and len(retain) == len(train_set):
         raise DataError(f"{data.name} has none of the images to forget among its training images.")
     given = {}
     if "forget" in method.needs:
-        given["forget"] = forget
+        given["forget"] = train_set.only(target)
     if "retain" in method.needs:
         given["retain"] = retain
     if "alternative" in method.needs:
