@@ -118,9 +118,9 @@ def _check_model(values: dict, wrong: list[str]) -> ClassConditionalPipeline | N
 
 
 def _check_targets(targets, pipe: ClassConditionalPipeline | None, wrong: list[str]) -> dict:
-    if not isinstance(targets, dict):
-        targets = {str(name): None for name in _as_list([] if targets is None else targets)}
-    targets = {str(name): retrained for name, retrained in targets.items()}
+    names = _as_list([] if targets is None else targets)
+    listed = targets.items() if isinstance(targets, dict) else [(name, None) for name in names]
+    targets = {str(name): retrained for name, retrained in listed}
     wrong += [f"{name!r} is no class of the checkpoint" for name in targets if pipe and not is_target(name, pipe.class_names)]
     for retrained in filter(None, targets.values()):
         try:
