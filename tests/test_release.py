@@ -6,11 +6,12 @@ import datetime
 import os
 import shutil
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
+import matrix
 import pytest
+import release
 from packaging.requirements import Requirement
 from packaging.version import Version
 
@@ -20,10 +21,6 @@ except ModuleNotFoundError:  # Python 3.10
     import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
-
-import matrix  # noqa: E402 (scripts, not packages)
-import release  # noqa: E402
 
 
 @pytest.fixture

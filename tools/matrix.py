@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 from packaging.requirements import Requirement
-from release import ROOT, build_wheel, command, run_core_tests
+from release import ROOT, build_wheel, command, programs_of, run_core_tests
 
 try:
     import tomllib
@@ -54,7 +54,7 @@ def run_row(python: str, packages: str, wheel: Path) -> list[str]:
         versions = ["-"] * len(SHOWN)
         try:
             command([program, "-m", "venv", environment])
-            programs, = [path for name in ("bin", "Scripts") if (path := environment / name).is_dir()]
+            programs = programs_of(environment)
             command([programs / "python", "-m", "pip", "install", "--quiet", "--constraint", pinned, wheel, *TESTS_NEED])
             listed = command([programs / "python", "-m", "pip", "list", "--format", "freeze"])
             versions = [re.search(rf"(?m)^{name}==(\S+)", listed)[1] for name in SHOWN]

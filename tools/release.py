@@ -61,10 +61,15 @@ def build_wheel(out: Path, root: Path = ROOT) -> Path:
 def install(wheel: Path, folder: Path) -> Path:
     """A new environment with the wheel; other packages come from the running environment. Returns its folder of programs."""
     venv.create(folder, with_pip=False, symlinks=os.name != "nt")
-    programs, = [path for name in ("bin", "Scripts") if (path := folder / name).is_dir()]
+    programs = programs_of(folder)
     pip("--python", str(programs / "python"), "install", "--no-deps", "--no-index", str(wheel))
     site = command([programs / "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"])
     Path(site.strip(), "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return programs
+
+
+def programs_of(environment: Path) -> Path:
+    programs, = [path for name in ("bin", "Scripts") if (path := environment / name).is_dir()]
     return programs
 
 
