@@ -37,6 +37,7 @@ from .training import autocast, native_precision
 
 _DRAWN: dict[bytes, Tensor] = {}
 MOST_KEPT = 4096  # images of one drawing that are remembered
+MOST_HASHED = 100_000_000  # weights
 
 
 def load_judge(checkpoint) -> Judge:
@@ -117,21 +118,24 @@ def draw_samples(
             ])
     finally:
         pipe.set_progress_bar_config(**shown)
-    if len(drawn) <= MOST_KEPT:
+    if key is not None and len(drawn) <= MOST_KEPT:
         _DRAWN[key] = drawn.clone()
         if len(_DRAWN) > 32:
             _DRAWN.pop(next(iter(_DRAWN)))
     return drawn
 
 
-def _drawing(pipe: DiffusionPipeline, labels, seed: int, batch_size: int, sampling: dict) -> bytes:
-    """All that determines what is drawn, as a hash."""
+def _drawing(pipe: DiffusionPipeline, labels, seed: int, batch_size: int, sampling: dict) -> bytes | None:
+    """All that determines what is drawn, as a hash; none for networks so large that hashing them costs as much as drawing."""
+    networks = [getattr(pipe, name) for name in ("unet", "text_encoder") if getattr(pipe, name, None) is not None]
+    weights = list(itertools.chain(*(network.parameters() for network in networks)))
+    if sum(weight.numel() for weight in weights) > MOST_HASHED:
+        return None
     settings = (labels, seed, batch_size, sorted(sampling.items()), dict(pipe.config), dict(pipe.scheduler.config))
     digest = hashlib.blake2b(repr(settings).encode(), digest_size=16)
     digest.update(type(pipe.scheduler).__name__.encode())
-    networks = [getattr(pipe, name) for name in ("unet", "text_encoder") if getattr(pipe, name, None) is not None]
-    for parameter in itertools.chain(*(network.parameters() for network in networks)):
-        digest.update(parameter.detach().float().cpu().contiguous().numpy())
+    for weight in weights:
+        digest.update(weight.detach().float().cpu().contiguous().numpy())
     return digest.digest()
 
 

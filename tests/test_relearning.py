@@ -105,3 +105,13 @@ def test_a_model_attacked_again_is_not_sampled_again_before_the_attack(monkeypat
     assert len(drawn) == 3 and first.iloc[0].equals(second.iloc[0])
     relearn(pipe, data, seed=1, **settings)
     assert len(drawn) == 5
+
+
+def test_networks_too_large_to_hash_are_drawn_from_each_time(monkeypatch):
+    from dimum_core import evaluation
+
+    pipe = load_pipeline("digits")
+    monkeypatch.setattr(evaluation, "_DRAWN", {})
+    monkeypatch.setattr(evaluation, "MOST_HASHED", 1000)
+    first, second = (evaluation.draw_samples(pipe, ["3"], num_inference_steps=2, progress=False) for _ in range(2))
+    assert first.equal(second) and not evaluation._DRAWN
