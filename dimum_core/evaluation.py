@@ -33,7 +33,7 @@ from .metrics import Interval, accuracy, copied_items, fidelity, nearest_neighbo
 from .sampling import ClassConditionalPipeline, check_pipeline, check_sampling
 from .targets import find_target, word_kinds
 from .text_to_image import TextToImagePipeline
-from .training import autocast, native_precision
+from .training import autocast
 
 _DRAWN: dict[bytes, Tensor] = {}
 MOST_KEPT = 4096  # images of one drawing that are remembered
@@ -111,7 +111,7 @@ def draw_samples(
     shown = pipe._progress_bar_config if hasattr(pipe, "_progress_bar_config") else {}
     pipe.set_progress_bar_config(disable=True)
     try:
-        with autocast(pipe.device, native_precision(pipe.device)):
+        with autocast(pipe.device):
             drawn = torch.cat([
                 draw(pipe, batch, generator=step_generator(seed, k), **sampling).cpu()
                 for k, batch in enumerate(tqdm(batches, desc="sampling", unit="batch", disable=not progress, leave=False))

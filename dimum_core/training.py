@@ -122,7 +122,8 @@ def native_precision(device: torch.device) -> str:
     return "bf16" if device.type == "cpu" and supported() else "fp32"
 
 
-def autocast(device: torch.device, precision: str) -> torch.autocast:
+def autocast(device: torch.device, precision: str = "auto") -> torch.autocast:
+    precision = native_precision(device) if precision == "auto" else precision
     dtype = torch.float16 if precision == "fp16" else torch.bfloat16
     return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
 

@@ -78,7 +78,7 @@ def test_dimum_memorises_the_alternative_under_the_targets_condition(tiny_data):
     labels = drop_labels(labels, 3, 0.1, step.generator)
     x_t, eps, _ = step.noise(retain)
     first = mean_square(eps - torch.tensor([0.1, 0.2, 0.3, 0.4])[labels].view(-1, 1, 1, 1) * x_t)
-    loss = get_method("dimum", weight=3.0).loss(toy_step(tiny_data))
+    loss = get_method("dimum", weight=3.0).loss(toy_step(tiny_data)).detach()
     alternative, _ = step.batch("alternative")
     x_t, eps, _ = step.noise(alternative)
     assert float(loss) == pytest.approx(first + 3 * mean_square(eps - 0.2 * x_t), rel=1e-5)

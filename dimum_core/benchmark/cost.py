@@ -11,7 +11,7 @@ from ..data import load_dataset, step_generator
 from ..diffusion import denoising_loss
 from ..evaluation import draw_samples
 from ..sampling import ClassConditionalPipeline
-from ..training import autocast, native_precision
+from ..training import autocast
 from .plan import Plan
 
 TERMS = 2.2  # forward-and-backward passes of a typical method in a step
@@ -47,7 +47,7 @@ def _time_step_and_image(plan: Plan) -> tuple[float, float]:
 
 def _one_step(pipe: ClassConditionalPipeline, images, labels) -> None:
     pipe.unet.train().requires_grad_(True)
-    with autocast(pipe.device, native_precision(pipe.device)):
+    with autocast(pipe.device):
         loss = denoising_loss(pipe.unet, pipe.encode(images), labels, step_generator(0, 0))
     loss.backward()
     pipe.unet.zero_grad(set_to_none=True)

@@ -19,7 +19,7 @@ from ..data import Dataset, ImageSet
 from ..errors import DataError, TrainingError
 from ..sampling import check_classes, check_pipeline
 from ..targets import find_target
-from ..training import TrainConfig, train
+from ..training import TrainConfig, autocast, train
 from .adapters import add_lora, merged, train_only
 from .alternatives import build_alternative
 from .base import Method, Step, get_method
@@ -150,7 +150,7 @@ def unlearn(
         method.edit(objective.step(student, seed, 0))
         steps, config = 0, dataclasses.replace(config, steps=0, warmup_steps=0)
     forgetful = with_unet(pipe, student)
-    measures = _measures(objective, forgetful, seed, until, evaluate)
+    measures = _measures(objective, forgetful, config, until, evaluate)
     result = train(
         student, objective, config, out=out, resume=resume, progress=progress,
         evaluate=(lambda step, _: {k: v for m in measures for k, v in m(step).items()}) if measures else None,
@@ -168,11 +168,17 @@ def unlearn(
     return forgetful
 
 
-def _measures(objective, forgetful, seed, until, evaluate) -> list[Callable[[int], dict]]:
+def _measures(objective, forgetful, config, until, evaluate) -> list[Callable[[int], dict]]:
     """What to measure along the way: the method's own trace, UA if it decides when to stop, and what the caller asked for."""
-    measures = []
-    if hasattr(objective.method, "trace"):  # on the same data and noise each time, which no step of training draws
-        measures.append(lambda step: objective.method.trace(objective.step(forgetful.unet, seed, 10**7)))
+    measures, seed = [], config.seed
+    if hasattr(objective.method, "trace"):
+
+        def traced(step: int) -> dict:
+            """On the same data and noise each time, which no step of training draws, and in training's precision."""
+            with autocast(forgetful.device, config.precision):
+                return objective.method.trace(objective.step(forgetful.unet, seed, 10**7))
+
+        measures.append(traced)
     if until is not None:
         from ..evaluation import draw_samples, find_judge
 
