@@ -60,7 +60,8 @@ def run_row(python: str, packages: str, wheel: Path) -> list[str]:
             versions = [re.search(rf"(?m)^{name}==(\S+)", listed)[1] for name in SHOWN]
             return [*versions, run_core_tests(programs)]
         except SystemExit as failure:
-            return [*versions, str(failure).strip().splitlines()[-1]]
+            said = str(failure).strip().splitlines()
+            return [*versions, "; ".join([*(line for line in said if line.startswith("FAILED")), said[-1]])]
 
 
 def main() -> None:
