@@ -16,7 +16,7 @@ import io
 import itertools
 import json
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -31,13 +31,15 @@ class Frames:
     """Pictures along one or more choices, such as a guidance scale and a number of steps.
 
     choices: name -> its options, in order. pictures: a PNG for each combination of options, keyed in the order of `choices`.
-    texts: what each picture shows, for those who cannot see it and as its caption.
+    texts: what each picture shows, for those who cannot see it and as its caption. first: options to show first, by name, where
+    that is not the last one.
     """
 
     title: str
     choices: dict[str, tuple]
     pictures: dict[tuple, bytes]
     texts: dict[tuple, str]
+    first: dict = field(default_factory=dict)
 
     def __post_init__(self):
         count = int(np.prod([len(options) for options in self.choices.values()]))
@@ -47,15 +49,15 @@ class Frames:
 
     @property
     def start(self) -> tuple:
-        """What is shown first: the last option of every choice."""
-        return tuple(options[-1] for options in self.choices.values())
+        """What is shown first: of every choice the option in `first`, or else its last one."""
+        return tuple(self.first.get(name, options[-1]) for name, options in self.choices.items())
 
     def frame(self, **chosen) -> tuple[bytes, str]:
         """The picture and its text for these options; names as in `choices`."""
         for name in chosen:
             if name not in self.choices:
                 raise UnknownName(f"choice in {self.title}", name, self.choices)
-        key = tuple(chosen.get(name, options[-1]) for name, options in self.choices.items())
+        key = tuple(chosen.get(name, option) for name, option in zip(self.choices, self.start, strict=True))
         if key not in self.pictures:
             raise UnknownName(f"frame of {self.title}", key, [str(k) for k in self.pictures])
         return self.pictures[key], self.texts[key]
@@ -77,7 +79,8 @@ class Frames:
             "frames": {"|".join(map(str, key)): base64.b64encode(self.pictures[key]).decode() for key in keys},
             "texts": {"|".join(map(str, key)): self.texts[key] for key in keys},
         }
-        controls = "".join(_control(identity, name, options) for name, options in self.choices.items())
+        begun = zip(self.choices.items(), self.start, strict=True)
+        controls = "".join(_control(identity, name, options, options.index(option)) for (name, options), option in begun)
         first = base64.b64encode(self.pictures[self.start]).decode()
         text = html.escape(self.texts[self.start], quote=True)
         script = json.dumps(data).replace("</", "<\\/")
@@ -95,9 +98,9 @@ class Frames:
         picture = ipywidgets.HTML()
         controls = [
             (ipywidgets.SelectionSlider if _numeric(options) else ipywidgets.Dropdown)(
-                options=list(options), value=options[-1], description=name, style={"description_width": "initial"},
+                options=list(options), value=option, description=name, style={"description_width": "initial"},
             )
-            for name, options in self.choices.items()
+            for (name, options), option in zip(self.choices.items(), self.start, strict=True)
         ]
 
         def draw(_=None):
@@ -134,15 +137,14 @@ def _numeric(options: tuple) -> bool:
     return all(isinstance(option, (int, float)) for option in options)
 
 
-def _control(identity: str, name: str, options: tuple) -> str:
-    last = len(options) - 1
+def _control(identity: str, name: str, options: tuple, begun: int) -> str:
     label = html.escape(name)
     if _numeric(options):
-        field = (f'<input type="range" min="0" max="{last}" value="{last}" aria-valuetext="{options[-1]}">'
-                 f"<output>{options[-1]}</output>")
+        field = (f'<input type="range" min="0" max="{len(options) - 1}" value="{begun}" '
+                 f'aria-valuetext="{options[begun]}"><output>{options[begun]}</output>')
     else:
         entries = "".join(
-            f'<option value="{k}"{" selected" if k == last else ""}>{html.escape(str(option))}</option>'
+            f'<option value="{k}"{" selected" if k == begun else ""}>{html.escape(str(option))}</option>'
             for k, option in enumerate(options)
         )
         field = f"<select>{entries}</select>"
@@ -230,7 +232,10 @@ def forget_lab() -> Frames:
 def recovery_explorer(
     results: str = "digits.parquet", labels=("esd", "random-label", "salun", "erasediff", "dimum (class)")
 ) -> Frames:
-    """Mean recovery curves of some methods and of the controls, by budget of unlearning and learning rate of the attack."""
+    """Mean recovery curves of some methods and of the controls, by budget of unlearning and learning rate of the attack.
+
+    The middle rate is shown first: at the highest, the attack only wrecks the model.
+    """
     from .benchmark import read_results
 
     rows = read_results(DATA_FOLDER / "results" / results)
@@ -245,7 +250,8 @@ def recovery_explorer(
             pictures[budget, rate] = _curves_picture(curves, f"{budget}, attack rate {rate:g}")
             ends = ", ".join(f"{name} {curve.iloc[-1]:.2f}" for name, curve in curves.items())
             texts[budget, rate] = f"Accuracy on the target after the attack at rate {rate:g}, unlearning {budget}: {ends}."
-    return Frames("What comes back", {"unlearning": budgets, "attack rate": rates}, pictures, texts)
+    choices, middle = {"unlearning": budgets, "attack rate": rates}, rates[len(rates) // 2]
+    return Frames("What comes back", choices, pictures, texts, {"attack rate": middle})
 
 
 def _curves_picture(curves: dict, title: str) -> bytes:

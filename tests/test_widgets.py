@@ -53,6 +53,22 @@ def test_every_combination_has_a_picture(frames):
         Frames("bad", frames.choices, {}, {})
 
 
+def test_what_is_shown_first_can_be_chosen(frames):
+    begun = Frames(frames.title, frames.choices, frames.pictures, frames.texts, {"scale": 1.0})
+    assert begun.start == (1.0, "a & b") and begun.frame()[1] == "\"(1.0, 'a & b')\""
+    reader = Reader()
+    reader.feed(begun.html())
+    slider = next(attrs for tag, attrs in reader.tags if tag == "input")
+    assert slider["value"] == "0" and slider["aria-valuetext"] == "1.0"
+    assert next(attrs for tag, attrs in reader.tags if tag == "img")["alt"] == begun.texts[begun.start]
+    assert [child.value for child in begun.widget().children[2:]] == [1.0, "a & b"]
+
+
+def test_the_recovery_explorer_begins_with_an_attack_that_works():
+    frames = widgets.recovery_explorer()
+    assert dict(zip(frames.choices, frames.start, strict=True)) == {"unlearning": "matched", "attack rate": 3e-4}
+
+
 def test_the_widget_follows_its_controls(frames):
     box = frames.widget()
     picture, slider, menu = box.children[1:]
