@@ -175,12 +175,16 @@ def _small_multiples(names: list[str], columns: int = 4) -> tuple[Figure, dict]:
 
 def _numbered(ax, data: pd.DataFrame) -> None:
     """Numbers beside points; those of points that fall together stand in one text."""
-    places: dict[tuple, list[int]] = {}
-    for number, (_, row) in enumerate(data.iterrows(), start=1):
-        places.setdefault((round(row["RA"] * 25), round(row["lasting"] * 25)), []).append(number)
-    for numbers in places.values():
-        row = data.iloc[numbers[0] - 1]
-        ax.annotate(" ".join(map(str, numbers)), (row["RA"], row["lasting"]), (4, 3), textcoords="offset points", fontsize=7.5)
+    groups: list[tuple] = []  # the first point of each, and its numbers
+    points = data[["RA", "lasting"]].to_numpy()
+    for number in np.argsort(-points[:, 1], kind="stable"):
+        near = [numbers for place, numbers in groups if np.abs(points[number] - place).max() < 0.045]  # about the height of a digit
+        if near:
+            near[0].append(number + 1)
+        else:
+            groups.append((points[number], [number + 1]))
+    for place, numbers in groups:
+        ax.annotate(" ".join(map(str, sorted(numbers))), place, (4, 3), textcoords="offset points", fontsize=7.5)
 
 
 def _area_of(group: pd.DataFrame) -> dict:
