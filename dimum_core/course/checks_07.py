@@ -85,8 +85,11 @@ def _fair_contest(plan):
         values = plan.get(name, ())
         if isinstance(values, (str, int, float)) or len(set(values)) < least:
             return f"{name}: at least {least} different ones are needed."
-    if "dimum" not in plan["methods"]:
+    ours = {name for name in set(plan["methods"]) if str(name).startswith("dimum")}  # dimum (class) is one too
+    if not ours:
         return "methods: dimum is not among them."
+    if ours == set(plan["methods"]):
+        return "methods: the rival is missing."
     missing = {"original", "retrained"} - set(plan.get("controls", ()))
     if missing:
         return f"controls: {' and '.join(sorted(missing))} missing. Without them, recovery and plain learning look alike."

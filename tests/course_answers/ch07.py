@@ -28,5 +28,6 @@ ANSWERS = {
         (PLAN | {"seeds": [0]}, "seeds: at least 3"), (PLAN | {"controls": ["original"]}, "retrained missing"),
         (PLAN | {"strength": "steps"}, "longer run wins"), (PLAN | {"methods": ["esd", "salun"]}, "dimum is not among"),
         (PLAN | {"attack_rates": [1e-4, 1e-4]}, "attack_rates: at least 2"), ("dimum wins", "dictionary was expected"),
+        (PLAN | {"methods": ["dimum (class)", "dimum (noise)"]}, "the rival is missing"),
     ]),
 }
