@@ -1,79 +1,217 @@
-"""kill -9 at random points of a grid, again and again, until it is done; then its table against that of an unbroken run.
+"""Break off each kind of work at random moments, start it again, and compare what comes of it with an unbroken run.
 
-    python benchmarks/kills.py [--kills 12] [--engine serial] [--seed 0]
+    python benchmarks/kills.py [--kills 50] [--seed 0] [WORK ...]
 
-Exits with 1 if the tables differ in a single bit.
+It is broken off by SIGKILL, SIGTERM, SIGINT and a full disk, equally often. A full disk is a limit on the size of files, at which a
+write fails as it does where no space is left. Checkpoints are written after every step, so that many a kill meets a write.
+After each of them, every file that a reader would take for finished must be the unbroken run's; after the last start, all files
+must be, bit for bit, wall times aside. Prints a table, and exits with 1 if anything differs.
 """
 
 from __future__ import annotations
 
 import argparse
+import fnmatch
+import functools
+import hashlib
+import multiprocessing
 import os
 import random
+import resource
 import signal
-import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
-from dimum_core.benchmark import load_plan, read_results, run
+import pandas as pd
+from killed_works import WORKS, prepare
+from safetensors.torch import load_file
 
-PLAN = """
-checkpoint: digits
-data: digits
-targets: {"3": digits-without-3, "7": digits-without-7}
-methods: [random-label, salun, {method: dimum, alternative: mixed, count: 8}]
-budgets: [3]
-seeds: [0, 1]
-batch_size: 8
-attack_steps: 2
-evaluations: 1
-samples: 2
-"""
+from dimum_core.errors import DimumError
+from dimum_core.training import STATE_FILE, read_state, train
 
-
-def killed_run(plan: Path, out: Path, engine: str, after: float) -> bool:
-    """Start a run, and kill it with all its workers so many seconds after its first new cell; true if it was done before."""
-    before = cells(out)
-    command = f"-m dimum_core.cli benchmark run {plan} --out {out} --engine {engine} --workers 2".split()
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen([sys.executable, *command], start_new_session=True, **quiet)
-    while process.poll() is None and cells(out) == before:
-        time.sleep(0.01)
-    time.sleep(after)
-    if process.poll() is not None:
-        return True
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    return False
+FULL_DISK = "full disk"
+KINDS = ("SIGKILL", "SIGTERM", "SIGINT", FULL_DISK)
+NOT_FINISHED = (f"*{STATE_FILE}", "*.part", "failures/*", "locks/*", "weights/*")  # nobody takes these for a result
+SENTENCE, TRACEBACK = 1, 99  # exit codes of a child that failed
+STARTS = multiprocessing.get_context("forkserver")  # a child is forked from a process that has imported everything
+STARTS.set_forkserver_preload(["dimum_core.cli", "dimum_core.benchmark", "killed_works"])
 
 
-def cells(out: Path) -> int:
-    return len(list((out / "cells").glob("[0-9a-f]*")))
+class Difference(Exception):
+    """What is there is not what should be."""
+
+
+def child(name: str, folder: Path, shared: Path, limit: int | None) -> None:
+    """In a process of its own: do a work to its end, or until it is broken off."""
+    os.setsid()  # a kill takes its workers too
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    train.__kwdefaults__["checkpoint_seconds"] = 0.0
+    if limit is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        code = WORKS[name](folder, shared)
+    except DimumError:
+        code = SENTENCE
+    except Exception:
+        code = TRACEBACK
+    sys.exit(code or 0)
+
+
+def warm_up() -> None:
+    """Let the process that children are forked from import everything, so that no work's time includes it."""
+    process = STARTS.Process(target=int)
+    process.start()
+    process.join()
+
+
+def start(name: str, folder: Path, shared: Path, limit: int | None = None):
+    process = STARTS.Process(target=child, args=(name, folder, shared, limit))
+    process.start()
+    return process
+
+
+def finish(name: str, folder: Path, shared: Path) -> float:
+    """Do a work to its end; returns the seconds it took."""
+    started = time.monotonic()
+    process = start(name, folder, shared)
+    process.join()
+    if process.exitcode:
+        raise Difference(f"not interrupted, it ended with {process.exitcode}")
+    return time.monotonic() - started
+
+
+def broken_off(name: str, folder: Path, shared: Path, kind: str, moment: float, limit: int) -> bool:
+    """Start a work and break it off; false if it was done before."""
+    process = start(name, folder, shared, limit if kind == FULL_DISK else None)
+    if kind != FULL_DISK:
+        process.join(moment)
+        if process.exitcode is None:
+            send(process.pid, getattr(signal, kind))
+    process.join()
+    if kind == FULL_DISK and process.exitcode not in (0, SENTENCE):
+        raise Difference(f"a full disk at {limit} bytes ended it with {process.exitcode}, not with a sentence")
+    return process.exitcode != 0
+
+
+def send(pid: int, number: int) -> None:
+    try:
+        os.killpg(pid, number)
+    except ProcessLookupError:  # it has just started, and leads no group yet
+        os.kill(pid, number)
+
+
+# What is there -----------------------------------------------------------------------------------------------------------
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Relative path -> digest, of every file that is not hidden and in no hidden folder."""
+    files = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {str(path): digest(folder / path) for path in files if not hidden(path)}
+
+
+def hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def debris(folder: Path) -> int:
+    """Hidden files that are left over."""
+    return sum(path.is_file() and hidden(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def digest(path: Path) -> str:
+    """Hash of a file without its wall times: of the tensors, the table, or the lines."""
+    if path.suffix == ".safetensors":
+        parts = [name.encode() + tensor.contiguous().numpy().tobytes() for name, tensor in tensors(path)]
+    elif path.suffix == ".csv":
+        table = pd.read_csv(path)
+        parts = [table[[column for column in table if "seconds" not in column]].to_csv().encode()]
+    else:
+        parts = [line for line in path.read_bytes().splitlines() if b"seconds" not in line]
+    return hashlib.blake2b(b"\n".join(parts), digest_size=8).hexdigest()
+
+
+def tensors(path: Path):
+    return sorted((read_state(path)[0] if path.name == STATE_FILE else load_file(path)).items())
+
+
+def check_finished(folder: Path, whole: dict[str, str]) -> None:
+    """After an interruption: what a reader would take for finished is the unbroken run's, and a state can be read."""
+    for path, found in contents(folder).items():
+        finished = not any(fnmatch.fnmatch(path, pattern) for pattern in NOT_FINISHED)
+        if finished and whole.get(path) != found:
+            raise Difference(f"{path} is there and is not the unbroken run's")
+
+
+def check_whole(folder: Path, whole: dict[str, str]) -> None:
+    found = contents(folder)
+    wrong = sorted(path for path in found.keys() | whole.keys() if found.get(path) != whole.get(path))
+    if wrong:
+        raise Difference(f"in the end, {len(wrong)} files differ: {', '.join(wrong[:3])}")
+
+
+# The trial ---------------------------------------------------------------------------------------------------------------
+
+
+def trial(name: str, kinds: list[str], chance: random.Random, place: Path) -> dict:
+    """Break a work off once for each of `kinds`; a row of the table."""
+    shared, folders = place / "shared", (place / name / str(number) for number in range(10**6))
+    row = {"work": name, **dict.fromkeys(KINDS, 0), "starts": 0, "finished": 0, "debris": 0, "verdict": "bit-equal"}
+    try:
+        unbroken = next(folders)
+        seconds = finish(name, unbroken, shared)
+        whole, folder = contents(unbroken), next(folders)
+        largest = max(path.stat().st_size for path in unbroken.rglob("*") if path.is_file())
+        for kind in kinds:
+            while True:
+                row["starts"] += 1
+                limit = int(largest ** chance.random())
+                if broken_off(name, folder, shared, kind, chance.uniform(0, seconds), limit):
+                    break
+                folder = ended(row, folder, whole, folders)
+            row[kind] += 1
+            check_finished(folder, whole)
+        row["starts"] += 1
+        finish(name, folder, shared)
+        ended(row, folder, whole, folders)
+    except Difference as difference:
+        row["verdict"] = f"DIFFERENT: {difference}"
+    return row
+
+
+def ended(row: dict, folder: Path, whole: dict[str, str], folders) -> Path:
+    """A work came to its end after so many interruptions: compare, and begin a new one."""
+    check_whole(folder, whole)
+    row["finished"] += 1
+    row["debris"] += debris(folder)
+    return next(folders)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=12)
-    parser.add_argument("--engine", choices=("serial", "loky"), default="serial")
+    parser.add_argument("works", nargs="*", metavar="WORK", help=f"of {', '.join(WORKS)} (default: all)")
+    parser.add_argument("--kills", type=int, default=50, help="in all (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    works = args.works or list(WORKS)
+    if unknown := set(works) - set(WORKS):
+        parser.error(f"there is no {', '.join(sorted(unknown))}; choose from {', '.join(WORKS)}")
     chance = random.Random(args.seed)
-    with tempfile.TemporaryDirectory() as folder:
-        plan, broken, unbroken = Path(folder) / "plan.yaml", Path(folder) / "broken", Path(folder) / "unbroken"
-        plan.write_text(PLAN)
-        for number in range(1, args.kills + 1):
-            done = killed_run(plan, broken, args.engine, chance.uniform(0, 2))
-            print(f"kill {number}: {cells(broken)} cells are there", flush=True)
-            if done:
-                break
-        print(run(load_plan(plan), broken, engine="serial", progress=False))
-        run(load_plan(plan), unbroken, engine="serial", progress=False)
-        tables = [read_results(out).drop(columns=["seconds", "unlearning_seconds"]) for out in (broken, unbroken)]
-    equal = tables[0].equals(tables[1])
-    print(f"{len(tables[0])} rows, {'bit-equal' if equal else 'DIFFERENT'}")
-    sys.exit(not equal)
+    shares = Counter(works[number % len(works)] for number in range(args.kills))
+    rows = []
+    with tempfile.TemporaryDirectory() as folder, prepare(Path(folder) / "shared"):
+        warm_up()
+        for name in works:
+            kinds = [KINDS[number % len(KINDS)] for number in range(shares[name])]
+            rows.append(trial(name, chance.sample(kinds, len(kinds)), chance, Path(folder)))
+            print("  ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
+    table = pd.DataFrame(rows)
+    total = functools.reduce(lambda a, b: a + b, (int(table[kind].sum()) for kind in KINDS))
+    print(f"\n{table.to_string(index=False)}\n\n{total} interruptions, seed {args.seed}")
+    sys.exit(any(row["verdict"] != "bit-equal" for row in rows))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import diffusers
 import torch
 from diffusers import DPMSolverMultistepScheduler
 from diffusers.utils import logging as diffusers_logging
+from safetensors import SafetensorError
 
 from .captions import PARTIAL_TEMPLATES, TEMPLATES
 from .data import DATA_FOLDER, HOW_TO_GET
@@ -140,10 +141,11 @@ def save_checkpoint(model, folder: Path, card: dict, dtype: str = "float32") -> 
             _forget_origin(config)
         (aside / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n")
         (aside / "README.md").write_text(render_card(card))
+        (Path(folder) / CARD_FILE).unlink(missing_ok=True)  # that of a former model must not be taken for this one's
         for path in sorted(aside.iterdir(), key=lambda path: path.name == CARD_FILE):
             _replace(path, Path(folder) / path.name)
-    except OSError as error:
-        reason = error.strerror or error
+    except (OSError, SafetensorError) as error:  # safetensors has an error of its own for a full disk
+        reason = getattr(error, "strerror", None) or error
         raise TrainingError(f"{folder} could not be written ({reason}): free some space or choose another folder.") from error
     finally:
         with quiet_diffusers():

@@ -10,6 +10,7 @@ import contextlib
 import json
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -154,6 +155,8 @@ def train(
     if out:
         check_writable(out)
     accelerator = Accelerator()
+    if out and accelerator.is_main_process:  # the other processes wait for this one in `prepare`
+        _clear_debris(Path(out))
     device = accelerator.device
     precision = native_precision(device) if config.precision == "auto" else config.precision
     torch.set_flush_denormal(True)  # late in training, denormals slow CPU kernels several times over
@@ -332,6 +335,14 @@ def check_writable(folder: Path) -> None:
     probe = Path(folder) / ".writable"
     write_atomically(probe, b"")
     probe.unlink()
+
+
+def _clear_debris(folder: Path) -> None:
+    """Remove what a process left that was killed while it wrote a state or saved a checkpoint; it can be as large as those."""
+    for left in folder.glob(f".{STATE_FILE}.*.tmp"):
+        left.unlink(missing_ok=True)
+    for left in folder.glob(".saving-*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

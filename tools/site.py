@@ -71,16 +71,19 @@ def build(source: Path, site: Path, docs: Path = ROOT / "docs") -> Path:
     chapters = [read_chapter(path) for path in sorted(source.glob("[0-9]*.ipynb"))]
     if not chapters:
         raise SystemExit(f"There are no chapters in {source}: run `make course` first.")
-    shutil.rmtree(site, ignore_errors=True)
-    (site / "pictures").mkdir(parents=True)
-    write_style(site)
-    copy_downloads(source, site)
-    write = writer(site, [(name, title) for name, title in PAGES.items() if (docs / f"{name}.md").exists()])
-    entries = write_chapters(chapters, site, write) + write_pages(docs, site, write)
+    aside = site.with_name(f".{site.name}")  # a site that stands is whole: the former one stays until this one is
+    shutil.rmtree(aside, ignore_errors=True)
+    (aside / "pictures").mkdir(parents=True)
+    write_style(aside)
+    copy_downloads(source, aside)
+    write = writer(aside, [(name, title) for name, title in PAGES.items() if (docs / f"{name}.md").exists()])
+    entries = write_chapters(chapters, aside, write) + write_pages(docs, aside, write)
     write("search", "search.html", entries=json.dumps(entries).replace("</", "<\\/"))
-    index = write("index", "index.html", chapters=chapters, map=chapter_map(chapters))
-    check_links(site)
-    return index
+    write("index", "index.html", chapters=chapters, map=chapter_map(chapters))
+    check_links(aside)
+    shutil.rmtree(site, ignore_errors=True)
+    aside.rename(site)
+    return site / "index.html"
 
 
 def writer(site: Path, pages: list[tuple[str, str]]):

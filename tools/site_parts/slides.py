@@ -5,6 +5,7 @@ One page, no scripts from elsewhere; arrow keys or scrolling go on, and printing
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 from reading import Chapter, render
@@ -47,11 +48,11 @@ def _pictures(cell) -> list[str]:
         if "image/png" in output.get("data", {}) and "text/html" not in output.data:
             caption = outputs[k + 1:k + 2] if k + 1 < len(outputs) and "text/markdown" in outputs[k + 1].get("data", {}) else []
             bodies.append(re.sub(r'(?s)<div class="input">.*?(?=<div class="output_wrapper">)', "",
-                                 render([new_code_cell("", outputs=[output, *caption])])))
+                                 render([new_code_cell("", outputs=[output, *caption], id=f"{cell.id}-{k}")])))
     return bodies
 
 
 def _markdown(text: str):
     from nbformat.v4 import new_markdown_cell
 
-    return new_markdown_cell(text)
+    return new_markdown_cell(text, id=hashlib.blake2b(text.encode(), digest_size=4).hexdigest())  # the same in every build
