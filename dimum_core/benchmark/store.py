@@ -9,7 +9,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..training import check_writable
+from ..errors import TrainingError
+from ..training import check_writable, write_atomically
 
 try:
     import fcntl
@@ -31,23 +32,19 @@ def write_cell(out: Path, cell: str, result: dict) -> None:
     """Publish a finished cell. Whoever comes second, finds it there and lets it be."""
     aside = Path(out) / "cells" / f".{cell}.{os.getpid()}"
     shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    with open(aside / RESULT, "w") as file:
-        json.dump(result, file, indent=1, sort_keys=True)
-        file.flush()
-        os.fsync(file.fileno())
     try:
+        write_atomically(aside / RESULT, json.dumps(result, indent=1, sort_keys=True).encode())
         os.rename(aside, cell_folder(out, cell))
-    except OSError:
+    except (OSError, TrainingError):
         shutil.rmtree(aside, ignore_errors=True)
         if not is_done(out, cell):
             raise
 
 
 def record_failure(out: Path, cell: str, config: dict, traceback: str) -> None:
-    folder = Path(out) / "failures"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{cell}.txt").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n\n" + traceback)
+    """Raises TrainingError if not even this can be written: the disk is full, and no other cell would come out."""
+    text = json.dumps(config, indent=1, sort_keys=True) + "\n\n" + traceback
+    write_atomically(Path(out) / "failures" / f"{cell}.txt", text.encode())
 
 
 def forget_failure(out: Path, cell: str) -> None:
