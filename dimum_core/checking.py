@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from numbers import Integral, Real
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -76,3 +77,11 @@ def check_indices(indices, count: int, name: str) -> Tensor:
     if not fits:
         raise DataError(f"{name}: its {count} items are selected by a list of their numbers or a mask, not by {brief(indices)}.")
     return indices
+
+
+def check_apart(images, others, said: str) -> None:
+    """Refuse an image set that shares images with another, bit for bit and whatever their labels; said: what they are, in words."""
+    shared = np.isin(images.item_hashes, others.item_hashes)
+    if shared.any():
+        first = int(shared.argmax())
+        raise DataError(f"{images.name}: {int(shared.sum())} {said} (the first is number {first}): remove them first.")

@@ -14,7 +14,7 @@ from diffusers import DiffusionPipeline
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .checking import check_kind, check_seed, check_whole
+from .checking import check_apart, check_kind, check_seed, check_whole
 from .checkpoints import (
     CHECKPOINT_FOLDER,
     check_finite,
@@ -199,6 +199,9 @@ def evaluate(
     if wanted is not None and wanted.items:
         raise DataError("The judge knows no single images: measure with copying_rate how often they are copied.")
     reference = None if data is None else reference_set(data, judge, target)
+    for seen in (getattr(pipe, "training_set", None), getattr(pipe, "unlearning", {}).get("training_set")):
+        if reference is not None and seen is not None:
+            check_apart(reference, seen, "reference images are among those that this model was trained on")
     labels = torch.arange(len(names)).repeat(per_class)
     scale = pipe.config.get("guidance_scale", 7.5) if guidance_scale is None else guidance_scale
     images = draw_samples(
@@ -283,11 +286,15 @@ def copying_rate(images: Tensor, of: ImageSet, among: ImageSet, ratio: float = 1
 
 
 def reference_set(data: Dataset, judge: Judge | PairJudge, target: str | None) -> ImageSet:
-    """The held-out images that samples are compared with, at the judge's size and without the target."""
+    """The held-out images that samples are compared with, at the judge's size, without the target, checked for leaks."""
     if data.class_names != judge.class_names:
         raise DataError(f"{data.name} has other classes than the judge: {', '.join(judge.class_names)}.")
+    check_apart(data.test, data.train, "test images are training images too")
     held_out = data.test.resized(judge.image_size)
-    return held_out if target is None else held_out.without(target)
+    reference = held_out if target is None else held_out.without(target)
+    if target is not None:
+        check_apart(reference, held_out.only(target), "reference images show the target under another label")
+    return reference
 
 
 def default_data(pipe: ClassConditionalPipeline | TextToImagePipeline) -> Dataset:

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .captions import KINDS
+from .checking import check_apart
 from .checkpoints import command_line, provenance, save_checkpoint
-from .data import ImageSet, draw_batch, load_dataset, step_generator
-from .errors import UnknownName
+from .data import Dataset, ImageSet, draw_batch, load_dataset, step_generator
+from .errors import DataError, UnknownName
 from .judge import Judge, class_gaussians, fit_temperature
 from .training import TrainConfig, TrainResult, train, write_atomically
 
@@ -133,8 +134,7 @@ def train_judge(
     config = replace(preset.training, **settings)
     data = load_dataset(preset.dataset, preset.image_size)
     data = data if preset.word is None else data.relabelled(preset.word)
-    held_out = torch.arange(len(data.train)) % preset.calibration_every == 0
-    fitting, calibration = data.train.select(~held_out), data.train.select(held_out)
+    fitting, calibration = judge_sets(data, preset.calibration_every)
     judge = new_judge(preset, data.class_names, data.train.images.shape[1], config.seed)
     objective = ClassificationObjective(fitting, config.batch_size, preset.crop, preset.flip, preset.label_smoothing)
     result = train(
@@ -145,6 +145,24 @@ def train_judge(
         write_atomically(Path(out) / "log.csv", result.log.to_csv(index=False).encode())
         save_checkpoint(judge, Path(out), judge_card(preset, config, data, judge, result), dtype)
     return judge, result
+
+
+def judge_sets(data: Dataset, calibration_every: int) -> tuple[ImageSet, ImageSet]:
+    """What a judge is fitted on and what it is calibrated on.
+
+    Raises DataError if an image is in both, or in the test split that measures the judge, or has two labels in the training split:
+    a judge that learned some of the target under another name would call the target forgotten.
+    """
+    held_out = torch.arange(len(data.train)) % calibration_every == 0
+    fitting, calibration = data.train.select(~held_out), data.train.select(held_out)
+    labels = data.train.labels.numpy()
+    _, first, same = np.unique(data.train.item_hashes, return_index=True, return_inverse=True)
+    if (twice := labels != labels[first[same]]).any():
+        where = f"(the first is number {twice.argmax()})"
+        raise DataError(f"{data.name}: {twice.sum()} training images have two labels {where}: remove them first.")
+    check_apart(data.train, data.test, "images to train the judge on are test images too")
+    check_apart(calibration, fitting, "images to calibrate the judge on are among those that it is fitted on")
+    return fitting, calibration
 
 
 def new_judge(preset: JudgePreset, class_names: tuple[str, ...], image_channels: int, seed: int) -> Judge:

@@ -88,6 +88,7 @@ def train_base(
     for combination in preset.held_out:
         data = data.without(combination)
     model, pipe = new_model(preset, data, config.seed)
+    pipe.training_set = data  # no reference of its fidelity may be in it
     conditions = conditions_of(pipe, text_trains=preset.text_width > 0)
     objective = DenoisingObjective(data, config.batch_size, conditions, preset.label_dropout, preset.flip)
     call = None if evaluate is None else lambda step, _: evaluate(step, pipe)

@@ -137,6 +137,7 @@ def relearn(
     rows = result.log.dropna(subset="target accuracy")[["step", *MEASURES]] if steps else None
     if lora_rank:
         attacked = with_unet(attacked, merged(attacked.unet))
+    attacked.training_set = auxiliary  # which may be test images: fidelity is not to be measured against them then
     return Relearning(attacked, pd.concat([pd.DataFrame([first]), rows], ignore_index=True), measure.strips)
 
 

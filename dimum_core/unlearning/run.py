@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
-from ..checking import check_kind, check_number, check_whole
+from ..checking import check_apart, check_kind, check_number, check_whole
 from ..conditions import ClassConditions, PromptConditions, conditions_of, image_size
 from ..data import Dataset, ImageSet
 from ..errors import DataError, TrainingError
@@ -70,9 +70,10 @@ def method_data(method: Method, data: Dataset, pipe, target: str | int | ImageSe
     retain, name = train_set.without(target), find_target(target, train_set.class_names).name
     if isinstance(target, ImageSet) and len(retain) == len(train_set):
         raise DataError(f"{data.name} has none of the images to forget among its training images.")
-    given = {}
+    given, forget = {}, train_set.only(target)
+    check_apart(retain, forget, "retained images are images to forget under another label")
     if "forget" in method.needs:
-        given["forget"] = train_set.only(target)
+        given["forget"] = forget
     if "retain" in method.needs:
         given["retain"] = retain
     if "alternative" in method.needs:
