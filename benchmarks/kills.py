@@ -37,7 +37,7 @@ KINDS = ("SIGKILL", "SIGTERM", "SIGINT", FULL_DISK)
 NOT_FINISHED = (f"*{STATE_FILE}", "*.part", "failures/*", "locks/*", "weights/*")  # nobody takes these for a result
 SENTENCE, TRACEBACK = 1, 99  # exit codes of a child that failed
 STARTS = multiprocessing.get_context("forkserver")  # a child is forked from a process that has imported everything
-STARTS.set_forkserver_preload(["dimum_core.cli", "dimum_core.benchmark", "killed_works"])
+STARTS.set_forkserver_preload(["dimum_core.benchmark", "dimum_core.pretraining", "killed_works"])
 
 
 class Difference(Exception):
@@ -84,8 +84,9 @@ def finish(name: str, folder: Path, shared: Path) -> float:
     return time.monotonic() - started
 
 
-def broken_off(name: str, folder: Path, shared: Path, kind: str, moment: float, limit: int) -> bool:
-    """Start a work and break it off; false if it was done before."""
+def broken_off(name: str, folder: Path, shared: Path, kind: str, moment: float, limit: int) -> float:
+    """Start a work and break it off; the seconds it took if it was done before, and 0 if it was not."""
+    started = time.monotonic()
     process = start(name, folder, shared, limit if kind == FULL_DISK else None)
     if kind != FULL_DISK:
         process.join(moment)
@@ -94,7 +95,7 @@ def broken_off(name: str, folder: Path, shared: Path, kind: str, moment: float, 
     process.join()
     if kind == FULL_DISK and process.exitcode not in (0, SENTENCE):
         raise Difference(f"a full disk at {limit} bytes ended it with {process.exitcode}, not with a sentence")
-    return process.exitcode != 0
+    return 0.0 if process.exitcode else time.monotonic() - started
 
 
 def send(pid: int, number: int) -> None:
@@ -169,9 +170,10 @@ def trial(name: str, kinds: list[str], chance: random.Random, place: Path) -> di
             while True:
                 row["starts"] += 1
                 limit = int(largest ** chance.random())
-                if broken_off(name, folder, shared, kind, chance.uniform(0, seconds), limit):
+                took = broken_off(name, folder, shared, kind, chance.uniform(0, seconds), limit)
+                if not took:
                     break
-                folder = ended(row, folder, whole, folders)
+                seconds, folder = min(seconds, took), ended(row, folder, whole, folders)
             row[kind] += 1
             check_finished(folder, whole)
         row["starts"] += 1
