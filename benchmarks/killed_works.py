@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 from dimum_core import cifar10
 from dimum_core.cli import main as dimum
@@ -70,15 +71,24 @@ def download(out: Path, shared: Path) -> int:
 
 def site(out: Path, shared: Path) -> int:
 
-    sys.path.insert(0, str(TOOLS))
-    found = importlib.util.spec_from_file_location("site_tool", TOOLS / "site.py")  # `import site` is Python's own
-    tool = importlib.util.module_from_spec(found)
-    found.loader.exec_module(tool)
     try:
-        tool.build(shared / "chapters", out / "site")
+        site_tool().build(shared / "chapters", out / "site")
     except OSError as error:  # of a tool for ourselves, no sentence is asked
         raise DimumError(str(error)) from error
     return 0
+
+
+def site_tool() -> ModuleType:
+    """tools/site.py, by its path: `import site` is Python's own."""
+    sys.path.insert(0, str(TOOLS))
+    found = importlib.util.spec_from_file_location("site_tool", TOOLS / "site.py")
+    tool = importlib.util.module_from_spec(found)
+    found.loader.exec_module(tool)
+    return tool
+
+
+def smallest_chapter() -> Path:
+    return min((ROOT / "notebooks").glob("[0-9]*.ipynb"), key=lambda path: path.stat().st_size)
 
 
 WORKS = {work.__name__: work for work in (training, unlearning, attack, grid, workers, download, site)}
@@ -90,8 +100,7 @@ def prepare(shared: Path) -> Iterator[None]:
     os.environ["OMP_NUM_THREADS"] = "1"  # for the processes to come: bits depend on the number of threads, and a fork wants one
     (shared / "chapters").mkdir(parents=True)
     (shared / "plan.yaml").write_text(PLAN)
-    smallest = min((ROOT / "notebooks").glob("[0-9]*.ipynb"), key=lambda path: path.stat().st_size)
-    shutil.copy(smallest, shared / "chapters")
+    shutil.copy(smallest_chapter(), shared / "chapters")
     content = archive()
     server = slow_server(content)
     md5 = hashlib.md5(content).hexdigest()

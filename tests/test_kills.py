@@ -1,0 +1,142 @@
+"""A few kills and full disks of `benchmarks/kills.py`, and what they found: no half-written file stands where a whole one is looked for."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from dimum_core.benchmark import store
+from dimum_core.checkpoints import CARD_FILE, load_pipeline, save_checkpoint
+from dimum_core.errors import TrainingError
+from dimum_core.training import STATE_FILE, train
+from tests.test_training import Line, line_config, new_line
+
+resource = pytest.importorskip("resource")
+sys.path.append(str(Path(__file__).resolve().parent.parent / "benchmarks"))
+import killed_works  # noqa: E402
+import kills  # noqa: E402
+
+CARD = {"title": "t", "summary": "s"}
+
+
+@contextlib.contextmanager
+def full_disk(limit: int):
+    """No file may grow beyond so many bytes: a write then fails as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_training_broken_off_three_times_is_the_unbroken_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with killed_works.prepare(tmp_path / "shared"):
+        kills.warm_up()
+        row = kills.trial("training", ["SIGKILL", kills.FULL_DISK, "SIGINT"], random.Random(0), tmp_path)
+    assert row["verdict"] == "bit-equal" and row["debris"] == 0
+    assert [row[kind] for kind in kills.KINDS] == [1, 0, 1, 1] and row["starts"] >= 4
+
+
+def test_a_half_written_or_changed_file_is_found(tmp_path):
+    (tmp_path / "log.csv").write_text("step,loss,seconds\n1,0.5,3.2\n2,0.4,6.4\n")
+    whole = kills.contents(tmp_path)
+    (tmp_path / "log.csv").write_text("step,loss,seconds\n1,0.5,9.9\n2,0.4,9.9\n")
+    kills.check_whole(tmp_path, whole)  # wall times do not count
+    (tmp_path / "log.csv").write_text("step,loss,seconds\n1,0.5,9.9\n")
+    for check in (kills.check_finished, kills.check_whole):
+        with pytest.raises(kills.Difference, match=r"log\.csv"):
+            check(tmp_path, whole)
+    (tmp_path / "log.csv").unlink()
+    kills.check_finished(tmp_path, whole)  # nothing is there yet, and nobody can take it for a result
+    with pytest.raises(kills.Difference, match="1 files differ"):
+        kills.check_whole(tmp_path, whole)
+
+
+def test_weights_that_differ_in_one_bit_are_found(tmp_path):
+    train(new_line(), Line(), line_config(steps=3), out=tmp_path, progress=False)
+    whole = kills.contents(tmp_path)
+    content = bytearray((tmp_path / STATE_FILE).read_bytes())
+    content[-1] ^= 1
+    (tmp_path / STATE_FILE).write_bytes(content)
+    with pytest.raises(kills.Difference, match=STATE_FILE):
+        kills.check_whole(tmp_path, whole)
+
+
+@pytest.mark.parametrize("limit", [0, 500, 100_000])
+def test_a_checkpoint_on_a_full_disk_is_said_in_a_sentence_and_leaves_the_former_one(tmp_path, limit):
+    pipe = load_pipeline("digits")
+    save_checkpoint(pipe, tmp_path, CARD)
+    with torch.no_grad():
+        pipe.unet.conv_in.bias += 1
+    with full_disk(limit), pytest.raises(TrainingError, match="could not be written .*: free some space or choose another folder"):
+        save_checkpoint(pipe, tmp_path, CARD)
+    assert not list(tmp_path.glob(".*"))
+    assert torch.equal(load_pipeline(tmp_path).unet.conv_in.bias, load_pipeline("digits").unet.conv_in.bias)
+
+
+def test_a_card_never_stands_beside_the_weights_of_another_model(tmp_path, monkeypatch):
+    """Killed between two files, a folder that is saved again has no card rather than the former one's."""
+    pipe = load_pipeline("digits")
+    save_checkpoint(pipe, tmp_path, CARD)
+    moved = []
+
+    def killed(source, destination):
+        if moved:
+            raise KeyboardInterrupt
+        moved.append(destination)
+
+    monkeypatch.setattr("dimum_core.checkpoints._replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(pipe, tmp_path, CARD | {"title": "another"})
+    assert not (tmp_path / CARD_FILE).exists()
+
+
+def test_a_training_removes_what_a_killed_one_left(tmp_path):
+    (tmp_path / f".{STATE_FILE}.123.tmp").write_bytes(b"half a state")
+    (tmp_path / ".saving-123").mkdir()
+    (tmp_path / ".saving-123" / "half").touch()
+    train(new_line(), Line(), line_config(steps=1), out=tmp_path, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == [STATE_FILE]
+
+
+def test_a_cell_on_a_full_disk_is_not_there(tmp_path):
+    store.prepare(tmp_path)
+    result = {"curve": list(range(1000))}
+    with full_disk(100), pytest.raises(TrainingError, match="free some space"):
+        store.write_cell(tmp_path, "ab", result)
+    assert not store.is_done(tmp_path, "ab") and list((tmp_path / "cells").iterdir()) == []
+    with full_disk(10), pytest.raises(TrainingError, match="free some space"):
+        store.record_failure(tmp_path, "ab", {}, "a traceback")
+    assert store.failures(tmp_path) == []
+    store.write_cell(tmp_path, "ab", result)
+    assert json.loads((tmp_path / "cells" / "ab" / store.RESULT).read_text()) == result
+
+
+def test_the_former_site_stays_until_a_new_one_is_whole(tmp_path):
+    """The smallest chapter makes a site; one with a picture that has no text is refused, and changes nothing."""
+    tool, chapters = killed_works.site_tool(), tmp_path / "chapters"
+    chapters.mkdir()
+    shutil.copy(killed_works.smallest_chapter(), chapters)
+    tool.build(chapters, tmp_path / "site")
+    before = kills.contents(tmp_path / "site")
+    (chapter,) = chapters.iterdir()
+    notebook = json.loads(chapter.read_text())
+    picture = {"output_type": "display_data", "metadata": {}, "data": {"image/png": "iVBORw0KGgo="}}
+    next(cell for cell in notebook["cells"] if cell["cell_type"] == "code" and cell["outputs"])["outputs"] = [picture]
+    chapter.write_text(json.dumps(notebook))
+    with pytest.raises(SystemExit, match="no text"):
+        tool.build(chapters, tmp_path / "site")
+    assert kills.contents(tmp_path / "site") == before
+    chapter.unlink()
+    shutil.copy(killed_works.smallest_chapter(), chapters)
+    tool.build(chapters, tmp_path / "site")
+    assert kills.contents(tmp_path / "site") == before  # and the same chapter makes the same site
