@@ -40,7 +40,7 @@ samples: 2
 
 
 def training(out: Path, shared: Path) -> int:
-    return dimum(f"train digits --steps 8 --threads 1 --out {out} --resume".split())
+    return dimum(f"train digits --steps 5 --threads 1 --out {out} --resume".split())
 
 
 def unlearning(out: Path, shared: Path) -> int:

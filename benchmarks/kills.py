@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
-import functools
 import hashlib
 import multiprocessing
 import os
@@ -23,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -35,6 +35,7 @@ from dimum_core.training import STATE_FILE, read_state, train
 FULL_DISK = "full disk"
 KINDS = ("SIGKILL", "SIGTERM", "SIGINT", FULL_DISK)
 NOT_FINISHED = (f"*{STATE_FILE}", "*.part", "failures/*", "locks/*", "weights/*")  # nobody takes these for a result
+MOST_STARTS = 20  # until an interruption comes before the end
 SENTENCE, TRACEBACK = 1, 99  # exit codes of a child that failed
 STARTS = multiprocessing.get_context("forkserver")  # a child is forked from a process that has imported everything
 STARTS.set_forkserver_preload(["dimum_core.benchmark", "dimum_core.pretraining", "killed_works"])
@@ -47,6 +48,7 @@ class Difference(Exception):
 def child(name: str, folder: Path, shared: Path, limit: int | None) -> None:
     """In a process of its own: do a work to its end, or until it is broken off."""
     os.setsid()  # a kill takes its workers too
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts us in the background has it ignored
     for stream in (sys.stdout, sys.stderr):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     train.__kwdefaults__["checkpoint_seconds"] = 0.0
@@ -157,42 +159,58 @@ def check_whole(folder: Path, whole: dict[str, str]) -> None:
 # The trial ---------------------------------------------------------------------------------------------------------------
 
 
-def trial(name: str, kinds: list[str], chance: random.Random, place: Path) -> dict:
-    """Break a work off once for each of `kinds`; a row of the table."""
-    shared, folders = place / "shared", (place / name / str(number) for number in range(10**6))
-    row = {"work": name, **dict.fromkeys(KINDS, 0), "starts": 0, "finished": 0, "debris": 0, "verdict": "bit-equal"}
-    try:
-        unbroken = next(folders)
-        seconds = finish(name, unbroken, shared)
-        whole, folder = contents(unbroken), next(folders)
-        largest = max(path.stat().st_size for path in unbroken.rglob("*") if path.is_file())
-        new = True
-        for kind in kinds:
-            while True:
-                row["starts"] += 1
-                limit = int(largest ** chance.random())
-                took = broken_off(name, folder, shared, kind, chance.uniform(0, seconds), limit)
-                if not took:
-                    break
-                folder = ended(row, folder, whole, folders)
-                seconds, new = took if new else seconds, True  # the machine may be less busy than it was
-            new = False
-            row[kind] += 1
-            check_finished(folder, whole)
-        row["starts"] += 1
-        finish(name, folder, shared)
-        ended(row, folder, whole, folders)
-    except Difference as difference:
-        row["verdict"] = f"DIFFERENT: {difference}"
-    return row
+@dataclass
+class Trial:
+    """A work that is broken off, begun anew in the next folder whenever it came to its end; `row` is its line of the table."""
 
+    name: str
+    place: Path
+    chance: random.Random
 
-def ended(row: dict, folder: Path, whole: dict[str, str], folders) -> Path:
-    """A work came to its end after so many interruptions: compare, and begin a new one."""
-    check_whole(folder, whole)
-    row["finished"] += 1
-    row["debris"] += debris(folder)
-    return next(folders)
+    def __post_init__(self):
+        self.row = {"work": self.name, **dict.fromkeys(KINDS, 0), "starts": 0, "finished": 0, "debris": 0, "verdict": "bit-equal"}
+        self.shared = self.place / "shared"
+        self.folder = self.place / self.name / "unbroken"
+
+    def run(self, kinds: list[str]) -> dict:
+        """Break it off once in each of these ways."""
+        try:
+            self.seconds = finish(self.name, self.folder, self.shared)
+            self.whole = contents(self.folder)
+            self.largest = max(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+            self.begin()
+            for kind in kinds:
+                self.interrupt(kind)
+                check_finished(self.folder, self.whole)
+            self.row["starts"] += 1
+            finish(self.name, self.folder, self.shared)
+            self.end()
+        except Difference as difference:
+            self.row["verdict"] = f"DIFFERENT: {difference}"
+        return self.row
+
+    def begin(self) -> None:
+        self.new, self.folder = True, self.place / self.name / str(self.row["finished"])
+
+    def interrupt(self, kind: str) -> None:
+        """Start it until it is broken off before its end."""
+        for _ in range(MOST_STARTS):
+            self.row["starts"] += 1
+            moment, limit = self.chance.uniform(0, self.seconds), int(self.largest ** self.chance.random())
+            took = broken_off(self.name, self.folder, self.shared, kind, moment, limit)
+            if not took:
+                self.row[kind] += 1
+                self.new = False
+                return
+            self.seconds = took if self.new else self.seconds  # the machine may be less busy than it was
+            self.end()
+            self.begin()
+        raise Difference(f"no {kind} stopped it in {MOST_STARTS} starts")
+
+    def end(self) -> None:
+        check_whole(self.folder, self.whole)
+        self.row["finished"] += 1
+        self.row["debris"] += debris(self.folder)
 
 
 def main() -> None:
@@ -211,10 +229,10 @@ def main() -> None:
         warm_up()
         for name in works:
             kinds = [KINDS[number % len(KINDS)] for number in range(shares[name])]
-            rows.append(trial(name, chance.sample(kinds, len(kinds)), chance, Path(folder)))
+            rows.append(Trial(name, Path(folder), chance).run(chance.sample(kinds, len(kinds))))
             print("  ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
     table = pd.DataFrame(rows)
-    total = functools.reduce(lambda a, b: a + b, (int(table[kind].sum()) for kind in KINDS))
+    total = int(table[list(KINDS)].to_numpy().sum())
     print(f"\n{table.to_string(index=False)}\n\n{total} interruptions, seed {args.seed}")
     sys.exit(any(row["verdict"] != "bit-equal" for row in rows))
 

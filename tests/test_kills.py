@@ -1,4 +1,4 @@
-"""A few kills and full disks of `benchmarks/kills.py`, and what they found: no half-written file stands where a whole one is looked for."""
+"""A few kills and full disks of `benchmarks/kills.py`, and tests of what they found."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_training_broken_off_three_times_is_the_unbroken_one(tmp_path, monkeyp
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     with killed_works.prepare(tmp_path / "shared"):
         kills.warm_up()
-        row = kills.trial("training", ["SIGKILL", kills.FULL_DISK, "SIGINT"], random.Random(0), tmp_path)
+        row = kills.Trial("training", tmp_path, random.Random(0)).run(["SIGKILL", kills.FULL_DISK, "SIGINT"])
     assert row["verdict"] == "bit-equal" and row["debris"] == 0
     assert [row[kind] for kind in kills.KINDS] == [1, 0, 1, 1] and row["starts"] >= 4
 
