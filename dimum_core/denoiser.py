@@ -62,7 +62,7 @@ PRESETS = {
             "shapes", dataset="shapes", image_size=16, patch_size=2, channels=(48, 96), layers=1, attention=(False, True),
             flip=False, guidance_scale=3.0, text_width=64,
             held_out=("outline heart", "hatched circle", "dotted square", "watercolour star"),
-            training=TrainConfig(steps=3_000, batch_size=64, learning_rate=1.2e-3, warmup_steps=100, ema_decay=0.998),
+            training=TrainConfig(steps=10_000, batch_size=64, learning_rate=1.2e-3, warmup_steps=100, ema_decay=0.998),
         ),
         Preset(
             "cifar10", dataset="cifar10", image_size=32, patch_size=1, channels=(128, 256, 256, 256), layers=2,
