@@ -20,6 +20,7 @@ from scipy.stats import kendalltau
 from dimum_core import load_dataset, load_pipeline, relearn, unlearn
 from dimum_core.evaluation import draw_samples, find_judge
 from dimum_core.metrics import wilson_interval
+from dimum_core.targets import find_target
 
 TARGET = "3"
 ATTACK = {"steps": 30, "learning_rate": 3e-4, "samples": 1, "evaluate_every": 30, "progress": False}
@@ -55,7 +56,7 @@ def measure(pipe, scheduler, steps: int, samples: int, seed: int) -> dict:
     started = time.process_time()
     images = draw_samples(pipe, [TARGET] * samples, num_inference_steps=steps, seed=seed, progress=False)
     seconds = time.process_time() - started
-    shown = int((find_judge(pipe).judge(images).labels == int(TARGET)).sum())
+    shown = int(find_judge(pipe).judge(images).shows(find_target(TARGET, pipe.class_names)).sum())
     share = wilson_interval(shown, samples)
     return {"share": share.value, "low": share.low, "high": share.high, "samples": samples, "CPU seconds": seconds}
 

@@ -70,7 +70,6 @@ def download(out: Path, shared: Path) -> int:
 
 
 def site(out: Path, shared: Path) -> int:
-
     try:
         site_tool().build(shared / "chapters", out / "site")
     except OSError as error:  # of a tool for ourselves, no sentence is asked

@@ -199,9 +199,9 @@ def evaluate(
     if wanted is not None and wanted.items:
         raise DataError("The judge knows no single images: measure with copying_rate how often they are copied.")
     reference = None if data is None else reference_set(data, judge, target)
-    for seen in (getattr(pipe, "training_set", None), getattr(pipe, "unlearning", {}).get("training_set")):
-        if reference is not None and seen is not None:
-            check_apart(reference, seen, "reference images are among those that this model was trained on")
+    seen = getattr(pipe, "training_set", None)
+    if reference is not None and seen is not None:
+        check_apart(reference, seen, "reference images are among those that this model was trained on")
     labels = torch.arange(len(names)).repeat(per_class)
     scale = pipe.config.get("guidance_scale", 7.5) if guidance_scale is None else guidance_scale
     images = draw_samples(

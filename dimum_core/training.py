@@ -123,8 +123,12 @@ def native_precision(device: torch.device) -> str:
     return "bf16" if device.type == "cpu" and supported() else "fp32"
 
 
+def resolved_precision(device: torch.device, precision: str) -> str:
+    return native_precision(device) if precision == "auto" else precision
+
+
 def autocast(device: torch.device, precision: str = "auto") -> torch.autocast:
-    precision = native_precision(device) if precision == "auto" else precision
+    precision = resolved_precision(device, precision)
     dtype = torch.float16 if precision == "fp16" else torch.bfloat16
     return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
 
@@ -158,7 +162,7 @@ def train(
     if out and accelerator.is_main_process:  # the other processes wait for this one in `prepare`
         _clear_debris(Path(out))
     device = accelerator.device
-    precision = native_precision(device) if config.precision == "auto" else config.precision
+    precision = resolved_precision(device, config.precision)
     torch.set_flush_denormal(True)  # late in training, denormals slow CPU kernels several times over
     model.train().to(device)
     optimizer = _optimizer(model, config, fused=device.type in ("cpu", "cuda"))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dimum_core.data import from_uint8
+from dimum_core.checkpoints import load_pipeline
+from dimum_core.data import from_uint8, load_dataset
 from dimum_core.denoiser import Preset
 from dimum_core.training import TrainConfig
 
@@ -43,6 +44,17 @@ def tiny_preset():
         "tiny", dataset="digits", image_size=8, patch_size=2, channels=(32, 64), layers=1, attention=(False, True),
         flip=False, training=TrainConfig(steps=6, batch_size=8, learning_rate=1e-3, ema_decay=0.9, precision="fp32"),
     )
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_dataset("digits")
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    """The shipped model of digits; modules on tiny models have a `pipe` of their own."""
+    return load_pipeline("digits")
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,7 @@ import torch
 from dimum_core import load_dataset, load_pipeline, relearn, unlearn
 from dimum_core.denoiser import Preset
 from dimum_core.evaluation import draw_samples, load_judge
+from dimum_core.geometry import weights
 from dimum_core.pretraining import train_base
 from dimum_core.training import TrainConfig, native_precision
 
@@ -54,18 +55,14 @@ def run() -> tuple[dict[str, float], str]:
     forgetful = {m: unlearn(pipe, m, target="3", data=data, steps=4, **small) for m in ("dimum", "esd")}
     attack = relearn(forgetful["dimum"], data.without("3"), steps=4, samples=2, num_inference_steps=4, evaluate_every=4, **small)
     images = draw_samples(attack.pipeline, list(range(10)), num_inference_steps=5, progress=False)
-    weights = [vector(p.unet) for p in (base, *forgetful.values(), attack.pipeline)]
+    vectors = [weights(p.unet) for p in (base, *forgetful.values(), attack.pipeline)]
     values = (
-        training.log["loss"].iloc[0], training.log["loss"].iloc[-1], weights[0].norm(),
-        forgetful["dimum"].unlearning["log"]["loss"].dropna().iloc[-1], *((w - vector(pipe.unet)).norm() for w in weights[1:3]),
+        training.log["loss"].iloc[0], training.log["loss"].iloc[-1], vectors[0].norm(),
+        forgetful["dimum"].unlearning["log"]["loss"].dropna().iloc[-1], *((v - weights(pipe.unet)).norm() for v in vectors[1:3]),
         attack.curve["distance"].iloc[-1], images.mean(), load_judge("digits-judge").judge(images).distance.mean(),
     )
-    digest = hashlib.blake2b(b"".join(w.numpy().tobytes() for w in weights), digest_size=16).hexdigest()
+    digest = hashlib.blake2b(b"".join(v.numpy().tobytes() for v in vectors), digest_size=16).hexdigest()
     return dict(zip(NUMBERS, map(float, values), strict=True)), digest
-
-
-def vector(unet) -> torch.Tensor:
-    return torch.nn.utils.parameters_to_vector(unet.parameters()).detach()
 
 
 def here() -> dict[str, str]:
@@ -128,5 +125,5 @@ def test_a_drift_is_told_by_name_with_its_meaning(golden):
 
 
 if __name__ == "__main__" and "--write" in sys.argv:
-    numbers, weights = run()
-    FILE.write_text(json.dumps({"made with": here(), "numbers": numbers, "weights": weights}, indent=1) + "\n")
+    numbers, digest = run()
+    FILE.write_text(json.dumps({"made with": here(), "numbers": numbers, "weights": digest}, indent=1) + "\n")

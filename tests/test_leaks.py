@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dimum_core import evaluate, load_dataset, load_pipeline, relearn, unlearn
+from dimum_core import evaluate, load_dataset, relearn, unlearn
 from dimum_core.attacks import auxiliary_set, refuse_leaks
 from dimum_core.attacks.controls import concatenate
 from dimum_core.data import DATASETS, Dataset, ImageSet
@@ -20,24 +20,10 @@ from dimum_core.unlearning import METHODS
 SMALL = {"steps": 1, "batch_size": 8, "progress": False, "precision": "fp32"}
 
 
-@pytest.fixture(scope="module")
-def digits():
-    return load_dataset("digits")
-
-
-@pytest.fixture(scope="module")
-def pipe():
-    return load_pipeline("digits")
-
-
 def renamed(images: ImageSet, label: int, count: int = 3) -> ImageSet:
     """Some of the images under another label."""
     some = images.select(torch.arange(count))
     return replace(some, labels=torch.full_like(some.labels, label))
-
-
-def planted(images: ImageSet, *leaks: ImageSet) -> ImageSet:
-    return concatenate(images, *leaks)
 
 
 # The auxiliary set ------------------------------------------------------------------------------------------------------
@@ -64,7 +50,7 @@ def test_the_target_in_the_auxiliary_set(digits, pipe, kind):
     retained = digits.train.without("3")
     leak = variants(digits.train.only("3"), retained)[kind]
     said = "images of the target class 3" if kind == "as they are" else "images of the forget set, or nearly so, under another"
-    for auxiliary in (planted(retained, leak), Dataset(planted(retained, leak), digits.test)):
+    for auxiliary in (concatenate(retained, leak), Dataset(concatenate(retained, leak), digits.test)):
         with pytest.raises(DataError, match=f"The auxiliary set has {len(leak)} {said}"):
             relearn(pipe, auxiliary, target="3", forget=digits.train.only("3"), **SMALL)
     refuse_leaks(retained, 3, digits.train.only("3"))  # without the leak nothing is refused
@@ -75,11 +61,11 @@ def test_the_target_in_the_auxiliary_set_of_a_model_that_knows_what_it_forgot(di
     gone = unlearn(pipe, "finetune", target="3", data=digits, **SMALL)
     retained = digits.train.without("3")
     with pytest.raises(DataError, match="images of the forget set, or nearly so"):
-        relearn(gone, planted(retained, variants(digits.train.only("3"), retained)[kind]), **SMALL)
+        relearn(gone, concatenate(retained, variants(digits.train.only("3"), retained)[kind]), **SMALL)
 
 
 def test_a_leak_that_comes_with_the_data_set_is_in_the_auxiliary_set_too(digits, pipe):
-    dirty = Dataset(planted(digits.train, renamed(digits.train.only("3"), 8)), digits.test)
+    dirty = Dataset(concatenate(digits.train, renamed(digits.train.only("3"), 8)), digits.test)
     for share in (1.0, 0.9):
         auxiliary = auxiliary_set("retain", dirty, "3", share=share)
         with pytest.raises(DataError, match="images of the forget set, or nearly so"):
@@ -91,7 +77,7 @@ def test_single_images_in_the_auxiliary_set(digits, pipe):
     with pytest.raises(DataError, match="has 2 images of the forget set, or nearly so"):
         relearn(pipe, digits.train, target=points, **SMALL)
     with pytest.raises(DataError, match="has 1 images of the forget set"):
-        relearn(pipe, planted(digits.train.without(points), points.select([1])), target=points, **SMALL)
+        relearn(pipe, concatenate(digits.train.without(points), points.select([1])), target=points, **SMALL)
 
 
 # The retained set -------------------------------------------------------------------------------------------------------
@@ -100,7 +86,7 @@ def test_single_images_in_the_auxiliary_set(digits, pipe):
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_the_target_in_the_retained_set(digits, pipe, method):
     """Retained threes by the name of eight would be learned all the while; every method refuses them, whatever it asks for."""
-    dirty = Dataset(planted(digits.train, renamed(digits.train.only("3"), 8)), digits.test)
+    dirty = Dataset(concatenate(digits.train, renamed(digits.train.only("3"), 8)), digits.test)
     with pytest.raises(DataError, match=r"digits: 3 retained images are images to forget under another label \(the first is"):
         unlearn(pipe, method, target="3", data=dirty, **SMALL)
 
@@ -108,7 +94,7 @@ def test_the_target_in_the_retained_set(digits, pipe, method):
 def test_copies_of_single_images_are_not_retained(digits):
     """Repeats of an image are known by their pixels, so that all go with it, whatever their label."""
     points = digits.train.only("8").select([0])
-    repeated = planted(digits.train.with_repeats([int((digits.train.labels == 8).nonzero()[0])], 4), renamed(points, 5, 1))
+    repeated = concatenate(digits.train.with_repeats([int((digits.train.labels == 8).nonzero()[0])], 4), renamed(points, 5, 1))
     assert len(repeated) == len(digits.train) + 4 and len(repeated.without(points)) == len(digits.train) - 1
 
 
@@ -116,13 +102,13 @@ def test_copies_of_single_images_are_not_retained(digits):
 
 
 def test_the_target_in_the_judges_training_set_under_another_label(digits):
-    dirty = Dataset(planted(digits.train, renamed(digits.train.only("3"), 8)), digits.test)
+    dirty = Dataset(concatenate(digits.train, renamed(digits.train.only("3"), 8)), digits.test)
     with pytest.raises(DataError, match="digits: 3 training images have two labels"):
         judge_sets(dirty, 5)
 
 
 def test_images_that_measure_the_judge_in_its_training_set(digits):
-    dirty = Dataset(planted(digits.train, digits.test.only("3")), digits.test)
+    dirty = Dataset(concatenate(digits.train, digits.test.only("3")), digits.test)
     with pytest.raises(DataError, match="digits: 36 images to train the judge on are test images too"):
         judge_sets(dirty, 5)
     with pytest.raises(DataError, match="to calibrate the judge on are among those that it is fitted on"):
@@ -141,16 +127,16 @@ def test_the_shipped_judges_had_none(preset):
 
 
 def test_the_target_in_the_reference_set(digits, pipe):
-    dirty = Dataset(digits.train, planted(digits.test, renamed(digits.test.only("3"), 8)))
+    dirty = Dataset(digits.train, concatenate(digits.test, renamed(digits.test.only("3"), 8)))
     with pytest.raises(DataError, match="digits: 3 reference images show the target under another label"):
         evaluate(pipe, target="3", data=dirty, per_class=1, progress=False)
-    of_training = Dataset(digits.train, planted(digits.test, renamed(digits.train.only("3"), 8)))
+    of_training = Dataset(digits.train, concatenate(digits.test, renamed(digits.train.only("3"), 8)))
     with pytest.raises(DataError, match="digits: 3 test images are training images too"):
         evaluate(pipe, target="3", data=of_training, per_class=1, progress=False)
 
 
 def test_test_images_in_the_training_set(digits, pipe):
-    dirty = Dataset(planted(digits.train, digits.test.select([7, 8])), digits.test)
+    dirty = Dataset(concatenate(digits.train, digits.test.select([7, 8])), digits.test)
     with pytest.raises(DataError, match=r"digits: 2 test images are training images too \(the first is number 7\)"):
         evaluate(pipe, data=dirty, per_class=1, progress=False)
 
@@ -158,11 +144,11 @@ def test_test_images_in_the_training_set(digits, pipe):
 @pytest.mark.parametrize("how", ["trained", "unlearned", "attacked"])
 def test_test_images_that_a_model_was_trained_on(digits, pipe, how, tiny_preset):
     """The data set is clean here, but the model saw more: it remembers what it was trained on as long as it is in memory."""
-    dirty = planted(digits.train.without("3"), digits.test.without("3").select([4]))
+    dirty = concatenate(digits.train.without("3"), digits.test.without("3").select([4]))
     if how == "trained":
         model, _ = train_base(tiny_preset, data=dirty, steps=1, progress=False)
     elif how == "unlearned":
-        whole = Dataset(planted(digits.train, digits.test.without("3").select([4])), digits.test)
+        whole = Dataset(concatenate(digits.train, digits.test.without("3").select([4])), digits.test)
         model = unlearn(pipe, "finetune", target="3", data=whole, **SMALL)
     else:
         model = relearn(pipe, dirty, target="3", samples=1, evaluate_every=1, **SMALL).pipeline

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from dimum_core import evaluate, load_dataset, load_pipeline, relearn, unlearn
+from dimum_core import evaluate, relearn, unlearn
 from dimum_core.attacks import refuse_leaks
 from dimum_core.checkpoints import build_pipeline
 from dimum_core.counting import accuracies, drawn_for, per_class_accuracies
@@ -27,16 +27,6 @@ from dimum_core.targets import find_target
 
 MOVED = torch.tensor([4, 7, 0, 9, 1, 3, 8, 2, 5, 6])  # class k becomes number MOVED[k]
 SMALL = {"batch_size": 16, "progress": False, "precision": "fp32"}
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return load_dataset("digits")
-
-
-@pytest.fixture(scope="module")
-def pipe():
-    return load_pipeline("digits")
 
 
 @pytest.fixture(scope="module")

@@ -126,7 +126,7 @@ def relearn(
         attacked.unet.enable_gradient_checkpointing()
     judge = find_judge(pipe) if judge is None else judge
     check_judge(judge)
-    among = record.get("training_set", auxiliary)
+    among = getattr(pipe, "training_set", auxiliary) if record else auxiliary
     measure = _Measure(attacked, judge, conditions, samples, seed, guidance_scale, num_inference_steps, forget, among)
     first = {"step": 0, **measure(0)}
     objective = DenoisingObjective(auxiliary, batch_size, conditions, label_dropout)

@@ -116,8 +116,8 @@ def unlearn(
     lora_rank: train low-rank updates of the attention's matrices in place of all weights, and add them to the weights at the end.
     gradient_checkpointing: a third slower, and needs much less memory.
     The result carries `unlearning`: target, settings, steps done, seconds, the forget set (an attack checks its data against it),
-    the training set (in which copies of single images are told), and the log, one row every few steps; where the method traces its
-    convergence, as DiMUM does, the trace is in it too.
+    and the log, one row every few steps; where the method traces its convergence, as DiMUM does, the trace is in it too. And it
+    carries `training_set`, in which copies of single images are told, and which no reference of its fidelity may share images with.
     """
     check_pipeline(pipe)
     check_kind("data", data, Dataset, "a data set, such as load_dataset('digits')")
@@ -164,8 +164,8 @@ def unlearn(
     forgetful.unlearning = {
         "target": target, "settings": objective.fingerprint, "steps": int(result.log["step"].iloc[-1]) if steps else 0,
         "seconds": result.seconds, "log": result.log, "forget_set": data.train.only(target),
-        "training_set": data.train,
     }
+    forgetful.training_set = data.train
     return forgetful
 
 
