@@ -25,6 +25,7 @@ class JudgePreset:
 
     word: which word of the class names it tells apart, styles (0) or objects (1); default, whole names.
     crop: images move by up to so many pixels either way; flip: a fresh half of each batch is mirrored.
+    cutout: side of the square that is blanked in each image, in pixels; 0 blanks none.
     calibration_every: every so-manieth training image is kept for the temperature and the threshold.
     """
 
@@ -37,6 +38,7 @@ class JudgePreset:
     flip: bool
     calibration_every: int
     label_smoothing: float = 0.05
+    cutout: int = 0
     word: int | None = None
     training: TrainConfig = field(default_factory=TrainConfig)
 
@@ -69,10 +71,10 @@ JUDGE_PRESETS = {
             for position, kind in enumerate(KINDS)
         ),
         JudgePreset(
-            "cifar10-judge", dataset="cifar10", image_size=32, widths=(64, 256, 256), pools=(2, 2, 2), crop=2, flip=True,
-            calibration_every=20,
+            "cifar10-judge", dataset="cifar10", image_size=32, widths=(64, 256, 256), pools=(2, 2, 2), crop=4, flip=True,
+            cutout=8, calibration_every=20,
             training=TrainConfig(
-                steps=2_660, batch_size=250, learning_rate=4e-3, warmup_steps=400, weight_decay=0.05, ema_decay=0
+                steps=11_400, batch_size=250, learning_rate=4e-3, warmup_steps=400, weight_decay=0.05, ema_decay=0
             ),
         ),
     )
@@ -98,15 +100,28 @@ def shift_randomly(images: Tensor, by: int, generator: torch.Generator) -> Tenso
     return padded[item, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
+def cut_out(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
+    """Blank a square of side x side pixels in each image, at a place of its own (DeVries and Taylor 2017, arXiv 1708.04552)."""
+    if not side:
+        return images
+    count, _, height, width = images.shape
+    top, left = (torch.randint(length - side + 1, (count, 1), generator=generator) for length in (height, width))
+    rows, columns = (
+        (torch.arange(length) >= first) & (torch.arange(length) < first + side) for length, first in ((height, top), (width, left))
+    )
+    return images.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0.0)
+
+
 @dataclass(frozen=True)
 class ClassificationObjective:
-    """Cross-entropy with a little label smoothing on shifted and mirrored images, all drawn afresh for each batch."""
+    """Cross-entropy, a little smoothed, on shifted, mirrored and partly blanked images, all drawn afresh for each batch."""
 
     data: ImageSet
     batch_size: int
     crop: int
     flip: bool
     label_smoothing: float
+    cutout: int = 0
 
     @property
     def fingerprint(self) -> dict:
@@ -115,7 +130,8 @@ class ClassificationObjective:
     def __call__(self, model: nn.Module, seed: int, step: int) -> Tensor:
         device = next(model.parameters()).device
         images, labels = draw_batch(self.data, self.batch_size, seed, step, self.flip)
-        images = shift_randomly(images, self.crop, step_generator(seed, step))
+        generator = step_generator(seed, step)
+        images = cut_out(shift_randomly(images, self.crop, generator), self.cutout, generator)
         logits = model(images.to(device)).float()
         return F.cross_entropy(logits, labels.to(device), label_smoothing=self.label_smoothing)
 
@@ -136,7 +152,7 @@ def train_judge(
     data = data if preset.word is None else data.relabelled(preset.word)
     fitting, calibration = judge_sets(data, preset.calibration_every)
     judge = new_judge(preset, data.class_names, data.train.images.shape[1], config.seed)
-    objective = ClassificationObjective(fitting, config.batch_size, preset.crop, preset.flip, preset.label_smoothing)
+    objective = ClassificationObjective(fitting, config.batch_size, preset.crop, preset.flip, preset.label_smoothing, preset.cutout)
     result = train(
         judge, objective, config, out=out, resume=resume, on_log=on_log, description=f"training {preset.name}"
     )

@@ -18,6 +18,7 @@ from dimum_core.judge_training import (
     JUDGE_PRESETS,
     ClassificationObjective,
     calibrate,
+    cut_out,
     get_judge_preset,
     measure_judge,
     new_judge,
@@ -115,6 +116,19 @@ def test_shifts_are_those_of_a_roll_inside_and_drawn_for_each_image():
         offsets.add(matches[0])
     assert len(offsets) == 9
     assert shift_randomly(images, 0, torch.Generator()) is images
+
+
+def test_one_square_of_each_image_is_blanked_anywhere_inside_it():
+    images = 1 + torch.rand(300, 2, 7, 7)
+    blanked = cut_out(images, 3, torch.Generator().manual_seed(0))
+    corners = set()
+    for image, result in zip(images, blanked, strict=True):
+        top, left = (result[0] == 0).nonzero().amin(0).tolist()
+        image[:, top : top + 3, left : left + 3] = 0
+        assert torch.equal(image, result)
+        corners.add((top, left))
+    assert len(corners) == 25  # every place that there is
+    assert cut_out(images, 0, torch.Generator()) is images
 
 
 def test_outliers_are_what_they_say(patterns):

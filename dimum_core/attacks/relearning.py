@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from accelerate import Accelerator
 from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
@@ -117,7 +118,8 @@ def relearn(
     wanted = conditions.forgotten
     if not allow_target:
         refuse_leaks(auxiliary, wanted, None if forget is None else forget.resized(image_size(pipe)))
-    attacked = with_unet(pipe, copy.deepcopy(pipe.unet).requires_grad_(True))
+    device = Accelerator().device  # where the loop will train: the first row of the curve is drawn there too
+    attacked = with_unet(pipe, copy.deepcopy(pipe.unet).to(device).requires_grad_(True))
     if only_embedding_row:
         _freeze_all_but_row(attacked.unet, wanted.labels[0])
     if lora_rank:
