@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 import torch
+from accelerate import Accelerator
 from diffusers import DiffusionPipeline
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from .checking import check_apart, check_kind, check_seed, check_whole
@@ -84,6 +87,24 @@ def _judge_of(judges: list[str], *wanted) -> Judge | None:
     return None
 
 
+@contextmanager
+def _on_accelerator(pipe: DiffusionPipeline) -> Iterator[None]:
+    """The pipeline's networks on the accelerator's device, then each back where it was; offloaded or quantised ones stay."""
+    device = Accelerator().device
+    networks = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
+    fixed = getattr(pipe, "hf_device_map", None) or any(
+        hasattr(module, "_hf_hook") or getattr(module, "hf_quantizer", None) for part in networks for module in part.modules()
+    )
+    homes = [] if fixed else [(part, part.device) for part in networks if part.device != device]
+    try:
+        for part, _ in homes:
+            part.to(device)
+        yield
+    finally:
+        for part, home in homes:
+            part.to(home)
+
+
 @torch.no_grad()
 def draw_samples(
     pipe: DiffusionPipeline, labels, *, seed: int = 0, batch_size: int = 125, progress: bool = True, **sampling
@@ -93,6 +114,7 @@ def draw_samples(
     Batch k starts from noise that depends on (seed, k) alone, so two models given the same labels, seed and batch size
     start from the same noise and can be compared image by image. The network runs in the fastest precision of the device. What
     the same weights have drawn before in this process, with the same settings, is not drawn again.
+    The drawing happens on the accelerator's device; the pipeline is then where it was.
     sampling: what the pipeline takes: guidance_scale, num_inference_steps.
     """
     check_pipeline(pipe)
@@ -111,7 +133,7 @@ def draw_samples(
     shown = pipe._progress_bar_config if hasattr(pipe, "_progress_bar_config") else {}
     pipe.set_progress_bar_config(disable=True)
     try:
-        with autocast(pipe.device):
+        with _on_accelerator(pipe), autocast(pipe.device):
             drawn = torch.cat([
                 draw(pipe, batch, generator=step_generator(seed, k), **sampling).cpu()
                 for k, batch in enumerate(tqdm(batches, desc="sampling", unit="batch", disable=not progress, leave=False))

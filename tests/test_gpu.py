@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 from dimum_core import load_dataset, load_pipeline, relearn, unlearn
 from dimum_core.pretraining import train_base
@@ -12,8 +13,17 @@ from dimum_core.training import native_precision
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
 
-def test_training_on_the_gpu_follows_that_on_the_cpu(tiny_preset, tiny_data, monkeypatch):
+@pytest.fixture(autouse=True)
+def fresh_accelerator():
+    """Accelerate remembers its first device for the whole process: forget it, now and afterwards."""
+    AcceleratorState._reset_state(True)
+    yield AcceleratorState._reset_state
+    AcceleratorState._reset_state(True)
+
+
+def test_training_on_the_gpu_follows_that_on_the_cpu(tiny_preset, tiny_data, monkeypatch, fresh_accelerator):
     _, on_gpu = train_base(tiny_preset, data=tiny_data, steps=20, progress=False)
+    fresh_accelerator(True)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     _, on_cpu = train_base(tiny_preset, data=tiny_data, steps=20, progress=False)
     assert on_gpu.log["loss"].iloc[-5:].mean() == pytest.approx(on_cpu.log["loss"].iloc[-5:].mean(), rel=0.05)
@@ -38,10 +48,16 @@ def test_samples_are_those_of_the_cpu(tiny_preset, tiny_data):
 @pytest.mark.parametrize("method", ["dimum", "esd", "salun", "selective-amnesia", "sfr-on", "scissorhands", "sharpness-aware"])
 def test_unlearning_and_the_attack_run_on_the_gpu_and_leave_their_input_where_it_was(method):
     pipe, data = load_pipeline("digits"), load_dataset("digits")
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
     gone = unlearn(pipe, method, target="3", data=data, steps=4, until=0.99, evaluate_every=2, progress=False)
-    assert gone.device.type == "cuda" and pipe.device.type == "cpu"
+    assert torch.cuda.max_memory_allocated() > before
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
     attack = relearn(gone, data.without("3"), steps=2, samples=4, progress=False)
-    assert attack.curve["distance"].iloc[-1] > 0 and attack.pipeline.device.type == "cuda"
+    assert torch.cuda.max_memory_allocated() > before
+    assert attack.curve["distance"].iloc[-1] > 0
+    assert {p.device.type for p in (pipe, gone, attack.pipeline)} == {"cpu"}
 
 
 def test_the_precision_is_one_that_the_device_has():

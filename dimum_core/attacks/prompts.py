@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 import torch
+from accelerate import Accelerator
 from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
@@ -165,7 +166,8 @@ def search_embedding(
         return {"target accuracy": seen.value, "target low": seen.low, "target high": seen.high, "moved": moved}
 
     curve = [{"step": 0, **measure(0)}]
-    objective = EmbeddingObjective(copy.deepcopy(pipe.unet).eval().requires_grad_(False), conditions, shots, batch_size)
+    unet = copy.deepcopy(pipe.unet).to(Accelerator().device).eval().requires_grad_(False)
+    objective = EmbeddingObjective(unet, conditions, shots, batch_size)
     config = TrainConfig(steps=steps, batch_size=batch_size, learning_rate=learning_rate, decay=False, ema_decay=0, seed=seed)
     result = train(
         model, objective, config, evaluate=lambda step, _: measure(step), evaluate_every=evaluate_every or max(1, steps // 5),

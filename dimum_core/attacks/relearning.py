@@ -92,6 +92,7 @@ def relearn(
     out, resume: keep the attack's state in a folder, and go on from it.
     Raises DataError if an auxiliary image has a label of the target or is nearly an image of `forget`; if single images were to be
         forgotten, other images of their label are allowed.
+    Training happens on the accelerator's device; the attacked unet is then where the given one is.
     """
     check_pipeline(pipe)
     auxiliary = auxiliary.train if isinstance(auxiliary, Dataset) else auxiliary
@@ -139,6 +140,7 @@ def relearn(
     rows = result.log.dropna(subset="target accuracy")[["step", *MEASURES]] if steps else None
     if lora_rank:
         attacked = with_unet(attacked, merged(attacked.unet))
+    attacked.unet.to(pipe.unet.device)
     attacked.training_set = auxiliary  # which may be test images: fidelity is not to be measured against them then
     return Relearning(attacked, pd.concat([pd.DataFrame([first]), rows], ignore_index=True), measure.strips)
 

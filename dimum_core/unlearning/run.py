@@ -118,6 +118,7 @@ def unlearn(
     The result carries `unlearning`: target, settings, steps done, seconds, the forget set (an attack checks its data against it),
     and the log, one row every few steps; where the method traces its convergence, as DiMUM does, the trace is in it too. And it
     carries `training_set`, in which copies of single images are told, and which no reference of its fidelity may share images with.
+    Training happens on the accelerator's device; the result's unet is then where the given one is.
     """
     check_pipeline(pipe)
     check_kind("data", data, Dataset, "a data set, such as load_dataset('digits')")
@@ -136,7 +137,7 @@ def unlearn(
     conditions = conditions_of(pipe, target, data.class_names)
     if getattr(method, "prompts_only", False) and isinstance(conditions, ClassConditions):
         raise TrainingError(f"{method.name} changes what words do, and this pipeline is asked by labels: take another method.")
-    device = Accelerator().device  # where the loop will train
+    home, device = pipe.unet.device, Accelerator().device  # the second is where the loop will train
     student, original = (copy.deepcopy(pipe.unet).to(device) for _ in range(2))
     original.eval().requires_grad_(False)
     if lora_rank:
@@ -161,6 +162,7 @@ def unlearn(
     )
     if lora_rank:
         forgetful = with_unet(pipe, merged(student))
+    forgetful.unet.to(home)
     forgetful.unlearning = {
         "target": target, "settings": objective.fingerprint, "steps": int(result.log["step"].iloc[-1]) if steps else 0,
         "seconds": result.seconds, "log": result.log, "forget_set": data.train.only(target),
@@ -176,7 +178,7 @@ def _measures(objective, forgetful, config, until, evaluate) -> list[Callable[[i
 
         def traced(step: int) -> dict:
             """On the same data and noise each time, which no step of training draws, and in training's precision."""
-            with autocast(forgetful.device, config.precision):
+            with autocast(forgetful.unet.device, config.precision):
                 return objective.method.trace(objective.step(forgetful.unet, seed, 10**7))
 
         measures.append(traced)
