@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from diffusers import DDPMScheduler, DiffusionPipeline, ImagePipelineOutput, SchedulerMixin, UNet2DModel
+from diffusers import DDIMScheduler, DDPMScheduler, DiffusionPipeline, ImagePipelineOutput, SchedulerMixin, UNet2DModel
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 from torch.nn import functional as F
@@ -31,6 +31,15 @@ def check_sampling(num_inference_steps: object, guidance_scale: object) -> None:
     """Refuse numbers that no sampler can follow."""
     check_whole("num_inference_steps", num_inference_steps, 1, NUM_TIMESTEPS)
     check_number("guidance_scale", guidance_scale)
+
+
+def step_arguments(scheduler: SchedulerMixin, generator) -> dict:
+    """What a scheduler's step takes beside the prediction: where DDPM's noise comes from; and that DDIM, once it has clipped the
+    clean image, also corrects the noise: with the two at odds, guided samples come out wrong, 31 % right in place of 100 %.
+    """
+    if isinstance(scheduler, DDPMScheduler):
+        return {"generator": generator}
+    return {"use_clipped_model_output": True} if isinstance(scheduler, DDIMScheduler) else {}
 
 
 class FoldedPixels:
@@ -130,7 +139,7 @@ class ClassConditionalPipeline(FoldedPixels, DiffusionPipeline):
         check_sampling(num_inference_steps, scale)
         self.scheduler.set_timesteps(num_inference_steps, device=self.device)
         x_t = self._starting_noise(len(labels), generator, latents)
-        extra = {"generator": generator} if isinstance(self.scheduler, DDPMScheduler) else {}
+        extra = step_arguments(self.scheduler, generator)
         for i, t in enumerate(self.progress_bar(self.scheduler.timesteps)):
             eps = self.predict_noise(self.scheduler.scale_model_input(x_t, t), t, labels, scale)
             x_t = self.scheduler.step(eps, t, x_t, **extra, return_dict=False)[0]

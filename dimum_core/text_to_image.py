@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from diffusers import DDPMScheduler, DiffusionPipeline, ImagePipelineOutput, SchedulerMixin, UNet2DConditionModel
+from diffusers import DiffusionPipeline, ImagePipelineOutput, SchedulerMixin, UNet2DConditionModel
 from torch import Tensor, nn
 
 from .errors import SettingError, brief
-from .sampling import FoldedPixels, check_sampling
+from .sampling import FoldedPixels, check_sampling, step_arguments
 
 if TYPE_CHECKING:  # transformers takes seconds to import
     from transformers import CLIPTextModel, PreTrainedTokenizerFast
@@ -104,7 +104,7 @@ class TextToImagePipeline(FoldedPixels, DiffusionPipeline):
         )
         self.scheduler.set_timesteps(num_inference_steps, device=self.device)
         x_t = self._starting_noise(len(embeds), generator, latents)
-        extra = {"generator": generator} if isinstance(self.scheduler, DDPMScheduler) else {}
+        extra = step_arguments(self.scheduler, generator)
         for i, t in enumerate(self.progress_bar(self.scheduler.timesteps)):
             eps = self.predict_noise(self.scheduler.scale_model_input(x_t, t), t, embeds, negative, scale)
             x_t = self.scheduler.step(eps, t, x_t, **extra, return_dict=False)[0]

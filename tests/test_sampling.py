@@ -76,6 +76,21 @@ def test_every_solver_finds_the_data_of_a_perfect_denoiser(pipe, monkeypatch, so
     torch.testing.assert_close(images, torch.full((4, 1, 8, 8), 0.3), atol=0.02, rtol=0)
 
 
+def test_ddim_follows_its_own_clipped_image(pipe, monkeypatch):
+    """By hand: x_0 is clipped, and the noise of the next x_t is what then separates x_t from it (Song et al. 2021, equation 12)."""
+    monkeypatch.setattr(pipe.unet, "forward", lambda x_t, t, class_labels: SimpleNamespace(sample=0.2 * x_t))
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
+    seen = []
+    pipe(["left"], num_inference_steps=2, generator=seeded(), output_type="pt",
+         callback_on_step_end=lambda pipe, i, t, kept: seen.append((t, kept["latents"])) or kept)
+    (late, _), (early, x_t) = seen[0], (seen[1][0], seen[0][1])
+    start = torch.randn((1, 4, 4, 4), generator=seeded())
+    before, after = ALPHAS_CUMPROD[late].float(), ALPHAS_CUMPROD[early].float()
+    clean = ((start - (1 - before).sqrt() * 0.2 * start) / before.sqrt()).clamp(-1, 1)
+    noise = (start - before.sqrt() * clean) / (1 - before).sqrt()
+    torch.testing.assert_close(x_t, after.sqrt() * clean + (1 - after).sqrt() * noise, atol=1e-4, rtol=0)
+
+
 def test_ddpm_with_all_steps_draws_the_variance_of_a_gaussian(pipe, monkeypatch):
     s = 0.25
 
