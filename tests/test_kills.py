@@ -46,6 +46,16 @@ def test_a_training_broken_off_three_times_is_the_unbroken_one(tmp_path, monkeyp
     assert [row[kind] for kind in kills.KINDS] == [1, 0, 1, 1] and row["starts"] >= 4
 
 
+def test_worker_processes_that_cannot_start_are_said_in_a_sentence(tmp_path, monkeypatch):
+    """With no room for the semaphores between processes: joblib has one at its import, so nothing is left to be tried serially."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with killed_works.prepare(tmp_path / "shared"):
+        kills.warm_up()
+        process = kills.start("workers", tmp_path / "out", tmp_path / "shared", limit=3)
+        process.join()
+    assert process.exitcode == kills.SENTENCE
+
+
 def test_a_half_written_or_changed_file_is_found(tmp_path):
     (tmp_path / "log.csv").write_text("step,loss,seconds\n1,0.5,3.2\n2,0.4,6.4\n")
     whole = kills.contents(tmp_path)

@@ -41,6 +41,11 @@ def _loky(function, tasks: Tasks, workers: int, scheduler: str | None):
         raise EngineError(
             "A worker process died, perhaps for want of memory. What was finished is kept: run it again, with fewer workers."
         ) from error
+    except OSError as error:  # of the semaphores and pipes between processes: a task writes its own errors down
+        reason = error.strerror or error
+        raise EngineError(
+            f"Worker processes could not be started ({reason}): free some space, in shared memory too, or take --engine serial."
+        ) from error
 
 
 def _dask(function, tasks: Tasks, workers: int, scheduler: str | None):
