@@ -68,7 +68,7 @@ def train_and_measure(preset: Preset, out: Path, steps: int, compiled: bool) -> 
     save_checkpoint(pipe, out, base_card(preset, config, data.train, None, result) | {"provenance": provenance()}, "float16")
     result.log.to_csv(out / "log.csv", index=False)
     print(f"{steps} steps in {result.seconds:.0f} s, loss {result.log['loss'].iloc[-20:].mean():.4f}", flush=True)
-    judge = find_judge(pipe).to(pipe.device)
+    judge = find_judge(pipe).to("cuda")
     for scale in (1.0, 2.0, 3.0):
         measured = evaluate(pipe, data=data, judge=judge, per_class=100, guidance_scale=scale, progress=False)
         print(f"guidance {scale}\n{measured.table.round(3).to_string()}", flush=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -152,6 +153,7 @@ def train_judge(
     data = data if preset.word is None else data.relabelled(preset.word)
     fitting, calibration = judge_sets(data, preset.calibration_every)
     judge = new_judge(preset, data.class_names, data.train.images.shape[1], config.seed)
+    judge.to(Accelerator().device)  # it is calibrated and measured there, too
     objective = ClassificationObjective(fitting, config.batch_size, preset.crop, preset.flip, preset.label_smoothing, preset.cutout)
     result = train(
         judge, objective, config, out=out, resume=resume, on_log=on_log, description=f"training {preset.name}"

@@ -148,7 +148,8 @@ def train(
     description: str = "training",
     progress: bool = True,
 ) -> TrainResult:
-    """Minimise an objective; the given model is trained in place and the result holds its average.
+    """Minimise an objective; the given model is trained in place, on the accelerator, and the result holds its average; in the end
+    it is on the device where it was.
 
     out: folder for the resumable state; none is kept without it. Its file is removed by nobody but the caller.
     evaluate: called with (step, averaged model) every `evaluate_every` steps; what it returns joins the log.
@@ -164,6 +165,7 @@ def train(
     device = accelerator.device
     precision = resolved_precision(device, config.precision)
     torch.set_flush_denormal(True)  # late in training, denormals slow CPU kernels several times over
+    home = next(model.parameters()).device
     model.train().to(device)
     optimizer = _optimizer(model, config, fused=device.type in ("cpu", "cuda"))
     ema = EMAModel(model.parameters(), decay=config.ema_decay, foreach=True) if config.ema_decay else None
@@ -200,7 +202,7 @@ def train(
                 last_saved = time.monotonic()
     if ema:
         ema.copy_to(model.parameters())
-    return TrainResult(model.eval(), pd.DataFrame(at.rows), at.seconds, precision)
+    return TrainResult(model.eval().to(home), pd.DataFrame(at.rows), at.seconds, precision)
 
 
 def _optimizer(model: nn.Module, config: TrainConfig, fused: bool) -> torch.optim.Optimizer:
