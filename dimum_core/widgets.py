@@ -81,6 +81,8 @@ class Frames:
         }
         begun = zip(self.choices.items(), self.start, strict=True)
         controls = "".join(_control(identity, name, options, options.index(option)) for (name, options), option in begun)
+        moves = len(self.choices) == 1 and all(map(_numeric, self.choices.values()))  # along one slider, it can be played
+        controls += '<p style="margin:0.3em 0"><button type="button">Play</button></p>' if moves else ""
         first = base64.b64encode(self.pictures[self.start]).decode()
         text = html.escape(self.texts[self.start], quote=True)
         script = json.dumps(data).replace("</", "<\\/")
@@ -130,6 +132,25 @@ function draw() {
   });
 }
 inputs.forEach(input => input.addEventListener("input", draw));
+const button = root.querySelector("button");
+let timer = null;
+function stop() {
+  clearInterval(timer);
+  timer = null;
+  button.textContent = "Play";
+}
+function play() {
+  const slider = inputs[0], last = Number(slider.max);
+  if (Number(slider.value) === last) slider.value = 0;
+  button.textContent = "Stop";
+  draw();
+  timer = setInterval(() => {
+    slider.value = Number(slider.value) + 1;
+    draw();
+    if (Number(slider.value) === last) stop();
+  }, 600);
+}
+if (button) button.addEventListener("click", () => timer ? stop() : play());
 """
 
 
@@ -169,9 +190,9 @@ def picture_of(rows: dict[str, np.ndarray], size: int = 48) -> bytes:
     return as_png(canvas)
 
 
-def as_png(image) -> bytes:
+def as_png(image, method=None) -> bytes:
     buffer = io.BytesIO()
-    image.quantize(128).save(buffer, format="PNG", optimize=True)
+    image.quantize(128, method).save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
 
 
@@ -254,6 +275,51 @@ def recovery_explorer(
     return Frames("What comes back", choices, pictures, texts, {"attack rate": middle})
 
 
+def walk(title: str, out, back, drawn) -> Frames:
+    """Unlearning and an attack on it as a walk on their plane, with what the same noise draws at each place.
+
+    out, back: places as `geometry.plane` gives them, K x 2 or more; `back` begins where `out` ends. drawn: for each place in turn,
+    that one once, images N x C x H x W in [-1, 1].
+    """
+    ways = {"unlearning": np.asarray(out)[:, :2], "relearning": np.asarray(back)[:, :2]}
+    places = [("unlearning", k) for k in range(len(out))] + [("relearning", k) for k in range(1, len(back))]
+    if len(drawn) != len(places):
+        raise ValueError(f"{title}: {len(places)} places need as many rows of images, not {len(drawn)}.")
+    pictures, texts = {}, {}
+    for number, ((way, k), images) in enumerate(zip(places, drawn, strict=True)):
+        gone = (k + 1, 0) if way == "unlearning" else (len(out), k + 1)
+        pictures[(number,)] = _walk_picture(ways, gone, images)
+        where = f"{way}, {k} of {len(ways[way]) - 1} parts of the way" if number else "the original weights"
+        texts[(number,)] = f"Place {number}: {where}. Left, the plane of the weights; right, what the same noise draws there."
+    return Frames(title, {"place": tuple(range(len(places)))}, pictures, texts)
+
+
+def _walk_picture(ways: dict[str, np.ndarray], gone: tuple[int, int], images) -> bytes:
+    import matplotlib.pyplot as plt
+
+    from .plots import COLOURS, as_picture
+
+    figure = plt.figure(figsize=(7.2, 2.9))
+    left, right = figure.subfigures(1, 2, width_ratios=(3, 2))
+    ax = left.subplots()
+    for (name, way), count, colour, marker in zip(ways.items(), gone, (COLOURS[0], COLOURS[3]), "os", strict=True):
+        ax.plot(way[:, 0], way[:, 1], marker=marker, linestyle="none", markersize=3, color="#bbbbbb")
+        ax.plot(way[:count, 0], way[:count, 1], marker=marker, color=colour, label=name)
+    here = ways["relearning"][gone[1] - 1] if gone[1] else ways["unlearning"][gone[0] - 1]
+    ax.plot(*here, "o", markersize=13, fillstyle="none", color="black", linestyle="none", label="here")
+    ax.plot(0, 0, "*", color="black", markersize=11)
+    ax.set(xlabel="along unlearning", ylabel="across")
+    ax.margins(0.12)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=3, fontsize=8)
+    side = int(np.ceil(len(images) ** 0.5))
+    cells = right.subplots(side, side, squeeze=False).ravel()
+    for cell in cells:
+        cell.axis("off")
+    for cell, image in zip(cells, images, strict=False):
+        cell.imshow(as_picture(image), interpolation="nearest")
+    return _figure_png(figure)
+
+
 def _curves_picture(curves: dict, title: str) -> bytes:
     import matplotlib.pyplot as plt
 
@@ -264,7 +330,14 @@ def _curves_picture(curves: dict, title: str) -> bytes:
         ax.plot(curve.index, curve, marker=marker, color=colour, label=name)
     ax.set(title=title, xlabel="attack steps", ylabel="accuracy on the target", ylim=(-0.02, 1.02))
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=4, fontsize=8)
+    return _figure_png(figure)
+
+
+def _figure_png(figure) -> bytes:
+    import matplotlib.pyplot as plt
+    from PIL import Image
+
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=90, bbox_inches="tight", facecolor="white")
     plt.close(figure)
-    return buffer.getvalue()
+    return as_png(Image.open(buffer).convert("RGB"), Image.Quantize.FASTOCTREE)  # keeps the hue of thin lines

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from dimum_core import widgets
@@ -51,6 +52,26 @@ def test_every_combination_has_a_picture(frames):
         frames.frame(scale=2.0)
     with pytest.raises(ValueError, match="4 combinations"):
         Frames("bad", frames.choices, {}, {})
+
+
+def test_a_walk_has_a_frame_for_each_place_and_ends_where_the_attack_ends():
+    out, back = np.array([[0, 0], [0.6, 0.1], [1, 0]]), np.array([[1, 0], [0.9, 0.5], [0.8, 1.1]])
+    drawn = [torch.full((4, 1, 8, 8), value) for value in np.linspace(-1, 1, 5)]
+    frames = widgets.walk("There and back", out, back, drawn)
+    assert frames.choices == {"place": (0, 1, 2, 3, 4)} and frames.start == (4,)
+    assert "the original weights" in frames.frame(place=0)[1] and "relearning, 2 of 2" in frames.frame()[1]
+    vermilion = [
+        (np.abs(np.asarray(Image.open(io.BytesIO(frames.frame(place=k)[0])).convert("RGB"), int) - (213, 94, 0)).max(-1) < 20).sum()
+        for k in range(5)
+    ]
+    assert vermilion[:3] == [min(vermilion)] * 3 and vermilion[2] < vermilion[3] < vermilion[4]  # only the attack paints it
+    with pytest.raises(ValueError, match="5 places need as many rows"):
+        widgets.walk("There and back", out, back, drawn[1:])
+
+
+def test_one_slider_can_be_played_and_two_cannot(frames):
+    single = Frames("one", {"scale": (1.0, 3.0)}, {(1.0,): b"a", (3.0,): b"b"}, {(1.0,): "a", (3.0,): "b"})
+    assert single.html().count('<button type="button">Play</button>') == 1 and "<button" not in frames.html()
 
 
 def test_what_is_shown_first_can_be_chosen(frames):
