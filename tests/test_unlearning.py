@@ -89,7 +89,7 @@ def test_esd_steers_away_and_its_target_does_not_move(tiny_data):
     x_t, t, condition = method.point_on_the_path(toy_step(tiny_data))
     assert (condition == 1).all() and len(t.unique()) == 1
     wanted = 0.8 * x_t - 2.0 * (0.6 - 0.8) * x_t
-    assert float(method.loss(toy_step(tiny_data))) == pytest.approx(mean_square(wanted - 0.2 * x_t), rel=1e-4)
+    assert float(method.loss(toy_step(tiny_data)).detach()) == pytest.approx(mean_square(wanted - 0.2 * x_t), rel=1e-4)
     stops = {int(method.point_on_the_path(Step(**{**vars_of(toy_step(tiny_data)), "index": i}))[1][0]) for i in range(40)}
     assert stops == {999, 749, 499, 249}
 
