@@ -1,7 +1,8 @@
-"""What engines cost: 1 against 2 workers on the same grid, and what a scheduler adds to a cell.
+"""What engines cost: 1 against 2 workers on the same grid, what a scheduler adds to a cell, and what a dead worker costs.
 
     python benchmarks/grid.py workers [--engine loky] [--models 8]     ratio of wall times; the aim is 1.8
     python benchmarks/grid.py overhead [--cells 500]                   milliseconds a cell, of cells that do nothing
+    python benchmarks/grid.py death [--cells 10000]                    a dask worker is killed halfway; are all cells done?
 
 Run it on an idle machine: two workers on a busy core measure the other load.
 """
@@ -9,6 +10,8 @@ Run it on an idle machine: two workers on a busy core measure the other load.
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import tempfile
 import time
 from pathlib import Path
@@ -61,17 +64,40 @@ def measure_overhead(cells: int) -> None:
             print(f"{engine}: {1000 * taken / cells:.2f} ms a cell, of {cells} cells that do nothing, 2 workers")
 
 
+def measure_death(cells: int) -> None:
+    """The same cells on two dask workers, once untroubled, and once with a worker killed (SIGKILL) when half of them are done."""
+    from dask.distributed import LocalCluster
+
+    taken = {}
+    for killed in (False, True):
+        with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+            list(run_tasks("dask", nothing, [(0,)], 2, cluster.scheduler_address))
+            started, done = time.perf_counter(), []
+            for _, result in run_tasks("dask", nothing, [(number,) for number in range(cells)], 2, cluster.scheduler_address):
+                done.append(result)
+                if killed and len(done) == cells // 2:
+                    os.kill(cluster.workers[0].pid, signal.SIGKILL)
+            taken[killed] = time.perf_counter() - started
+            assert sorted(done) == list(range(cells)), "a cell was lost or done twice"
+    print(
+        f"dask, {cells} cells that do nothing: {taken[False]:.1f} s untroubled, {taken[True]:.1f} s with a worker killed halfway; "
+        "every cell reported once both times"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("workers", "overhead"))
+    parser.add_argument("what", choices=("workers", "overhead", "death"))
     parser.add_argument("--engine", choices=("loky", "dask"), default="loky")
     parser.add_argument("--models", type=int, default=8)
     parser.add_argument("--cells", type=int, default=500)
     args = parser.parse_args()
     if args.what == "workers":
         compare_workers(args.engine, args.models)
-    else:
+    elif args.what == "overhead":
         measure_overhead(args.cells)
+    else:
+        measure_death(args.cells)
 
 
 if __name__ == "__main__":
