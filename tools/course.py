@@ -65,6 +65,7 @@ def run(folder: Path, out: Path, only: str = "", smoke: bool = False, workers: i
     """Execute chapters, `workers` at once, with a share of the cores each. The first failing cell is shown and ends the program."""
     out.mkdir(parents=True, exist_ok=True)
     found = chapters(folder, only)
+    workers = max(1, min(workers, len(found)))  # one chapter alone gets all cores
     about = [nbformat.read(notebook, as_version=4).metadata.get("dimum", {}) for notebook in found]
     with parallel_config("loky", inner_max_num_threads=max(1, (os.cpu_count() or 1) // workers)):
         results = Parallel(workers, return_as="generator")(
