@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from dimum_core.course.checks import EXERCISES
 from dimum_core.unlearning import METHODS
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "CONTRIBUTING.md"])
+PAGES = sorted([*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")])
 
 
 def test_the_figures_of_the_failures_are_those_of_the_table():
@@ -45,6 +46,15 @@ def test_links_and_pictures_of_a_page_are_there(page):
         if not target.startswith(("http", "#")):
             assert (page.parent / target.split("#")[0]).exists(), target
     assert all(alt for alt in re.findall(r"!\[([^\]]*)\]", page.read_text()))
+
+
+def test_the_readme_lists_every_chapter_with_its_minutes():
+    listed = re.findall(r"(?m)^\| (\d\d) \| \[[^\]]+\]\((notebooks/[^)]+)\).* \| (\d+) \|$", (ROOT / "README.md").read_text())
+    wanted = [
+        (path.name[:2], f"notebooks/{path.name}", str(json.loads(path.read_text())["metadata"]["dimum"]["minutes"]))
+        for path in sorted((ROOT / "notebooks").glob("*.ipynb"))
+    ]
+    assert listed == wanted
 
 
 def test_exercises_that_the_teachers_kit_names_exist():
