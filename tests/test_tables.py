@@ -23,3 +23,13 @@ def test_a_changed_number_is_found():
     text = (ROOT / "README.md").read_text()
     assert tables.rewritten(text.replace("| dimum (class) | 6 |", "| dimum (class) | 7 |")) == text
     assert "| dimum (class) | 7 |" in text.replace("| dimum (class) | 6 |", "| dimum (class) | 7 |")
+
+
+def test_a_leaderboard_of_two_files_ranks_on_all_their_pairs():
+    lines = tables.rewritten("<!-- leaderboard digits+digits-0: matched -->\n<!-- end of table -->").splitlines()[1:-1]
+    assert len({line.count("|") for line in lines}) == 1  # a row of a method that is not ranked has all its cells, too
+    rows = {cells[1]: cells[2:] for cells in ([cell.strip() for cell in line.split("|")] for line in lines[2:])}
+    assert rows["esd"][0] == "9"  # two targets in one file, one in the other, three seeds each
+    contest, = (c for c in tables.contests(tables.results("digits+digits-0")) if c.budget == "matched")
+    assert rows["esd"][1].startswith(f"{contest.pivot()['esd'].mean():.2f} [")
+    assert rows["scissorhands"][2].startswith("not ranked: ")
