@@ -57,6 +57,24 @@ def test_each_seed_is_reported_at_the_cell_that_the_others_chose():
     assert best_attacks(table[table.seed == 0], ["method"], ["rate"], "area").empty
 
 
+def test_all_defences_at_once_are_chosen_for_as_one_by_one():
+    """Against `worst_case`, a defence and a seed at a time: with ties, runs that are missing, and a defence of one seed."""
+    draws = np.random.default_rng(0)
+    rows = [(method, target, seed, rate, steps, draws.integers(0, 5) / 4) for method in "abcde" for target in (3, 7)
+            for seed in range(4) for rate in (1e-4, 1e-3) for steps in (20, 40)]
+    table = pd.DataFrame(rows, columns=["method", "target", "seed", "rate", "steps", "area"])
+    table = table[(draws.random(len(table)) < 0.8) & ((table.method != "e") | (table.seed == 2))]
+    keys, choices = ["method", "target"], ["rate", "steps"]
+    found = best_attacks(table, keys, choices, "area").set_index([*keys, "seed", *choices])["area"]
+    expected = {}
+    for defence, group in table.groupby(keys):
+        seeds = set(group.seed) if group.seed.nunique() > 1 else ()
+        for seed in seeds:
+            cell = worst_case(group, choices, "area", seeds - {seed}, [seed])
+            expected |= {(*defence, seed, cell["rate"], cell["steps"]): value for value in cell["reported"]}
+    assert found.to_dict() == expected and 20 < len(expected) < 32
+
+
 @pytest.mark.parametrize(("steps", "accuracy"), [
     ([0, 0, 5], [0, 0, 0]), ([1, 2], [0, 0]), ([0, 1], [0, 1.2]), ([0, 1], [0, float("nan")]), ([0], [0]), ([0, 1], [0, 0, 0]),
 ])

@@ -90,14 +90,16 @@ def best_attacks(table: pd.DataFrame, keys: list[str], choices: list[str], value
     keys: what makes one defence, such as method and target. One with a single seed is left out: there is nothing to choose on.
     """
     _need_columns(table, [*keys, *choices, value, seed])
-    kept = []
-    for _, group in table.groupby(keys):
-        seeds = group[seed].unique().tolist()
-        for left_out in seeds if len(seeds) > 1 else []:
-            cell = worst_case(group, choices, value, [s for s in seeds if s != left_out], [left_out], seed)
-            rows = group[(group[seed] == left_out) & (group[choices] == pd.Series({c: cell[c] for c in choices})).all(axis=1)]
-            kept.append(rows)
-    return pd.concat(kept, ignore_index=True) if kept else table.iloc[:0]
+    runs = [*keys, seed]
+    several = table[table.groupby(keys)[seed].transform("nunique") > 1]
+    if several.empty:
+        return several
+    wide = several.pivot_table(index=runs, columns=choices, values=value, aggfunc=["sum", "count"]).fillna(0)
+    on_others = wide.groupby(keys).transform("sum") - wide  # all defences at once: group by group takes seconds for a grid
+    means = on_others["sum"] / on_others["count"]  # 0 / 0 where a cell was run on this seed alone: no number, never the best
+    best = means.round(12).dropna(how="all").idxmax(axis=1)  # rounded, as a difference of sums would break ties by its last bit
+    best = pd.DataFrame(best.tolist(), index=best.index, columns=choices).reset_index()
+    return several.merge(best, on=[*runs, *choices])[list(table)]
 
 
 def _need_columns(table: pd.DataFrame, columns: list[str]) -> None:
