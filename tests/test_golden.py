@@ -65,10 +65,19 @@ def run() -> tuple[dict[str, float], str]:
     return dict(zip(NUMBERS, map(float, values), strict=True)), digest
 
 
+def processor() -> str:
+    """Maker, family and model: two kinds with the same instruction set still add up in another order."""
+    info = Path("/proc/cpuinfo")
+    if not info.exists():
+        return platform.processor()
+    told = dict(re.findall(r"(?m)^(vendor_id|cpu family|model|stepping)\s*: (.*)$", info.read_text()))
+    return " ".join(told.values())
+
+
 def here() -> dict[str, str]:
     """What decides the bits."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    cpu = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    cpu = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()} {processor()}"
     return {name: version(name) for name in PINNED} | {"cpu": cpu, "device": device.type, "sampled in": native_precision(device)}
 
 

@@ -9,11 +9,12 @@ from typing import ClassVar
 
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from torch import nn
 
 from dimum_core import load_dataset, load_pipeline
 from dimum_core.checkpoints import build_pipeline
-from dimum_core.data import Dataset, draw_batch
+from dimum_core.data import Dataset, draw_batch, step_generator
 from dimum_core.denoiser import build_denoiser
 from dimum_core.diffusion import drop_labels
 from dimum_core.errors import DataError, TrainingError, UnknownName
@@ -42,6 +43,10 @@ class Toy(nn.Module):
 
     def forward(self, x_t, t, class_labels):
         return SimpleNamespace(sample=self.weights[class_labels].view(-1, 1, 1, 1) * x_t)
+
+
+def latent_shape(pipe):
+    return pipe.unet.config.in_channels, pipe.unet.config.sample_size, pipe.unet.config.sample_size
 
 
 def toy_step(tiny_data, target=1, student=(0.1, 0.2, 0.3, 0.4), original=(0.5, 0.6, 0.7, 0.8)):
@@ -94,6 +99,28 @@ def test_esd_steers_away_and_its_target_does_not_move(tiny_data):
     assert stops == {999, 749, 499, 249}
 
 
+def test_esds_path_is_the_pipelines_own(pipe, data):
+    """The same noise, model and guidance, sampled by the pipeline, go through the same points."""
+    conditions, method = ClassConditions(1, 3, 1), get_method("esd", sampling_steps=4)
+    steps = [Step(pipe.unet, pipe.unet, conditions, {}, 6, latent_shape(pipe), seed=0, index=i) for i in range(20)]
+    pipe.scheduler = DDIMScheduler(**conditions.scheduler_config, timestep_spacing="trailing")
+    seen = set()
+    for step in steps:
+        x_t, t, condition = method.point_on_the_path(step)
+        stream = step_generator(0, step.index)
+        stop = int(torch.randint(4, (1,), generator=stream))
+        path = [torch.randn(x_t.shape, generator=stream)]
+
+        def keep(pipe, i, t, tensors, path=path):
+            path.append(tensors["latents"])
+            return tensors
+
+        pipe(condition.tolist(), 3.0, 4, latents=path[0], output_type="pt", callback_on_step_end=keep)
+        assert torch.allclose(x_t, path[stop], atol=1e-5) and (t == pipe.scheduler.timesteps[stop]).all()
+        seen.add(stop)
+    assert seen == {0, 1, 2, 3}
+
+
 def vars_of(step):
     return {k: v for k, v in vars(step).items() if k != "generator"}
 
@@ -129,6 +156,15 @@ def test_saluns_mask_keeps_its_share_and_the_other_weights_stay_bit_identical(pi
     everything = unlearn(pipe, "random-label", target="top", data=data, steps=5, batch_size=8, progress=False, precision="fp32")
     all_changed = torch.cat([(everything.unet.state_dict()[k] != before[k]).flatten() for k in before])
     assert all_changed.float().mean() > 0.6
+
+
+def test_saluns_mask_comes_off_when_training_ends(pipe, data):
+    """Whoever measures or attacks the returned network sees every gradient, not those of the mask."""
+    after = unlearn(pipe, "salun", target="top", data=data, steps=1, batch_size=8, keep=0.1, progress=False, precision="fp32")
+    x_t = torch.randn(2, *latent_shape(pipe))
+    after.unet(x_t, 500, class_labels=torch.tensor([0, 1])).sample.square().mean().backward()
+    gradients = torch.cat([p.grad.flatten() for p in after.unet.parameters() if p.grad is not None])
+    assert (gradients != 0).float().mean() > 0.5
 
 
 def test_saluns_mask_is_where_the_gradient_of_the_forget_loss_is_large(tiny_data):

@@ -15,6 +15,7 @@ import torch
 
 from dimum_core import load_dataset, load_pipeline, relearn, unlearn
 from dimum_core.evaluation import draw_samples
+from dimum_core.sampling import step_arguments
 from dimum_core.widgets import FRAMES_FOLDER
 
 NAMES = ["airplane", "automobile", "cat", "frog", "horse", "ship"]
@@ -39,7 +40,7 @@ def denoising(seed: int = 1) -> dict:
             eps = nothing + pipe.config.guidance_scale * (conditional - nothing)
             samples.append(as_bytes(pipe.decode(x_t)))
             guesses.append(as_bytes(pipe.decode((x_t - (1 - abar[t]).sqrt() * eps) / abar[t].sqrt())))
-            x_t = pipe.scheduler.step(eps, t, x_t).prev_sample
+            x_t = pipe.scheduler.step(eps, t, x_t, **step_arguments(pipe.scheduler, None)).prev_sample
     return {"names": NAMES, "t": pipe.scheduler.timesteps.tolist(), "samples": np.stack(samples), "guesses": np.stack(guesses)}
 
 

@@ -9,6 +9,7 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
+from ..sampling import step_arguments
 from .base import Step, register
 
 
@@ -49,7 +50,7 @@ class ESD:
             every_t = t.expand(len(x_t)).to(step.device)
             eps_null, eps_target = (step.predict(x_t, every_t, c) for c in (null, condition))
             eps = eps_null + self.sampling_scale * (eps_target - eps_null)
-            x_t = scheduler.step(eps, t, x_t).prev_sample
+            x_t = scheduler.step(eps, t, x_t, **step_arguments(scheduler, step.generator)).prev_sample
         return x_t, scheduler.timesteps[stop].expand(len(x_t)).to(step.device), condition
 
 

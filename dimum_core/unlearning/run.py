@@ -37,6 +37,7 @@ class UnlearningObjective:
     latent_shape: tuple[int, int, int]
     steps: int
     state: dict = field(default_factory=dict)
+    hooks: list = field(default_factory=list)
 
     @property
     def fingerprint(self) -> dict:
@@ -57,7 +58,12 @@ class UnlearningObjective:
         for name, parameter in model.named_parameters():
             if name in self.state.get("mask", {}):
                 mask = self.state["mask"][name]
-                parameter.register_hook(lambda gradient, mask=mask: gradient * mask)
+                self.hooks.append(parameter.register_hook(lambda gradient, mask=mask: gradient * mask))
+
+    def release(self) -> None:
+        """Take the mask off the gradients again: whoever trains or measures the network next shall see all of them."""
+        for hook in self.hooks:
+            hook.remove()
 
     def __call__(self, model: nn.Module, seed: int, index: int) -> Tensor:
         return self.method.loss(self.step(model, seed, index))
@@ -160,6 +166,7 @@ def unlearn(
         stop=None if until is None else lambda row: row.get("UA", 0.0) >= until,
         description=f"unlearning by {getattr(method, 'name', type(method).__name__)}",
     )
+    objective.release()
     if lora_rank:
         forgetful = with_unet(pipe, merged(student))
     forgetful.unet.to(home)
