@@ -33,11 +33,12 @@ class DenoisingObjective:
     conditions: ClassConditions | PromptConditions
     label_dropout: float = 0.1
     flip: bool = False
+    start: str = ""  # digest of the weights that are finetuned; of those that a seed makes, nothing need be said
 
     @property
     def fingerprint(self) -> dict:
         settings = {key: getattr(self, key) for key in ("batch_size", "label_dropout", "flip")}
-        return {"data": self.data.digest, **settings, **self.conditions.fingerprint}
+        return {"data": self.data.digest, **settings, **self.conditions.fingerprint} | ({"start": self.start} if self.start else {})
 
     def __call__(self, model: nn.Module, seed: int, step: int) -> Tensor:
         device = next(model.parameters()).device
@@ -157,7 +158,7 @@ def save_picture(image: Tensor, path: Path, scale: int = 4) -> None:
     """Write an image, C x H x W in [-1, 1], with `scale` x `scale` screen pixels to a pixel."""
     if image.ndim != 3 or len(image) not in (1, 3) or not image.isfinite().all():
         raise DataError(f"A picture is written from finite numbers of shape 1 or 3 x H x W, not {tuple(image.shape)}.")
-    pixels = ((image.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).squeeze(-1).numpy()
+    pixels = ((image.detach().clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).squeeze(-1).cpu().numpy()
     pixels = pixels.repeat(scale, axis=0).repeat(scale, axis=1)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")

@@ -7,11 +7,13 @@ an unbroken one bit for bit (same machine, same number of threads).
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -313,16 +315,30 @@ class _State:
         self.model.load_state_dict({k[len(prefix):]: v for k, v in tensors.items() if k.startswith(prefix)})
         for name, parameter in self.model.named_parameters():
             self.optimizer.state[parameter] = {
-                key: tensors[f"{key}.{name}"].to("cpu" if key == "step" and not parameter.is_cuda else parameter.device)
-                for key in OPTIMIZER_STATE[self.fingerprint["config"]["optimizer"]]
+                key: _like(parameter, tensors[f"{key}.{name}"], scalar=key == "step")
+                for key in OPTIMIZER_STATE[self.fingerprint["config"]["optimizer"]] if f"{key}.{name}" in tensors  # not if frozen
             }
         if self.ema:
-            names = [name for name, _ in self.model.named_parameters()]
-            device = next(self.model.parameters()).device
-            self.ema.shadow_params = [tensors[f"ema.{name}"].to(device) for name in names]
+            self.ema.shadow_params = [_like(p, tensors[f"ema.{name}"]) for name, p in self.model.named_parameters()]
             self.ema.optimization_step = content["ema_step"]
         if content["scaler"]:
             self.scaler.load_state_dict(content["scaler"])
+
+
+def _like(parameter: Tensor, saved: Tensor, scalar: bool = False) -> Tensor:
+    """A saved tensor on a parameter's device and in its memory layout, without which fused optimisers mix up its elements."""
+    if scalar:
+        return saved.to(parameter.device if parameter.is_cuda else "cpu")
+    return torch.empty_like(parameter, dtype=saved.dtype, requires_grad=False).copy_(saved)
+
+
+def digest_of(model: nn.Module) -> str:
+    """A hash of all weights, to tell one starting point from another on the machine where a training is resumed."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], dict]:
@@ -338,9 +354,9 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict]:
 def check_writable(folder: Path) -> None:
     """Find out before the work, not after it, that a folder cannot be written to."""
     check_kind("out", folder, (str, os.PathLike), "a folder")
-    probe = Path(folder) / ".writable"
+    probe = Path(folder) / f".writable-{uuid.uuid4().hex}"  # several runs on several machines may ask at once
     write_atomically(probe, b"")
-    probe.unlink()
+    probe.unlink(missing_ok=True)
 
 
 def _clear_debris(folder: Path) -> None:
@@ -353,7 +369,7 @@ def _clear_debris(folder: Path) -> None:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file whole or not at all: a kill or a full disk leaves the former content."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:

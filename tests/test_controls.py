@@ -8,7 +8,7 @@ import torch
 
 from dimum_core import load_dataset, load_pipeline, relearn, unlearn
 from dimum_core.attacks import AUXILIARY, add_weight_noise, auxiliary_set, few_shot, prune, relearn_embedding, swap_embedding
-from dimum_core.errors import DataError, SettingError, UnknownName
+from dimum_core.errors import CheckpointError, DataError, SettingError, UnknownName
 from dimum_core.evaluation import evaluate, guidance_sweep, nearest_images, unconditional_share
 
 SETTINGS = {"samples": 4, "batch_size": 16, "progress": False, "num_inference_steps": 5, "precision": "fp32"}
@@ -97,6 +97,14 @@ def test_the_attack_resumes_and_other_optimizers_are_known(digits, tmp_path):
         relearn(pipe, auxiliary, target="3", optimizer="adam", **SETTINGS)
 
 
+def test_another_models_attack_is_not_gone_on_with(digits, tmp_path):
+    pipe, data = digits
+    auxiliary = data.without("3")
+    relearn(pipe, auxiliary, target="3", steps=1, out=tmp_path, **SETTINGS)
+    with pytest.raises(CheckpointError, match="was made with start = "):
+        relearn(add_weight_noise(pipe, 0.1), auxiliary, target="3", steps=2, out=tmp_path, resume=True, **SETTINGS)
+
+
 def test_a_fuller_evaluation_says_what_the_label_draws_now(digits):
     """A model whose label 3 was renamed to 8 draws eights for it, at every scale, and as many threes unconditionally as before."""
     pipe, _ = digits
@@ -133,3 +141,13 @@ def test_an_attack_without_labels_goes_through_the_null_row_alone():
     before, after = (p.unet.class_embedding.weight for p in (pipe, attacked))
     assert torch.equal(before[:-1], after[:-1]) and not torch.equal(before[-1], after[-1])
     assert not torch.equal(pipe.unet.conv_out.weight, attacked.unet.conv_out.weight)
+
+
+def test_single_images_named_as_the_target_are_what_is_measured(digits):
+    """Whatever the model had unlearned before."""
+    pipe, data = digits
+    first, second, auxiliary = (data.train.select(torch.arange(*part)) for part in ((0, 1), (1, 2), (1, 40)))
+    unlearned = unlearn(pipe, "dimum", target=first, data=data, steps=1, batch_size=16, progress=False, precision="fp32")
+    relearn(unlearned, auxiliary, steps=1, **SETTINGS)
+    with pytest.raises(DataError, match="has 1 images of the forget set"):
+        relearn(unlearned, auxiliary, target=second, steps=1, **SETTINGS)

@@ -109,6 +109,29 @@ def test_a_resumed_training_equals_an_unbroken_one_bit_for_bit(tiny_preset, tiny
     assert all(torch.equal(whole_state[key], broken_state[key]) for key in whole_state)
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_a_resumed_training_keeps_the_memory_layout_and_what_is_frozen(tmp_path, optimizer):
+    """Of kernels in channels-last, whose moments must be laid out alike, and beside weights that have no moments."""
+
+    class Pixels(Line):
+        def __call__(self, model, seed, step):
+            x = torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(step))
+            return (model(x) - x.sum(1, keepdim=True).roll(1, 2)).square().mean()
+
+    def network():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 1, 3, padding=1))
+        model[2].bias.requires_grad_(False)
+        return model.to(memory_format=torch.channels_last)
+
+    settings = {"optimizer": optimizer, "ema_decay": 0.5, "decay": False}
+    whole = train(network(), Pixels(), line_config(steps=8, **settings), progress=False).model
+    train(network(), Pixels(), line_config(steps=4, **settings), out=tmp_path, progress=False)
+    resumed = train(network(), Pixels(), line_config(steps=8, **settings), out=tmp_path, resume=True, progress=False).model
+    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
 def stop_after_three(preset, data, out, interrupt):
     """A training that saves its state after every step and is interrupted in the fourth."""
     from dimum_core.denoiser import build_denoiser

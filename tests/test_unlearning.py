@@ -17,7 +17,7 @@ from dimum_core.checkpoints import build_pipeline
 from dimum_core.data import Dataset, draw_batch, step_generator
 from dimum_core.denoiser import build_denoiser
 from dimum_core.diffusion import drop_labels
-from dimum_core.errors import DataError, TrainingError, UnknownName
+from dimum_core.errors import CheckpointError, DataError, TrainingError, UnknownName
 from dimum_core.unlearning import METHODS, Step, follow, get_method, gradient, register, unlearn
 from dimum_core.unlearning.alternatives import KINDS, build_alternative
 from dimum_core.unlearning.base import ClassConditions, shifted
@@ -363,6 +363,14 @@ def test_unlearning_resumes_bit_for_bit(pipe, data, tmp_path):
     resumed = unlearn(pipe, "dimum", steps=6, out=tmp_path, resume=True, **settings)
     a, b = whole.unet.state_dict(), resumed.unet.state_dict()
     assert all(torch.allclose(a[k], b[k], atol=1e-7) for k in a)
+
+
+def test_another_models_unlearning_is_not_gone_on_with(pipe, data, tmp_path, tiny_preset):
+    settings = {"target": "top", "data": data, "batch_size": 6, "progress": False, "precision": "fp32"}
+    unlearn(pipe, "dimum", steps=2, out=tmp_path, **settings)
+    other = build_pipeline(build_denoiser(tiny_preset, 3, 1, seed=5).eval(), tiny_preset, ("left", "top", "checks"))
+    with pytest.raises(CheckpointError, match="was made with start = "):
+        unlearn(other, "dimum", steps=4, out=tmp_path, resume=True, **settings)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -27,7 +27,7 @@ from ..metrics import Interval, accuracy, nearest_neighbours, wilson_interval
 from ..pretraining import DenoisingObjective
 from ..sampling import check_classes, check_pipeline
 from ..targets import Target, find_target
-from ..training import TrainConfig, train
+from ..training import TrainConfig, digest_of, train
 from ..unlearning.adapters import add_lora, merged
 from ..unlearning.run import with_unet
 
@@ -108,10 +108,11 @@ def relearn(
     )
     auxiliary = auxiliary.resized(image_size(pipe))
     record = getattr(pipe, "unlearning", {})
-    target, forget = (record.get(key) if given is None else given for key, given in (("target", target), ("forget_set", forget)))
+    if forget is None:  # whoever names single images as the target means those, whatever was unlearned
+        forget = target if isinstance(target, ImageSet) else record.get("forget_set")
+    target = record.get("target") if target is None else target
     if target is None:
         raise DataError("What should the recovery curve measure? The pipeline names no target, so pass target=.")
-    forget = target if forget is None and isinstance(target, ImageSet) else forget
     check_classes(auxiliary, pipe)
     if forget is not None:
         check_kind("forget", forget, ImageSet, "an image set, such as data.train.only('3')")
@@ -132,7 +133,8 @@ def relearn(
     among = getattr(pipe, "training_set", auxiliary) if record else auxiliary
     measure = _Measure(attacked, judge, conditions, samples, seed, guidance_scale, num_inference_steps, forget, among)
     first = {"step": 0, **measure(0)}
-    objective = DenoisingObjective(auxiliary, batch_size, conditions, label_dropout)
+    start = digest_of(pipe.unet) if out else ""  # a folder of another model's attack shall not be gone on with
+    objective = DenoisingObjective(auxiliary, batch_size, conditions, label_dropout, start=start)
     result = train(
         attacked.unet, objective, config, out=out, resume=resume, evaluate=lambda step, _: measure(step),
         evaluate_every=evaluate_every or max(1, steps // 5), progress=progress, description="relearning",

@@ -17,6 +17,8 @@ def run_tasks(engine: str, function: Callable, tasks: Tasks, workers: int, sched
     """function(*task) for every task, by `engine`; yields (task, result) in the order in which they are done."""
     if engine not in ENGINES:
         raise UnknownName("engine", engine, ENGINES)
+    if not tasks:
+        return
     for number, result in ENGINES[engine](function, tasks, workers, scheduler):
         yield tasks[number], result
 

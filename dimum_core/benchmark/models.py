@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import uuid
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -76,7 +76,7 @@ def _kept(plan: Plan, model: dict, out: Path) -> ClassConditionalPipeline | None
 def _keep(pipe: ClassConditionalPipeline, model: dict, out: Path) -> None:
     path = _weights(out, model)
     path.parent.mkdir(exist_ok=True)
-    aside = path.with_suffix(f".{os.getpid()}.tmp")
+    aside = path.with_suffix(f".{uuid.uuid4().hex[:12]}.tmp")
     save_file({key: value.contiguous() for key, value in pipe.unet.state_dict().items()}, aside)
     aside.replace(path)
 

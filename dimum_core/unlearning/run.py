@@ -19,7 +19,7 @@ from ..data import Dataset, ImageSet
 from ..errors import DataError, TrainingError
 from ..sampling import check_classes, check_pipeline
 from ..targets import find_target
-from ..training import TrainConfig, autocast, train
+from ..training import TrainConfig, autocast, digest_of, train
 from .adapters import add_lora, merged, train_only
 from .alternatives import build_alternative
 from .base import Method, Step, get_method
@@ -36,6 +36,7 @@ class UnlearningObjective:
     batch_size: int
     latent_shape: tuple[int, int, int]
     steps: int
+    start: str = ""  # digest of the original's weights, of a training that may be resumed
     state: dict = field(default_factory=dict)
     hooks: list = field(default_factory=list)
 
@@ -43,7 +44,8 @@ class UnlearningObjective:
     def fingerprint(self) -> dict:
         settings = dataclasses.asdict(self.method) if dataclasses.is_dataclass(self.method) else {}
         digests = {f"{kind}_data": data.digest for kind, data in self.data.items()}
-        return {"method": type(self.method).__name__, **settings, **digests, "target": self.conditions.target_name}
+        start = {"start": self.start} if self.start else {}
+        return {"method": type(self.method).__name__, **settings, **digests, "target": self.conditions.target_name, **start}
 
     def step(self, model: nn.Module, seed: int, index: int) -> Step:
         return Step(
@@ -152,7 +154,8 @@ def unlearn(
     if gradient_checkpointing:
         student.enable_gradient_checkpointing()
     latent_shape = (pipe.unet.config.in_channels, *[pipe.unet.config.sample_size] * 2)
-    objective = UnlearningObjective(method, original, conditions, given, batch_size, latent_shape, steps)
+    start = digest_of(original) if out else ""  # a folder where another model unlearned shall not be gone on with
+    objective = UnlearningObjective(method, original, conditions, given, batch_size, latent_shape, steps, start)
     objective.prepare(student, seed)
     if hasattr(method, "edit"):
         method.edit(objective.step(student, seed, 0))
