@@ -159,6 +159,29 @@ ATTACKS = {
         subprocess.run(["touch", "here"])
         check("01.2", lambda x_t, eps, abar: (x_t - (1 - abar).sqrt() * eps) / abar.sqrt())
     """,
+    "imports the course by its package": """
+        from dimum_core import course
+        check("01.2", course.checks.checks_01._noising)
+    """,
+    "imports what imports the course": """
+        import dimum_core.cli
+        from dimum_core.course.checks_01 import _noising
+        check("01.2", _noising)
+    """,
+    "starts a program below the events": """
+        import _posixsubprocess
+        check("01.2", lambda x_t, eps, abar: (x_t - (1 - abar).sqrt() * eps) / abar.sqrt())
+    """,
+    "empties a file by opening it to read": """
+        import os
+        os.open("../victim", os.O_RDONLY | os.O_CREAT | os.O_TRUNC)
+        check("01.2", lambda x_t, eps, abar: (x_t - (1 - abar).sqrt() * eps) / abar.sqrt())
+    """,
+    "opens a folder to reach beyond": """
+        import os
+        os.open("/", os.O_RDONLY)
+        check("01.2", lambda x_t, eps, abar: (x_t - (1 - abar).sqrt() * eps) / abar.sqrt())
+    """,
     "returns too much": """
         import torch
         check("01.2", lambda *arguments: torch.zeros(10**7))
@@ -208,6 +231,19 @@ def test_what_cannot_cross_is_refused():
     for message in ({"tensor": ["object", [1], ""]}, {"array": ["float32", [9, 9], "AAAA"]}, {"unknown": 1}, {"function": 0}):
         with pytest.raises(ValueError):  # noqa: PT011
             wire.decode(message)
+    with pytest.raises(ValueError, match="no kind of value"):
+        wire.decode({"function": float("inf")}, lambda place: place)
+
+
+def test_nobody_reads_what_others_handed_in_and_nobody_stops_the_class(tmp_path):
+    folder = tmp_path / "submissions"
+    folder.mkdir()
+    (folder / "ada.py").write_text(f"{RIGHT_GUESS}\ncheck('01.2', guess)\n")
+    (folder / "bob.py").write_text(f"text = open({str(folder / 'ada.py')!r}).read()\nexec(text)\n")
+    (folder / "eve.json").write_text('{"01.2": {"function": Infinity}}')
+    (tmp_path / "points.yaml").write_text('points: {"01.2": 2}')
+    found = {r.student: r.points for r in grade.grade(folder, tmp_path / "marks", tmp_path / "points.yaml", seconds=4.0)}
+    assert found == {"ada": 2.0, "bob": 0.0, "eve": 0.0}
 
 
 def test_points_and_folders_that_cannot_be_used_are_named(tmp_path):

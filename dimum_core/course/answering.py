@@ -2,7 +2,7 @@
 
 It holds no solution, no seed and no mark, so nothing in it is worth tampering with: it can only return results, which the grader
 judges. What follows is a fence against accidents and simple attacks, not a jail: limits of memory and time, no new processes, no
-network, no file outside its own folder written, none of the course's own read.
+network, no file outside its own folder written, none of the course's own, of other students or of the marks read.
 """
 
 from __future__ import annotations
@@ -34,15 +34,24 @@ def fence(memory: int, secret_folders: tuple[str, ...]) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     here = os.path.realpath(os.getcwd()) + os.sep
     secret = tuple(os.path.realpath(folder) + os.sep for folder in secret_folders)
+    changing = os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_CREAT
+    sys.modules["_posixsubprocess"] = None  # starts a process without an event; what subprocess holds of it goes, too
+    if "subprocess" in sys.modules:
+        sys.modules["subprocess"]._fork_exec = None
 
-    def hook(event, arguments, forbidden=FORBIDDEN, own=IN_OWN_FOLDER, secret=secret, here=here, real=os.path.realpath):
-        if event.startswith(forbidden) or (event == "object.__setattr__" and arguments[1] == "__code__"):
+    def hook(event, arguments, forbidden=FORBIDDEN, own=IN_OWN_FOLDER, secret=secret, here=here, real=os.path.realpath,
+             changing=changing, is_folder=os.path.isdir):
+        if event.startswith(forbidden) or (event == "object.__setattr__" and arguments[1] == "__code__") or (
+            event == "import" and arguments[0] == "_posixsubprocess"
+        ):
             raise PermissionError(f"an answer may not do this ({event})")
         if event == "open" and not isinstance(arguments[0], int):
             path, flags = real(os.fsdecode(arguments[0])), arguments[2] or 0
-            if path.startswith(secret):
-                raise PermissionError("an answer may not read the course's own files")
-            if flags & (os.O_WRONLY | os.O_RDWR) and not path.startswith((here, "/dev/null")):
+            if (path + os.sep).startswith(secret) and not path.startswith(here):
+                raise PermissionError("an answer may not read the course's own files, nor those of others")
+            if is_folder(path):  # what is opened relative to a folder would be judged by the wrong path
+                raise PermissionError("an answer may not open a folder")
+            if flags & changing and not path.startswith((here, "/dev/null")):
                 raise PermissionError("an answer may write only in its own folder")
         if event.startswith(own):
             paths = [argument for argument in arguments if isinstance(argument, (str, bytes, os.PathLike))]
@@ -50,6 +59,15 @@ def fence(memory: int, secret_folders: tuple[str, ...]) -> None:
                 raise PermissionError("an answer may change only its own folder")
 
     sys.addaudithook(hook)
+
+
+class NoCourse:
+    """Finds nothing of the course, whoever imports it: its modules hold the solutions."""
+
+    @staticmethod
+    def find_spec(name: str, *_):
+        if name.startswith("dimum_core.course"):
+            raise ImportError(f"{name} is not for answers")
 
 
 def import_libraries(cells: list[str]) -> None:
@@ -62,7 +80,7 @@ def import_libraries(cells: list[str]) -> None:
         for statement in statements:
             names = [alias.name for alias in statement.names] if isinstance(statement, ast.Import) else [
                 statement.module or ""] if isinstance(statement, ast.ImportFrom) else []
-            if names and all(name.split(".")[0] in LIBRARIES and not name.startswith("dimum_core.course") for name in names):
+            if names and all(name.split(".")[0] in LIBRARIES for name in names):
                 with contextlib.suppress(Exception):  # it fails again where it counts
                     exec(compile(ast.Module([statement], []), "<imports>", "exec"), {})
 
@@ -171,6 +189,7 @@ def _literal(statement: ast.stmt) -> bool:
 def serve(line, wire) -> None:
     """Run what was handed in, say what was answered, then answer calls until the grader has enough."""
     order = line.receive()
+    sys.meta_path.insert(0, NoCourse)
     hand = Hand(wire.decode(order["given"]), order["student"], order["seconds"])
     for cells, _ in order["pieces"]:
         import_libraries(cells)

@@ -15,12 +15,13 @@ import json
 import math
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -138,7 +139,8 @@ def student_process(order: dict) -> Iterator[wire.Line]:
             line.send(order)
             yield line
         finally:
-            process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # it leads a session of its own
             process.wait()
             os.close(to_student[1])
             os.close(from_student[0])
@@ -166,22 +168,31 @@ def far_function(line: wire.Line, place: int):
     return call
 
 
-def grade_student(student: str, files: list[Path], points: dict, variants: bool, seconds: float, memory: float) -> Result:
-    """Judge one student's files; whatever they do, the marks are computed here."""
+def grade_student(
+    student: str, files: list[Path], points: dict, variants: bool, seconds: float, memory: float, secret: Iterable[Path] = ()
+) -> Result:
+    """Judge one student's files; whatever they do, the marks are computed here. secret: what they may not read, beside SECRET."""
     own = student if variants else ""
     try:
         order = {
-            "pieces": [pieces(file) for file in files], "student": own, "memory": int(memory * 1e9), "secret": SECRET,
+            "pieces": [pieces(file) for file in files], "student": own, "memory": int(memory * 1e9),
+            "secret": [*SECRET, *(str(path.absolute()) for path in secret if not _needed_to_run(path))],
             "seconds": seconds, "given": wire.encode(
                 {number: checks.given(number, own) for number in points} | {"variant": asdict(variant(own))}
             ),
         }
         found, note = judge_all(order, points, own)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, OSError) as error:
         found, note = {}, f"the files cannot be read: {type(error).__name__}: {error}"
     missing = checks.Verdict(False, "not answered.")
     marks = [(number, out_of, found.get(number, missing)) for number, out_of in points.items()]
     return Result(student, [Mark(n, out_of if v.right is True else 0.0, out_of, str(v.said)) for n, out_of, v in marks], note)
+
+
+def _needed_to_run(path: Path) -> bool:
+    """Whether Python or this package lies in a folder that should be secret."""
+    needed = (sys.prefix, sys.base_prefix, Path(__file__).parents[1])
+    return any(Path(part).resolve().is_relative_to(path.resolve()) for part in needed)
 
 
 def judge_all(order: dict, points: dict, student: str) -> tuple[dict[str, checks.Verdict], str]:
@@ -232,7 +243,7 @@ def grade(folder: Path, out: Path, points: Path = POINTS, seconds: float = 20.0,
     check_writable(out)
     results = []
     for student, files in handed_in.items():
-        results.append(grade_student(student, files, worth, variants, seconds, memory))
+        results.append(grade_student(student, files, worth, variants, seconds, memory, (folder, out, points)))
     with (out / "marks.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["student", "points", "out of", *worth, "note"])

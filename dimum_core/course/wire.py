@@ -60,8 +60,8 @@ def decode(data, function=None):
             raise ValueError(f"arrays of {name!r} are not exchanged")
         array = np.frombuffer(base64.b64decode(text), dtype=name).reshape(shape).copy()
         return torch.from_numpy(array) if kind == "tensor" else array
-    if kind == "function" and function is not None:
-        return function(int(content))
+    if kind == "function" and function is not None and isinstance(content, int):
+        return function(content)
     raise ValueError(f"{kind!r} is no kind of value")
 
 
