@@ -50,6 +50,12 @@ def rows() -> pd.DataFrame:
     return made_up()
 
 
+def test_two_attacks_under_one_name_are_told_apart_or_refused(rows):
+    again = rows[rows["label"] == "weak"].assign(cell="another")
+    with pytest.raises(ResultsError, match=r"more than one attack for budget matched.*label weak.*cells: another, weak3"):
+        runs(pd.concat([rows, again]))
+
+
 def test_the_attacker_takes_his_best_rate(rows):
     assert (strongest(runs(rows)).query("label == 'weak'")["attack_rate"] == 1e-3).all()
     alone = strongest(runs(made_up(seeds=[5])))

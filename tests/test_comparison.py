@@ -52,6 +52,7 @@ def test_the_sign_flip_test_counts_every_pattern_of_signs():
     scipys = stats.permutation_test((difference,), np.mean, permutation_type="samples", n_resamples=np.inf)
     assert sign_flip_test(first, second) == pytest.approx(scipys.pvalue)
     assert sign_flip_test(first, first) == 1 and sign_flip_test(np.arange(1.0, 7), np.zeros(6)) == least_p(6) == 2 / 64
+    assert sign_flip_test(np.arange(1.0, 41), np.zeros(40)) == least_p(40) == 1e-4
     many = GENERATOR.normal(0.4, 1, 60)
     assert sign_flip_test(many, np.zeros(60)) == pytest.approx(stats.ttest_1samp(many, 0).pvalue, abs=0.01)
 

@@ -22,7 +22,7 @@ from ..metrics import (
     wilson_interval,
 )
 from .plan import CONTROLS, Plan
-from .results import EVALUATIONS, check_columns, check_provenance
+from .results import EVALUATIONS, ResultsError, check_columns, check_provenance
 
 DEFENCE = ["budget", "auxiliary", "label", "target"]
 CHOICES = ["attack_rate", "optimizer"]
@@ -38,6 +38,7 @@ def runs(rows: pd.DataFrame) -> pd.DataFrame:
     found = []
     for names, curve in rows.groupby([*DEFENCE, *CHOICES, "seed"]):
         about, curve = dict(zip([*DEFENCE, *CHOICES, "seed"], names, strict=True)), curve.sort_values("step")
+        _check_one_cell(curve, ", ".join(f"{name} {value}" for name, value in about.items()))
         first, last = curve.iloc[0], curve.iloc[-1]
         half = steps_to_recovery(curve["step"], curve["target accuracy"], before.get(about["target"], 1.0) / 2)
         found.append(about | {
@@ -49,6 +50,16 @@ def runs(rows: pd.DataFrame) -> pd.DataFrame:
             **{name: last.get(name) for name in EVALUATIONS},
         })
     return pd.DataFrame(found)
+
+
+def _check_one_cell(curve: pd.DataFrame, name: str) -> None:
+    """Refuse two attacks under one name: ResultsError says which cells they are."""
+    if curve["step"].duplicated().any():
+        cells = ", ".join(sorted(curve["cell"].unique())) if "cell" in curve else "not named"
+        raise ResultsError(
+            f"These results hold more than one attack for {name} (cells: {cells}): of two versions, keep one; of two settings, "
+            "give each a `label` of its own in the plan."
+        )
 
 
 def strongest(table: pd.DataFrame) -> pd.DataFrame:
@@ -67,7 +78,7 @@ def report(rows: pd.DataFrame) -> pd.DataFrame:
         lines.append({
             "budget": budget, "auxiliary": auxiliary, "method": label, "runs": len(group), "steps": f"{group['steps'].mean():.0f}",
             **{column: with_interval(group[column], 1 if column == "distance" else 2) for column in columns},
-            "half recovery": f"> {group['half'].max():.0f}" if 2 * late > len(group) else f"{group['half'].median():.0f}",
+            "half recovery": f"> {group['half'].max():.0f}" if 2 * late >= len(group) else f"{group['half'].median():.0f}",
             "order": group["area"].mean(),
         })
     table = pd.DataFrame(lines).sort_values(["budget", "auxiliary", "order", "method"])

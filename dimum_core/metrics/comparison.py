@@ -13,6 +13,7 @@ from ..checking import check_kind, check_number, check_whole
 from .intervals import Interval, MetricError, as_numbers, check_confidence
 
 EXACT_UP_TO = 16  # pairs: 65,536 patterns of signs
+DRAWN = 9_999  # signs, for more pairs
 
 
 def paired_difference(first, second, confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> Interval:
@@ -38,10 +39,10 @@ def sign_flip_test(first, second) -> float:
     difference = _paired(first, second)
     n, exact = len(difference), len(difference) <= EXACT_UP_TO
     drawn = np.random.default_rng(0)
-    negative = np.arange(2**n)[:, None] >> np.arange(n) & 1 if exact else drawn.integers(2, size=(9999, n))
+    negative = np.arange(2**n)[:, None] >> np.arange(n) & 1 if exact else drawn.integers(2, size=(DRAWN, n))
     sums = np.abs((1 - 2 * negative) @ difference)
     as_extreme = int((sums >= abs(difference.sum()) - 1e-9 * np.abs(difference).sum()).sum())  # equal but for rounding is equal
-    return as_extreme / 2**n if exact else (as_extreme + 1) / 10_000
+    return as_extreme / 2**n if exact else (as_extreme + 1) / (DRAWN + 1)
 
 
 def wilcoxon_test(first, second) -> float:
@@ -57,8 +58,8 @@ def wilcoxon_test(first, second) -> float:
 
 
 def least_p(pairs: int) -> float:
-    """The smallest two-sided p-value that a sign-flip test of so many pairs can give."""
-    return min(1.0, 2.0 ** (1 - pairs))
+    """The smallest two-sided p-value that `sign_flip_test` gives for so many pairs; where signs are drawn, one in all of them."""
+    return min(1.0, 2.0 ** (1 - pairs)) if pairs <= EXACT_UP_TO else 1 / (DRAWN + 1)
 
 
 def holm(p_values) -> np.ndarray:
