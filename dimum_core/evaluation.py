@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,7 +35,7 @@ from .metrics import Interval, accuracy, copied_items, fidelity, nearest_neighbo
 from .sampling import ClassConditionalPipeline, check_pipeline, check_sampling
 from .targets import find_target, word_kinds
 from .text_to_image import TextToImagePipeline
-from .training import autocast
+from .training import autocast, digest_of
 
 _DRAWN: dict[bytes, Tensor] = {}
 MOST_KEPT = 4096  # images of one drawing that are remembered
@@ -150,15 +149,11 @@ def draw_samples(
 def _drawing(pipe: DiffusionPipeline, labels, seed: int, batch_size: int, sampling: dict) -> bytes | None:
     """All that determines what is drawn, as a hash; none for networks so large that hashing them costs as much as drawing."""
     networks = [getattr(pipe, name) for name in ("unet", "text_encoder") if getattr(pipe, name, None) is not None]
-    weights = list(itertools.chain(*(network.parameters() for network in networks)))
-    if sum(weight.numel() for weight in weights) > MOST_HASHED:
+    if sum(weight.numel() for network in networks for weight in network.parameters()) > MOST_HASHED:
         return None
     settings = (labels, seed, batch_size, sorted(sampling.items()), dict(pipe.config), dict(pipe.scheduler.config))
-    digest = hashlib.blake2b(repr(settings).encode(), digest_size=16)
-    digest.update(type(pipe.scheduler).__name__.encode())
-    for weight in weights:
-        digest.update(weight.detach().float().cpu().contiguous().numpy())
-    return digest.digest()
+    about = (settings, type(pipe.scheduler).__name__, [digest_of(network) for network in networks])
+    return hashlib.blake2b(repr(about).encode(), digest_size=16).digest()
 
 
 @dataclass(frozen=True)

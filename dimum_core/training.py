@@ -333,8 +333,8 @@ def _like(parameter: Tensor, saved: Tensor, scalar: bool = False) -> Tensor:
 
 
 def digest_of(model: nn.Module) -> str:
-    """A hash of all weights, to tell one starting point from another on the machine where a training is resumed."""
-    digest = hashlib.blake2b(digest_size=8)
+    """A hash of all weights, to tell one network from another on one machine: to resume a training, or not to draw twice."""
+    digest = hashlib.blake2b(digest_size=16)
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())

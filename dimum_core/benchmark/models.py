@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import uuid
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch.nn.utils import parameters_to_vector
 
 from ..checkpoints import find_checkpoint, load_pipeline, provenance, read_card
 from ..sampling import ClassConditionalPipeline
+from ..training import write_atomically
 from ..unlearning import unlearn
 from . import store
 from .evaluations import counted
@@ -74,15 +74,12 @@ def _kept(plan: Plan, model: dict, out: Path) -> ClassConditionalPipeline | None
 
 
 def _keep(pipe: ClassConditionalPipeline, model: dict, out: Path) -> None:
-    path = _weights(out, model)
-    path.parent.mkdir(exist_ok=True)
-    aside = path.with_suffix(f".{uuid.uuid4().hex[:12]}.tmp")
-    save_file({key: value.contiguous() for key, value in pipe.unet.state_dict().items()}, aside)
-    aside.replace(path)
+    write_atomically(_weights(out, model), save({key: value.contiguous() for key, value in pipe.unet.state_dict().items()}))
 
 
 def forget_weights(out: Path, model: dict) -> None:
     """Once every attack on a model is done, its weights are of no more use."""
-    _weights(out, model).unlink(missing_ok=True)
-    for aside in _weights(out, model).parent.glob(f"{cell_id(model)}.*.tmp"):
+    weights = _weights(out, model)
+    weights.unlink(missing_ok=True)
+    for aside in weights.parent.glob(f".{weights.name}.*.tmp"):
         aside.unlink(missing_ok=True)  # of a run that was killed while it wrote

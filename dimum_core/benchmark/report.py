@@ -34,11 +34,11 @@ LEAST_RA = 0.9  # of the original's
 def runs(rows: pd.DataFrame) -> pd.DataFrame:
     """One row an attack: UA and RA before it, what it recovered, the area under its curve, steps to half recovery, its cost."""
     check_columns(rows)
+    _check_one_cell(rows)
     before = rows[(rows["label"] == "original") & (rows["step"] == 0)].groupby("target")["target accuracy"].mean()
     found = []
     for names, curve in rows.groupby([*DEFENCE, *CHOICES, "seed"]):
         about, curve = dict(zip([*DEFENCE, *CHOICES, "seed"], names, strict=True)), curve.sort_values("step")
-        _check_one_cell(curve, ", ".join(f"{name} {value}" for name, value in about.items()))
         first, last = curve.iloc[0], curve.iloc[-1]
         half = steps_to_recovery(curve["step"], curve["target accuracy"], before.get(about["target"], 1.0) / 2)
         found.append(about | {
@@ -52,10 +52,15 @@ def runs(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def _check_one_cell(curve: pd.DataFrame, name: str) -> None:
-    """Refuse two attacks under one name: ResultsError says which cells they are."""
-    if curve["step"].duplicated().any():
-        cells = ", ".join(sorted(curve["cell"].unique())) if "cell" in curve else "not named"
+def _check_one_cell(rows: pd.DataFrame) -> None:
+    """Refuse two attacks under one name: ResultsError says which cells they are, of the first that is found."""
+    keys = [*DEFENCE, *CHOICES, "seed", "step"]
+    twice = rows[rows.duplicated(keys, keep=False)]
+    if len(twice):
+        about = twice.iloc[0][keys[:-1]]
+        same = twice[(twice[keys[:-1]] == about).all(axis=1)]
+        name = ", ".join(f"{key} {value}" for key, value in about.items())
+        cells = ", ".join(sorted(same["cell"].unique())) if "cell" in same else "not named"
         raise ResultsError(
             f"These results hold more than one attack for {name} (cells: {cells}): of two versions, keep one; of two settings, "
             "give each a `label` of its own in the plan."
