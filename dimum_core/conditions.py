@@ -18,6 +18,7 @@ from .diffusion import ALPHAS_CUMPROD, SCHEDULER_CONFIG, drop_labels
 from .errors import DataError, DimumError
 from .sampling import ClassConditionalPipeline
 from .targets import Target, find_target
+from .training import short_attention
 
 LABEL_DROPOUT = 0.1
 
@@ -156,7 +157,8 @@ class ClassConditions(Conditions):
         return nn.functional.pixel_unshuffle(images, self.patch_size)
 
     def predict(self, model: nn.Module, x_t: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        return model(x_t, t, class_labels=condition).sample.float()
+        with short_attention(x_t):
+            return model(x_t, t, class_labels=condition).sample.float()
 
     def asked(self, labels: Sequence[int | str | None]) -> list:
         """What to call the pipeline with, to have these labels drawn."""
@@ -239,8 +241,11 @@ class PromptConditions(Conditions):
     def predict(self, model: nn.Module, x_t: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         if self.text_trains:
             captions = [self.caption(number) for number in condition.tolist()]
-            return model(x_t, t, self.pipe.tokenize(captions).to(x_t.device)).sample.float()
-        return model(x_t, t, encoder_hidden_states=self.embeddings(condition).to(x_t.device)).sample.float()
+            said = {"input_ids": self.pipe.tokenize(captions).to(x_t.device)}
+        else:
+            said = {"encoder_hidden_states": self.embeddings(condition).to(x_t.device)}
+        with short_attention(x_t):
+            return model(x_t, t, **said).sample.float()
 
     @torch.no_grad()
     def embeddings(self, condition: Tensor) -> Tensor:

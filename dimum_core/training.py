@@ -26,6 +26,7 @@ from diffusers.training_utils import EMAModel
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm.auto import tqdm
 
 from .checking import check_kind, check_number, check_seed, check_whole
@@ -33,6 +34,7 @@ from .data import step_generator
 from .errors import CheckpointError, SettingError, TrainingError, UnknownName, brief
 
 STATE_FILE = "training.safetensors"
+MOST_PLACES = 64  # of a sequence that plain products attend to faster
 OPTIMIZER_STATE = {"adamw": ("step", "exp_avg", "exp_avg_sq"), "sgd": ("momentum_buffer",)}  # what each keeps for a weight
 
 
@@ -133,6 +135,17 @@ def autocast(device: torch.device, precision: str = "auto") -> torch.autocast:
     precision = resolved_precision(device, precision)
     dtype = torch.float16 if precision == "fp16" else torch.bfloat16
     return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
+
+
+def short_attention(x_t: Tensor) -> contextlib.AbstractContextManager:
+    """Plain matrix products in place of fused attention, where a step of training gains by them: on a CPU, in bf16, at few places.
+
+    There the fused backward pass takes up to ten times as long (benchmarks/attention.py); at 256 places it is the faster one.
+    x_t: what the network is about to see, B x C x H x W.
+    """
+    few = x_t.shape[-2] * x_t.shape[-1] <= MOST_PLACES
+    slow = few and x_t.device.type == "cpu" and torch.is_grad_enabled() and torch.is_autocast_enabled("cpu")
+    return sdpa_kernel(SDPBackend.MATH) if slow else contextlib.nullcontext()
 
 
 def train(

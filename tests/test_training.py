@@ -15,12 +15,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from torch.autograd.profiler import profile
 
 from dimum_core.conditions import ClassConditions
 from dimum_core.diffusion import add_noise
 from dimum_core.errors import CheckpointError, SettingError, TrainingError
 from dimum_core.pretraining import DenoisingObjective, train_base
-from dimum_core.training import STATE_FILE, TrainConfig, train, write_atomically
+from dimum_core.training import STATE_FILE, TrainConfig, short_attention, train, write_atomically
 
 
 @dataclass(frozen=True)
@@ -249,3 +250,24 @@ def test_the_base_model_learns_its_classes(tiny_preset, tiny_data):
 
     right, *wrong = (loss((tiny_data.labels + shift) % 3) for shift in range(3))
     assert right < 0.8 * min(wrong)
+
+
+@pytest.mark.parametrize(("side", "context", "backend"), [
+    (4, torch.enable_grad, "math"), (8, torch.enable_grad, "math"), (9, torch.enable_grad, "flash"), (4, torch.no_grad, "flash"),
+])
+def test_few_places_train_in_bf16_by_plain_attention_and_all_else_by_the_fused_one(side, context, backend):
+    x = torch.randn(1, 2, side * side, 8, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    with context(), torch.autocast("cpu", torch.bfloat16), short_attention(torch.zeros(1, 3, side, side)), profile() as watched:
+        query = x.bfloat16()
+        attended = nn.functional.scaled_dot_product_attention(query, query, query)
+    called = " ".join(event.name for event in watched.function_events)
+    assert ("_scaled_dot_product_attention_math" in called, "flash" in called) == (backend == "math", backend == "flash")
+    by_hand = (x @ x.mT / math.sqrt(8)).softmax(-1) @ x
+    torch.testing.assert_close(attended.float(), by_hand, atol=0.03, rtol=0.03)
+
+
+def test_attention_in_float32_is_left_alone():
+    with short_attention(torch.zeros(1, 3, 4, 4)), profile() as watched:
+        x = torch.randn(1, 2, 16, 8, requires_grad=True)
+        nn.functional.scaled_dot_product_attention(x, x, x)
+    assert any("flash" in event.name for event in watched.function_events)

@@ -20,7 +20,7 @@ from ..evaluation import find_judge
 from ..judge import Judge, PairJudge
 from ..metrics import wilson_interval
 from ..targets import Target
-from ..training import TrainConfig, train
+from ..training import TrainConfig, short_attention, train
 
 
 def probe_prompts(
@@ -104,7 +104,8 @@ class EmbeddingObjective:
         eps, t = draw_noise(x, step_generator(seed, step))
         rows = torch.tensor([self.conditions.forgotten.labels.index(label) for label in labels.tolist()], device=device)
         x_t = add_noise(x, eps, t, self.conditions.alphas_cumprod)
-        predicted = self.unet(x_t, t, encoder_hidden_states=model.embeddings[rows]).sample
+        with short_attention(x_t):
+            predicted = self.unet(x_t, t, encoder_hidden_states=model.embeddings[rows]).sample
         return (eps - predicted.float()).square().mean()
 
 
