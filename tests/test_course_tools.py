@@ -66,7 +66,20 @@ def test_a_chapter_runs_with_its_small_budget_and_unchanged_ones_are_not_run_aga
     assert any(output.get("text") == "2\n" for cell in notebook.cells for output in cell.get("outputs", []))
     course.run(executed / "notebooks", executed / "out", smoke=True)
     lines = capsys.readouterr().out.splitlines()
-    assert lines == ["[1/2] 01_first ... unchanged", "[2/2] 02_second ... unchanged"]
+    assert lines[1:] == ["[1/2] 01_first ... unchanged", "[2/2] 02_second ... unchanged"]
+
+
+def test_the_chapter_that_took_longest_begins_first(executed, tmp_path, capsys):
+    shutil.copytree(executed / "notebooks", tmp_path / "notebooks")
+    shutil.copytree(executed / "out", tmp_path / "out")
+    course.store(tmp_path / "notebooks", tmp_path / "out")
+    took = {path: nbformat.read(path, as_version=4) for path in sorted((tmp_path / "notebooks").iterdir())}
+    assert all(notebook.metadata.dimum.seconds > 0 for notebook in took.values())
+    for seconds, (path, notebook) in enumerate(took.items(), start=5):
+        notebook.metadata.dimum.seconds = seconds
+        nbformat.write(notebook, path)
+    course.run(tmp_path / "notebooks", tmp_path / "out2", smoke=True)
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()[1:]] == ["02_second", "01_first"]
 
 
 def test_a_change_of_code_or_parameters_is_noticed(executed, tmp_path):

@@ -42,12 +42,12 @@ def fingerprint(notebook: Path, parameters: dict, root: Path = ROOT) -> str:
     return digest.hexdigest()
 
 
-def run_chapter(notebook: Path, out: Path, parameters: dict) -> tuple[str, str]:
-    """Execute one chapter if need be; returns what to say of it, and the failing cell with its error, if one failed."""
+def run_chapter(notebook: Path, out: Path, parameters: dict) -> tuple[str, str, str]:
+    """Execute one chapter if need be; returns its name, what to say of it, and the failing cell with its error, if one failed."""
     executed, key = out / notebook.name, out / f"{notebook.stem}.key"
     current = fingerprint(notebook, parameters)
     if executed.exists() and key.exists() and key.read_text() == current:
-        return "unchanged", ""
+        return notebook.stem, "unchanged", ""
     key.unlink(missing_ok=True)
     started = time.monotonic()
     try:
@@ -56,26 +56,28 @@ def run_chapter(notebook: Path, out: Path, parameters: dict) -> tuple[str, str]:
             extra_arguments=["--log-level=CRITICAL"],  # a kernel's advice would break the progress lines
         )
     except papermill.PapermillExecutionError as error:
-        return f"failed in cell {error.exec_count}", f"{error.source}\n\n" + "\n".join(error.traceback)
+        return notebook.stem, f"failed in cell {error.exec_count}", f"{error.source}\n\n" + "\n".join(error.traceback)
     key.write_text(current)
-    return _duration(time.monotonic() - started), ""
+    return notebook.stem, _duration(time.monotonic() - started), ""
 
 
 def run(folder: Path, out: Path, only: str = "", smoke: bool = False, workers: int = 1) -> None:
-    """Execute chapters, `workers` at once, with a share of the cores each. The first failing cell is shown and ends the program."""
+    """Execute chapters, `workers` at once, with a share of the cores each. The first failing cell is shown and ends the program.
+
+    Those that took longest when they were stored begin first, so that no core is idle at the end.
+    """
     out.mkdir(parents=True, exist_ok=True)
     found = chapters(folder, only)
     workers = max(1, min(workers, len(found)))  # one chapter alone gets all cores
-    about = [nbformat.read(notebook, as_version=4).metadata.get("dimum", {}) for notebook in found]
+    about = {notebook: nbformat.read(notebook, as_version=4).metadata.get("dimum", {}) for notebook in found}
+    found.sort(key=lambda notebook: -about[notebook].get("seconds", 0))
+    print(f"{len(found)} to run, {workers} at once; a line for each that is done:", flush=True)
     with parallel_config("loky", inner_max_num_threads=max(1, (os.cpu_count() or 1) // workers)):
-        results = Parallel(workers, return_as="generator")(
-            delayed(run_chapter)(notebook, out, dict(metadata.get("smoke", {})) if smoke else {})
-            for notebook, metadata in zip(found, about, strict=True)
+        results = Parallel(workers, return_as="generator_unordered")(
+            delayed(run_chapter)(notebook, out, dict(about[notebook].get("smoke", {})) if smoke else {}) for notebook in found
         )
-    for number, notebook in enumerate(found, start=1):
-        print(f"[{number}/{len(found)}] {notebook.stem} ... ", end="", flush=True)
-        said, error = next(results)
-        print(said, flush=True)
+    for number, (name, said, error) in enumerate(results, start=1):
+        print(f"[{number}/{len(found)}] {name} ... {said}", flush=True)
         if error:
             print(f"\n{error}", flush=True)
             raise SystemExit(1)
@@ -85,7 +87,9 @@ def store(folder: Path, out: Path, only: str = "") -> None:
     """Put executed chapters back into notebooks/, without what papermill noted in them."""
     for notebook in chapters(folder, only):
         executed = nbformat.read(out / notebook.name, as_version=4)
-        executed.metadata.pop("papermill", None)
+        took = executed.metadata.pop("papermill", {}).get("duration")
+        if took:
+            executed.metadata["dimum"]["seconds"] = round(took)
         for cell in executed.cells:
             for mark in ("papermill", "execution", "widgets"):
                 cell.metadata.pop(mark, None)
