@@ -1,9 +1,10 @@
-"""Do fewer network evaluations tell the same story? UA and recovery of unlearned digits models, from 1,000 DDPM steps down.
+"""Do fewer network evaluations tell the same story? UA, recovery and distance of unlearned digits models, by several samplers.
 
-    python benchmarks/evaluation.py [--samples 60] [--seed 0] [--out data/results/evaluation.csv]
+    python benchmarks/evaluation.py [--samples 100] [--seed 0] [--workers 2] [--out data/results/evaluation.csv]
 
-Each method forgets a digit until UA is 0.9, and is attacked once; both models are then measured by each sampler. Prints, against
-2,000 evaluations an image (1,000 steps, with guidance): the largest difference of a share, and Kendall's tau of the methods' ranks.
+Each method forgets a digit until UA is 0.9, and is attacked once. Both models are then asked for the digit by each sampler, and the
+first of them for all others, too: a Frechet distance to held-out digits, on the judge's features. Prints, against 2,000 evaluations
+an image (1,000 DDPM steps, with guidance), the difference of the shares, and Kendall's tau of the methods' ranks.
 """
 
 from __future__ import annotations
@@ -14,86 +15,106 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, EulerAncestralDiscreteScheduler
+from joblib import Parallel, delayed, parallel_config
 from scipy.stats import kendalltau
 
 from dimum_core import load_dataset, load_pipeline, relearn, unlearn
 from dimum_core.evaluation import draw_samples, find_judge
-from dimum_core.metrics import wilson_interval
+from dimum_core.metrics import frechet_distance, wilson_interval
 from dimum_core.targets import find_target
 
 TARGET = "3"
 ATTACK = {"steps": 30, "learning_rate": 3e-4, "samples": 1, "evaluate_every": 30, "progress": False}
+CONTROLS = {"original": "digits", "retrained": "digits-without-3"}
 METHODS = {
-    "esd": {}, "random-label": {}, "salun": {}, "concept-ablation": {}, "dimum": {"alternative": "generated"},
+    "esd": {}, "random-label": {}, "salun": {}, "concept-ablation": {}, "erasediff": {}, "selective-amnesia": {},
+    "dimum (class)": {"alternative": "class"}, "dimum (generated)": {"alternative": "generated"},
 }
 SAMPLERS = (
-    ("DDPM", DDPMScheduler, 1000), ("DDIM", DDIMScheduler, 50), ("DPM-Solver++", DPMSolverMultistepScheduler, 20),
-    ("DPM-Solver++", DPMSolverMultistepScheduler, 10), ("DPM-Solver++", DPMSolverMultistepScheduler, 5),
+    ("DDPM", DDPMScheduler, 1000), ("DDIM", DDIMScheduler, 50),
+    ("Euler ancestral", EulerAncestralDiscreteScheduler, 25), ("Euler ancestral", EulerAncestralDiscreteScheduler, 10),
+    ("DPM-Solver++", DPMSolverMultistepScheduler, 20), ("DPM-Solver++", DPMSolverMultistepScheduler, 10),
+    ("DPM-Solver++", DPMSolverMultistepScheduler, 5),
 )
 
 
-def models(seed: int) -> dict[tuple[str, str], object]:
-    """Unlearned and attacked, and the same of the two controls."""
-    original, data = load_pipeline("digits"), load_dataset("digits")
-    found = {"original": original, "retrained": load_pipeline("digits-without-3")}
-    for method, settings in METHODS.items():
-        found[method] = unlearn(
-            original, method, target=TARGET, data=data, steps=60, until=0.9, evaluate_every=3, seed=seed, progress=False, **settings
-        )
-    pairs = {}
-    for method, pipe in found.items():
-        pairs[method, "before"] = pipe
-        pairs[method, "after"] = relearn(
-            pipe, data.train.without(TARGET), target=TARGET, seed=seed + 1000, **ATTACK
-        ).pipeline
-    return pairs
+def models(method: str, seed: int) -> dict[str, object]:
+    """A control or an unlearned model, before and after the attack."""
+    data, before = load_dataset("digits"), load_pipeline(CONTROLS.get(method, "digits"))
+    if method in METHODS:
+        forgetting = {"target": TARGET, "data": data, "steps": 60, "until": 0.9, "evaluate_every": 3, "seed": seed}
+        before = unlearn(before, method.split(" ")[0], progress=False, **forgetting, **METHODS[method])
+    retained = data.train.without(TARGET)
+    return {"before": before, "after": relearn(before, retained, target=TARGET, seed=seed + 1000, **ATTACK).pipeline}
 
 
-def measure(pipe, scheduler, steps: int, samples: int, seed: int) -> dict:
+def shown(pipe, steps: int, samples: int, seed: int) -> dict:
     """The share of samples of the target's condition that show it."""
-    pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
     started = time.process_time()
     images = draw_samples(pipe, [TARGET] * samples, num_inference_steps=steps, seed=seed, progress=False)
     seconds = time.process_time() - started
-    shown = int(find_judge(pipe).judge(images).shows(find_target(TARGET, pipe.class_names)).sum())
-    share = wilson_interval(shown, samples)
+    hits = int(find_judge(pipe).judge(images).shows(find_target(TARGET, pipe.class_names)).sum())
+    share = wilson_interval(hits, samples)
     return {"share": share.value, "low": share.low, "high": share.high, "samples": samples, "CPU seconds": seconds}
+
+
+def distance(pipe, steps: int, samples: int, seed: int) -> float:
+    """Of samples of all other classes, as many each, to held-out digits."""
+    judge, held_out = find_judge(pipe), load_dataset("digits").test.without(TARGET)
+    others = [name for name in pipe.class_names if name != TARGET]
+    images = draw_samples(pipe, others * max(1, samples // len(others)), num_inference_steps=steps, seed=seed, progress=False)
+    return frechet_distance(judge.judge(images).features, judge.judge(held_out.images).features)
+
+
+def measure(method: str, samples: int, seed: int) -> list[dict]:
+    rows = []
+    for when, pipe in models(method, seed).items():
+        for name, scheduler, steps in SAMPLERS:
+            pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
+            row = {"method": method, "when": when, "sampler": name, "evaluations": 2 * steps}
+            row |= shown(pipe, steps, samples, seed)
+            rows.append(row | ({"Frechet distance": distance(pipe, steps, samples, seed)} if when == "before" else {}))
+    return rows
 
 
 def compared(rows: pd.DataFrame) -> pd.DataFrame:
     """A line for each sampler: how far its shares and ranks are from those of the first."""
-    shares = rows.pivot_table(index=["method", "when"], columns="evaluations", values="share")
-    full = shares.columns.max()
-    after = shares.xs("after", level="when").drop(["original", "retrained"])
+    full = rows[rows["evaluations"] == rows["evaluations"].max()].set_index(["method", "when"])
     lines = {}
-    for evaluations in sorted(shares.columns, reverse=True):
-        apart = (shares[evaluations] - shares[full]).abs()
-        lines[evaluations] = {
-            "fewer": full / evaluations,
-            "CPU seconds an image": rows[rows.evaluations == evaluations].eval("`CPU seconds` / samples").mean(),
-            "largest difference": apart.max(), "mean difference": apart.mean(),
-            "Kendall's tau after the attack": kendalltau(after[evaluations], after[full]).statistic,
+    for key, group in rows.groupby(["sampler", "evaluations"], sort=False):
+        group = group.set_index(["method", "when"])
+        apart = (group["share"] - full["share"]).drop(list(CONTROLS), level="method")
+        tau = {
+            column: kendalltau(*(table.xs(when, level="when").loc[list(METHODS), column] for table in (group, full))).statistic
+            for column, when in (("share", "after"), ("Frechet distance", "before"))
         }
-    return pd.DataFrame(lines).T.rename_axis("evaluations")
+        lines[key] = {
+            "fewer": full["evaluations"].iloc[0] / key[1],
+            "CPU seconds an image": (group["CPU seconds"] / group["samples"]).mean(),
+            "shown before, difference": apart.xs("before", level="when").mean(),
+            "shown after, difference": apart.xs("after", level="when").mean(), "largest": apart.abs().max(),
+            "tau after the attack": tau["share"],
+            "Frechet distance": group.xs("before", level="when").loc[list(METHODS), "Frechet distance"].mean(),
+            "tau of the distance": tau["Frechet distance"],
+        }
+    return pd.DataFrame(lines).T.rename_axis(["sampler", "evaluations"])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", type=int, default=60)
+    parser.add_argument("--samples", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    rows = [
-        {"method": method, "when": when, "sampler": name, "evaluations": 2 * steps}
-        | measure(pipe, scheduler, steps, args.samples, args.seed)
-        for (method, when), pipe in models(args.seed).items()
-        for name, scheduler, steps in SAMPLERS
-    ]
-    table = pd.DataFrame(rows)
-    print(table.pivot_table(index=["method", "when"], columns="evaluations", values="share", sort=False).round(2).to_string())
-    print(compared(table).round(3).to_string())
+    with parallel_config("loky", inner_max_num_threads=1):
+        found = Parallel(args.workers)(delayed(measure)(method, args.samples, args.seed) for method in (*CONTROLS, *METHODS))
+    table = pd.DataFrame([row for rows in found for row in rows])
+    columns = ["sampler", "evaluations"]
+    print(table.pivot_table(index=["method", "when"], columns=columns, values="share", sort=False).round(2).to_string())
+    print(compared(table).round(3).T.to_string())
     if args.out:
         table.to_csv(args.out, index=False, float_format="%.4f")
 

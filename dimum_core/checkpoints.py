@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import diffusers
@@ -129,7 +130,7 @@ def save_checkpoint(model, folder: Path, card: dict, dtype: str = "float32") -> 
 
     dtype: "float16" halves the file; a model that is to be trained on should keep "float32".
     """
-    aside = Path(folder) / f".saving-{os.getpid()}"
+    aside = Path(folder) / f".saving-{uuid.uuid4().hex[:12]}"
     original = next(module for module in _modules(model)).dtype
     check_dtype(dtype)
     try:

@@ -13,6 +13,7 @@ import pickle
 import tarfile
 import urllib.error
 import urllib.request
+import uuid
 import warnings
 from pathlib import Path
 
@@ -196,7 +197,7 @@ def _md5(path: Path) -> str:
 def extract(archive: Path) -> Path:
     """Write the seven expected members next to the archive; nothing else in it is touched, wherever it says it belongs."""
     folder = archive.parent / FOLDER
-    aside = folder.with_name(f".{FOLDER}-{os.getpid()}")
+    aside = folder.with_name(f".{FOLDER}-{uuid.uuid4().hex[:12]}")  # two machines may share the folder
     names = [META, *BATCHES["train"], *BATCHES["test"]]
     try:
         aside.mkdir(parents=True, exist_ok=True)
@@ -208,6 +209,8 @@ def extract(archive: Path) -> Path:
     except (KeyError, AttributeError, tarfile.TarError, EOFError) as error:
         raise DataError(f"{archive} is not the CIFAR-10 archive ({error}): delete it and load the data set again.") from error
     except OSError as error:
+        if all((folder / name).is_file() for name in names):  # another process was faster
+            return folder
         raise DataError(f"{folder} could not be written ({error.strerror or error}): free 200 MB or change permissions.") from error
     finally:
         with contextlib.suppress(OSError):

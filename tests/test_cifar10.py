@@ -228,6 +228,8 @@ def test_only_the_seven_expected_members_leave_the_archive(tmp_path, archive):
     path.write_bytes(buffer.getvalue())
     assert len(list(extract(path).iterdir())) == 7
     assert not (tmp_path / "outside").exists()
+    assert len(list(extract(path).iterdir())) == 7, "a second process on the same folder comes too late, and is content"
+    assert sorted(p.name for p in path.parent.iterdir()) == ["archive.tar.gz", "cifar-10-batches-py"]
 
 
 def test_something_that_is_no_archive_is_refused_and_nothing_stays(tmp_path):
