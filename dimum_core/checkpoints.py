@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import uuid
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import diffusers
@@ -16,6 +17,7 @@ import torch
 from diffusers import DPMSolverMultistepScheduler
 from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
+from torch import nn
 
 from .captions import PARTIAL_TEMPLATES, TEMPLATES
 from .data import DATA_FOLDER, HOW_TO_GET
@@ -131,12 +133,9 @@ def save_checkpoint(model, folder: Path, card: dict, dtype: str = "float32") -> 
     dtype: "float16" halves the file; a model that is to be trained on should keep "float32".
     """
     aside = Path(folder) / f".saving-{uuid.uuid4().hex[:12]}"
-    original = next(module for module in _modules(model)).dtype
     check_dtype(dtype)
     try:
-        with quiet_diffusers():
-            for module in _modules(model):
-                module.to(DTYPES[dtype])
+        with quiet_diffusers(), _in_precision(_modules(model), DTYPES[dtype]):
             model.save_pretrained(aside, safe_serialization=True)
         for config in aside.rglob("*.json"):
             _forget_origin(config)
@@ -149,10 +148,21 @@ def save_checkpoint(model, folder: Path, card: dict, dtype: str = "float32") -> 
         reason = getattr(error, "strerror", None) or error
         raise TrainingError(f"{folder} could not be written ({reason}): free some space or choose another folder.") from error
     finally:
-        with quiet_diffusers():
-            for module in _modules(model):
-                module.to(original)
         shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _in_precision(modules: Iterable[nn.Module], dtype: torch.dtype) -> Iterator[None]:
+    """Their floating-point tensors in another precision while this lasts; then the very tensors that they had, unrounded."""
+    tensors = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers()) if tensor.is_floating_point()]
+    kept = [tensor.data for tensor in tensors]
+    try:
+        for tensor in tensors:
+            tensor.data = tensor.data.to(dtype)
+        yield
+    finally:
+        for tensor, data in zip(tensors, kept, strict=True):
+            tensor.data = data
 
 
 def _forget_origin(config: Path) -> None:

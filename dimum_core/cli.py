@@ -207,7 +207,7 @@ def run_evaluate(args) -> None:
         per_class=args.count, guidance_scale=args.guidance_scale, num_inference_steps=args.steps,
     )
     if args.json:
-        print(json.dumps({"checkpoint": args.checkpoint, **measured.as_dict()}, indent=2))
+        print(json.dumps({"checkpoint": args.checkpoint, **measured.as_dict()}, indent=2, allow_nan=False))
         return
     print(measured.table.round(4).to_string(), end="\n\n")
     print(measured.per_class.round(3).to_string(), end="\n\n")
@@ -238,7 +238,7 @@ def run_unlearn(args) -> None:
     card = {
         "title": f"{args.checkpoint} without {args.target}, by {args.method}",
         "summary": f"{args.checkpoint}, made to forget {args.target} by {args.method}.", "kind": "denoiser",
-        "training": {"command": command_line(), "steps": args.steps, "learning_rate": args.learning_rate, "seed": args.seed,
+        "training": {"command": command_line(), "steps": record["steps"], "learning_rate": args.learning_rate, "seed": args.seed,
                      "seconds": round(record["seconds"]), **record["settings"]},
         "data": {"name": data.name, "digest": data.train.digest}, "provenance": provenance(),
     }

@@ -289,6 +289,6 @@ def draw_batch(data: ImageSet, batch_size: int, seed: int, step: int, flip: bool
     indices = batch_indices(len(data), batch_size, seed, step)
     images, labels = data.images[indices], data.labels[indices]
     if flip:
-        mirrored = torch.rand(batch_size, generator=step_generator(seed, step)) < 0.5
+        mirrored = torch.rand(batch_size, generator=step_generator(f"{seed}/mirror", step)) < 0.5  # nothing else draws from it
         images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
     return images, labels

@@ -32,8 +32,10 @@ def add_noise(x: Tensor, eps: Tensor, t: Tensor, alphas_cumprod: Tensor = ALPHAS
     """
     if x.shape != eps.shape or t.shape != x.shape[:1]:
         raise ValueError(f"x {tuple(x.shape)} and eps {tuple(eps.shape)} need one shape, and t one value an item.")
-    abar = alphas_cumprod.to(x.device)[t].view(-1, *[1] * (x.ndim - 1))
-    return abar.sqrt().to(x.dtype) * x + (1 - abar).sqrt().to(x.dtype) * eps
+    signal, noise = (  # rounded before they move: not every device has float64
+        factor.sqrt().to(x.device, x.dtype)[t].view(-1, *[1] * (x.ndim - 1)) for factor in (alphas_cumprod, 1 - alphas_cumprod)
+    )
+    return signal * x + noise * eps
 
 
 def draw_noise(x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -147,9 +147,15 @@ def draw_samples(
 
 
 def _drawing(pipe: DiffusionPipeline, labels, seed: int, batch_size: int, sampling: dict) -> bytes | None:
-    """All that determines what is drawn, as a hash; none for networks so large that hashing them costs as much as drawing."""
+    """All that determines what is drawn, as a hash.
+
+    None for networks so large that hashing costs as much as drawing, where a hook has a say, or a setting is no number or word.
+    """
     networks = [getattr(pipe, name) for name in ("unet", "text_encoder") if getattr(pipe, name, None) is not None]
     if sum(weight.numel() for network in networks for weight in network.parameters()) > MOST_HASHED:
+        return None
+    plain = all(isinstance(value, (int, float, str, type(None))) for value in sampling.values())
+    if not plain or any(module._forward_hooks or module._forward_pre_hooks for network in networks for module in network.modules()):
         return None
     settings = (labels, seed, batch_size, sorted(sampling.items()), dict(pipe.config), dict(pipe.scheduler.config))
     about = (settings, type(pipe.scheduler).__name__, [digest_of(network) for network in networks])
@@ -177,7 +183,9 @@ class Evaluation:
         return float(self.table.loc[metric, "value"])
 
     def as_dict(self) -> dict:
-        table = {name: {k: float(v) for k, v in row.items()} for name, row in self.table.to_dict("index").items()}
+        table = {  # JSON has no NaN
+            name: {k: None if pd.isna(v) else float(v) for k, v in row.items()} for name, row in self.table.to_dict("index").items()
+        }
         per_class = {name: float(row["value"]) for name, row in self.per_class.to_dict("index").items()}
         drawn = {} if self.drawn is None else {"drawn_for_target": self.drawn["value"].to_dict()}
         return {"metrics": table, "per_class_accuracy": per_class, **drawn, "provenance": self.provenance}
@@ -227,8 +235,9 @@ def evaluate(
     )
     verdict = judge.judge(images)
     provenance = {
-        "extractor": f"judge {judge.image_size}px", "weights": "ema", "sampler": type(pipe.scheduler).__name__,
-        "steps": num_inference_steps, "guidance_scale": scale, "seed": seed, "resize": "none", "target": target,
+        "extractor": f"judge {judge.image_size}px", "weights": getattr(pipe, "weights_kind", "as loaded"),
+        "sampler": type(pipe.scheduler).__name__, "steps": num_inference_steps, "guidance_scale": scale, "seed": seed,
+        "resize": "none", "target": target,
     }
     rows = accuracies(verdict, labels, wanted)
     rows["forced accuracy"] = accuracy(verdict.forced_labels, labels)

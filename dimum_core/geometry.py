@@ -52,8 +52,8 @@ def cosine(a: Tensor, b: Tensor) -> float:
 
 
 def angle(a: Tensor, b: Tensor) -> float:
-    """The angle between two vectors in degrees, 0 to 180."""
-    return math.degrees(math.acos(max(-1.0, min(1.0, cosine(a, b)))))
+    """The angle between two vectors in degrees, 0 to 180; NaN if one of them is zero."""
+    return math.degrees(math.acos(float(np.clip(cosine(a, b), -1, 1))))
 
 
 def way_back(original: nn.Module, unlearned: nn.Module, relearned: nn.Module) -> dict[str, float]:

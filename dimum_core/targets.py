@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from numbers import Integral
 from typing import TYPE_CHECKING
@@ -122,14 +123,20 @@ def word_kinds(class_names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
 
 def _named_in(prompt: str, words: tuple[tuple[str, ...], ...]) -> str:
     """The class, style or object that a prompt speaks of."""
-    said = set(prompt.replace(",", " ").replace(".", " ").split())
-    found = [word for kind in words for word in kind if word in said]
+    said = _plain(prompt)
+    named = [word for kind in words for word in kind if _plain(word) in said]
+    found = [word for word in named if not any(word != other and _plain(word) in _plain(other) for other in named)]
     if not found:
         known = ", ".join(word for kind in words for word in kind)
         raise DataError(f"The prompt {prompt!r} names nothing to forget: it should have one of {known} in it.")
     if any(sum(word in kind for word in found) > 1 for kind in words):
         raise DataError(f"The prompt {prompt!r} names more than one thing to forget: {', '.join(found)}.")
     return " ".join(found)
+
+
+def _plain(text: str) -> str:
+    """In small letters, one space for whatever is no letter or digit, and at both ends, so that whole words are found in it."""
+    return " ".join(["", *re.findall(r"[^\W_]+", text.casefold()), ""])
 
 
 def class_index(target: str | int, class_names: tuple[str, ...]) -> int:

@@ -34,7 +34,7 @@ from .data import step_generator
 from .errors import CheckpointError, SettingError, TrainingError, UnknownName, brief
 
 STATE_FILE = "training.safetensors"
-MOST_PLACES = 64  # of a sequence that plain products attend to faster
+PLAIN_ATTENTION = range(17, 65)  # places for which it is the faster; for fewer there is nothing to gain
 OPTIMIZER_STATE = {"adamw": ("step", "exp_avg", "exp_avg_sq"), "sgd": ("momentum_buffer",)}  # what each keeps for a weight
 
 
@@ -143,7 +143,7 @@ def short_attention(x_t: Tensor) -> contextlib.AbstractContextManager:
     There the fused backward pass takes up to ten times as long (benchmarks/attention.py); at 256 places it is the faster one.
     x_t: what the network is about to see, B x C x H x W.
     """
-    few = x_t.shape[-2] * x_t.shape[-1] <= MOST_PLACES
+    few = x_t.shape[-2] * x_t.shape[-1] in PLAIN_ATTENTION
     slow = few and x_t.device.type == "cpu" and torch.is_grad_enabled() and torch.is_autocast_enabled("cpu")
     return sdpa_kernel(SDPBackend.MATH) if slow else contextlib.nullcontext()
 

@@ -239,7 +239,7 @@ LEARNING = {
     )},
     **{f"unlearn: {method} {settings}": (unlearning(method=method, **settings), said) for method, settings, said in (
         ("dimum", {"weight": "x"}, "weight of dimum must be"), ("dimum", {"weight": NAN}, "not nan"),
-        ("dimum", {"weight": None}, "not None"), ("dimum", {"count": 0}, "count must be"),
+        ("dimum", {"weight": None}, "not None"), ("dimum", {"count": 0}, "count of dimum must be"),
         ("dimum", {"count": -1}, "count of dimum must"),
         ("dimum", {"count": 2.5}, "not 2.5"), ("dimum", {"alternative": 5}, "alternative of dimum must be a word"),
         ("dimum", {"needs": "x"}, "hyper-parameters weight, alternative, count"), ("sealed", {"rounds": -1}, "rounds of sealed"),
@@ -330,7 +330,8 @@ METRICS = {
         (metrics.average_ranks, ([[1, 2]],), "table must be"), (metrics.average_ranks, (pd.DataFrame(),), "gaps, or no rows"),
         (metrics.pairwise_comparisons, (pd.DataFrame({"a": ["x"], "b": ["y"]}),), "compared by numbers"),
         (metrics.power, (NAN, 1, 5), "difference must be"), (metrics.pairs_needed, (NAN, 1), "difference must be"),
-        (metrics.least_difference, (1, 5, 2), "not 2"), (metrics.least_difference, (NAN, 5), "deviation must be"),
+        (metrics.least_difference, (1, 5, 2), "not 2"), (metrics.least_difference, (1, 5, 0.05), "must be above 0.05"),
+        (metrics.pairs_needed, (1, 1, NAN), "not nan"), (metrics.least_difference, (NAN, 5), "deviation must be"),
     )},
     "an interval of words": (lambda w: metrics.bootstrap_interval(np.mean, ["a", "b"]), "arrays of real numbers"),
     "neighbours: 0": (lambda w: metrics.nearest_neighbours(w.features, w.features, 0), "no 0 neighbours"),

@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from dimum_core import checkpoints, denoiser
-from dimum_core.checkpoints import load_pipeline, read_card, shipped_checkpoints
+from dimum_core.checkpoints import load_pipeline, read_card, save_checkpoint, shipped_checkpoints
 from dimum_core.cli import main
 from dimum_core.data import Dataset
 from dimum_core.errors import CheckpointError
@@ -75,6 +75,14 @@ def test_half_precision_halves_the_file_and_hardly_moves_the_weights(tiny_preset
     assert all(b[key].dtype == torch.float32 and torch.allclose(a[key], b[key], atol=2e-3) for key in a)
 
 
+def test_saving_in_half_precision_leaves_the_model_in_memory_as_it_was(trained, tmp_path):
+    pipe = load_pipeline(trained)
+    pipe.unet.conv_in.to(torch.float64)
+    before = {key: value.clone() for key, value in pipe.unet.state_dict().items()}
+    save_checkpoint(pipe, tmp_path / "half", read_card(trained), "float16")
+    assert all(value.dtype == before[key].dtype and value.equal(before[key]) for key, value in pipe.unet.state_dict().items())
+
+
 def test_sample_writes_a_grid_and_the_seed_decides_it(trained, tmp_path):
     files = [tmp_path / name for name in ("a.png", "b.png", "c.png", "all.png")]
     for file, seed in zip(files, (0, 0, 1), strict=False):
@@ -88,7 +96,8 @@ def test_sample_writes_a_grid_and_the_seed_decides_it(trained, tmp_path):
 
 def test_evaluate_prints_a_table_or_json(capsys):
     assert main(["evaluate", "digits", "--count", "2", "--steps", "4", "--target", "3", "--json"]) == 0
-    measured = json.loads(capsys.readouterr().out)
+    measured = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)  # JSON has no NaN
+    assert measured["provenance"]["weights"] == "as loaded"
     assert measured["checkpoint"] == "digits" and measured["provenance"]["sampler"] == "DPMSolverMultistepScheduler"
     assert measured["metrics"]["UA"]["n"] == 2 and measured["metrics"]["RA"]["n"] == 18
     assert 0 <= measured["metrics"]["UA"]["low"] <= measured["metrics"]["UA"]["value"] <= 1
@@ -102,6 +111,8 @@ def test_unlearn_and_relearn_leave_checkpoints_that_can_be_measured(tmp_path, ca
     assert main(f"unlearn digits --method dimum --set alternative=mixed count=8 --out {tmp_path / 'u'} {quick}".split()) == 0
     card = read_card(tmp_path / "u")
     assert card["training"]["alternative"] == "mixed" and card["training"]["method"] == "DiMUM"
+    early = f"unlearn digits --method dimum --target 3 --steps 20 --until 0 --out {tmp_path / 'early'}"
+    assert main(early.split()) == 0 and read_card(tmp_path / "early")["training"]["steps"] == 2, "done, not allowed"
     assert main(f"relearn {tmp_path / 'u'} --auxiliary public --share 0.1 --out {tmp_path / 'r'} {quick}".split()) == 0
     assert (tmp_path / "r" / "curve.csv").read_text().startswith("step,target accuracy")
     load_pipeline(tmp_path / "r")

@@ -53,6 +53,7 @@ def test_few_shot_sees_the_target_and_brings_it_back(digits):
 def test_only_the_targets_embedding_row_moves(digits):
     pipe, data = digits
     attacked = relearn_embedding(pipe, data, "3", count=5, steps=3, learning_rate=1e-2, **SETTINGS).pipeline
+    assert all(p.requires_grad and not p._backward_hooks for p in attacked.unet.parameters()), "what trains next, trains whole"
     for name, before in pipe.unet.state_dict().items():
         changed = (attacked.unet.state_dict()[name] != before).nonzero()
         rows = set(changed[:, 0].tolist()) if name == "class_embedding.weight" else set(changed.flatten().tolist())

@@ -10,6 +10,7 @@ import torch
 
 from dimum_core import data as data_module
 from dimum_core.data import batch_indices, draw_batch, load_dataset, step_generator
+from dimum_core.diffusion import drop_labels
 from dimum_core.errors import DataError, UnknownName
 
 
@@ -98,6 +99,17 @@ def test_mirroring_is_drawn_afresh_and_not_frozen(tiny_data):
     plain, _ = draw_batch(tiny_data, 60, 0, 0)
     for image, original in zip(images, plain, strict=True):
         assert torch.equal(image, original) or torch.equal(image, original.flip(-1))
+
+
+def test_what_is_mirrored_has_nothing_to_do_with_whose_label_is_dropped(tiny_data):
+    one, both = tiny_data.select(torch.tensor([0])), torch.zeros(2, 2)
+    for step in range(100):
+        mirrored = (draw_batch(one, 8, 0, step, flip=True)[0] != one.images).flatten(1).any(1)
+        dropped = drop_labels(torch.zeros(8, dtype=torch.int64), 9, 0.3, step_generator(0, step)) == 9  # as in pretraining
+        for m, d in zip(mirrored, dropped, strict=True):
+            both[int(m), int(d)] += 1
+    shares = both[1] / both.sum(0)  # of mirrored images among the kept and among the dropped
+    assert abs(float(shares[0] - shares[1])) < 0.12
 
 
 def test_step_streams_are_independent():

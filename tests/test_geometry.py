@@ -61,7 +61,7 @@ def test_the_way_back_is_the_3_4_5_triangle():
 def test_angles_agree_with_cosines_and_a_zero_vector_has_none():
     a, b = torch.tensor([1.0, 0.0, 0.0]), torch.tensor([1.0, 1.0, 0.0])
     assert geometry.angle(a, b) == pytest.approx(45) and geometry.angle(a, -5 * a) == pytest.approx(180)
-    assert math.isnan(geometry.cosine(a, torch.zeros(3)))
+    assert math.isnan(geometry.cosine(a, torch.zeros(3))) and math.isnan(geometry.angle(a, torch.zeros(3)))
 
 
 def test_the_plane_keeps_lengths_and_says_how_far_a_point_is_from_it():

@@ -115,3 +115,19 @@ def test_networks_too_large_to_hash_are_drawn_from_each_time(monkeypatch):
     monkeypatch.setattr(evaluation, "MOST_HASHED", 1000)
     first, second = (evaluation.draw_samples(pipe, ["3"], num_inference_steps=2, progress=False) for _ in range(2))
     assert first.equal(second) and not evaluation._DRAWN
+
+
+def test_a_hook_or_other_noise_is_not_answered_from_memory(monkeypatch):
+    from dimum_core import evaluation
+
+    pipe = load_pipeline("digits")
+    monkeypatch.setattr(evaluation, "_DRAWN", {})
+    before = evaluation.draw_samples(pipe, ["3"], num_inference_steps=2, progress=False)
+    hook = pipe.unet.conv_out.register_forward_hook(lambda module, given, out: 0 * out)
+    assert not before.equal(evaluation.draw_samples(pipe, ["3"], num_inference_steps=2, progress=False))
+    hook.remove()
+    noise = torch.randn(80, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    other = noise.clone()
+    other[40] = -noise[40]
+    drawn = [evaluation.draw_samples(pipe, ["3"] * 80, num_inference_steps=2, latents=x, progress=False) for x in (noise, other)]
+    assert not drawn[0].equal(drawn[1])

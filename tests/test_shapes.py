@@ -54,6 +54,10 @@ def test_a_target_is_a_set_of_labels(shapes):
     assert len(shapes.train.only("outline star")) == 4 and len(shapes.train.without("outline")) == 30 * 4
     assert {CLASS_NAMES[i].split()[0] for i in shapes.train.without("outline").labels.tolist()} == set(STYLES[1:])
     assert find_target("a drawing of a hatched star", CLASS_NAMES).name == "hatched star"
+    assert find_target('"A Hatched star!"', CLASS_NAMES).name == "hatched star"
+    canvas = ("Van_Gogh Dogs", "Van_Gogh Cats", "Crayon Dogs", "Crayon Cats")
+    assert find_target("A Dogs image in Van Gogh style.", canvas).name == "Van_Gogh Dogs"
+    assert find_target("in the style of van gogh", canvas).name == "Van_Gogh"
     assert find_target("paint it in hatched style", CLASS_NAMES).position == 0
 
 

@@ -17,11 +17,11 @@ from dimum_core.checkpoints import build_pipeline
 from dimum_core.data import Dataset, draw_batch, step_generator
 from dimum_core.denoiser import build_denoiser
 from dimum_core.diffusion import drop_labels
-from dimum_core.errors import CheckpointError, DataError, TrainingError, UnknownName
+from dimum_core.errors import CheckpointError, DataError, SettingError, TrainingError, UnknownName
 from dimum_core.unlearning import METHODS, Step, follow, get_method, gradient, register, unlearn
 from dimum_core.unlearning.alternatives import KINDS, build_alternative
 from dimum_core.unlearning.base import ClassConditions, shifted
-from dimum_core.unlearning.run import UnlearningObjective, method_data
+from dimum_core.unlearning.run import UnlearningObjective, method_data, with_unet
 
 
 @pytest.fixture
@@ -417,9 +417,34 @@ def test_refusals(pipe, data):
         unlearn(pipe, "dimum", target="top", data=data, lambd=2.0)
     with pytest.raises(ValueError, match="needs everything"):
         register("x")(type("X", (), {"needs": {"everything"}}))
+    with pytest.raises(SettingError, match="weight, stpes: a method that is given whole"):
+        unlearn(pipe, METHODS["dimum"](), target="top", data=data, weight=2.0, stpes=3)
+    with pytest.raises(SettingError, match="The name 'esd' belongs to a method of dimum_core.unlearning.esd"):
+        register("esd")(type("Copied", (), {"needs": set()}))
+    assert METHODS["esd"].__module__ == "dimum_core.unlearning.esd"
     empty = Dataset(data.train.without("top"), data.test)
     with pytest.raises(DataError, match="has no forget images for the target 'top'"):
         unlearn(pipe, "random-label", target="top", data=empty)
+
+
+@pytest.mark.parametrize(("method", "wrong"), [
+    ("salun", {"keep": -0.5}), ("salun", {"keep": 50.0}), ("salun", {"mask_batches": 0}), ("scissorhands", {"share": 2.0}),
+    ("scissorhands", {"batches": 0}), ("selective-amnesia", {"fisher_batches": 0}), ("esd", {"sampling_steps": 0}),
+    ("esd", {"sampling_steps": 2000}), ("dimum", {"weight": -1.0}), ("dimum", {"count": 0}), ("sharpness-aware", {"radius": -0.1}),
+])
+def test_a_hyper_parameter_out_of_range_is_refused_by_name(method, wrong):
+    name = next(iter(wrong))
+    with pytest.raises(SettingError, match=f"{name} of {method} must be"):
+        get_method(method, **wrong)
+
+
+def test_what_was_frozen_trains_again(pipe, data):
+    """A method that trains a part leaves nothing frozen behind, and takes nothing frozen over."""
+    frozen = with_unet(pipe, copy.deepcopy(pipe.unet).requires_grad_(False))
+    settings = {"target": "top", "data": data, "steps": 1, "progress": False}
+    whole, again = unlearn(pipe, "finetune", **settings), unlearn(frozen, "finetune", **settings)
+    assert all(p.requires_grad for p in again.unet.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(whole.unet.parameters(), again.unet.parameters(), strict=True))
 
 
 def test_the_forget_batch_comes_from_the_forget_set(tiny_data):

@@ -122,8 +122,7 @@ def relearn(
         refuse_leaks(auxiliary, wanted, None if forget is None else forget.resized(image_size(pipe)))
     device = Accelerator().device  # where the loop will train: the first row of the curve is drawn there too
     attacked = with_unet(pipe, copy.deepcopy(pipe.unet).to(device).requires_grad_(True))
-    if only_embedding_row:
-        _freeze_all_but_row(attacked.unet, wanted.labels[0])
+    hook = _freeze_all_but_row(attacked.unet, wanted.labels[0]) if only_embedding_row else None
     if lora_rank:
         add_lora(attacked.unet, lora_rank, seed)
     if gradient_checkpointing:
@@ -142,7 +141,10 @@ def relearn(
     rows = result.log.dropna(subset="target accuracy")[["step", *MEASURES]] if steps else None
     if lora_rank:
         attacked = with_unet(attacked, merged(attacked.unet))
-    attacked.unet.to(pipe.unet.device)
+    if hook:
+        hook.remove()
+    attacked.unet.to(pipe.unet.device).requires_grad_(True)
+    attacked.weights_kind = "raw"
     attacked.training_set = auxiliary  # which may be test images: fidelity is not to be measured against them then
     return Relearning(attacked, pd.concat([pd.DataFrame([first]), rows], ignore_index=True), measure.strips)
 
@@ -177,11 +179,11 @@ def refuse_leaks(auxiliary: ImageSet, target: Target | int | ImageSet, forget: I
         )
 
 
-def _freeze_all_but_row(unet: nn.Module, label: int) -> None:
+def _freeze_all_but_row(unet: nn.Module, label: int) -> torch.utils.hooks.RemovableHandle:
     table = unet.requires_grad_(False).class_embedding.weight.requires_grad_(True)
     row = torch.zeros(len(table), 1, device=table.device)
     row[label] = 1
-    table.register_hook(lambda gradient: gradient * row.to(gradient.device))
+    return table.register_hook(lambda gradient: gradient * row.to(gradient.device))
 
 
 @dataclass

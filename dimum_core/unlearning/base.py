@@ -17,11 +17,13 @@ from torch import Tensor, nn
 from ..checking import check_kind, check_number, check_whole
 from ..conditions import ClassConditions, PromptConditions
 from ..data import ImageSet, draw_batch, step_generator
-from ..diffusion import add_noise, draw_noise
+from ..diffusion import NUM_TIMESTEPS, add_noise, draw_noise
 from ..errors import DataError, SettingError, TrainingError, UnknownName, brief
 
 DATA_KINDS = ("forget", "retain", "alternative")
 METHODS: dict[str, type] = {}
+SHARES, SIZES = ("keep", "share"), ("weight", "retain_weight", "forget_weight", "fisher_weight", "radius", "rate", "preserve")
+RANGES = dict.fromkeys(SHARES, (0, 1)) | dict.fromkeys(SIZES, (0,))  # of hyper-parameters that mean the same in every method
 
 
 class Method(Protocol):
@@ -41,6 +43,9 @@ def register(name: str) -> Callable[[type], type]:
         unknown = set(method.needs) - set(DATA_KINDS)
         if unknown:
             raise ValueError(f"{name} needs {', '.join(sorted(unknown))}, but there is only {', '.join(DATA_KINDS)}.")
+        holder = METHODS.get(name)
+        if holder is not None and holder.__module__ != method.__module__:
+            raise SettingError(f"The name {name!r} belongs to a method of {holder.__module__}: give yours another.")
         METHODS[name] = method
         method.name = name
         return method
@@ -53,12 +58,15 @@ def get_method(method: str | Method, **hyperparameters) -> Method:
     if not isinstance(method, str):
         if not hasattr(method, "needs") or not (hasattr(method, "loss") or hasattr(method, "edit")):
             raise SettingError(f"method must be the name of a method, or one with `needs` and a `loss`, not {brief(method)}.")
+        if hyperparameters:
+            given = ", ".join(hyperparameters)
+            raise SettingError(f"{given}: a method that is given whole has its hyper-parameters already; is a name misspelt?")
         return method
     if method not in METHODS:
         raise UnknownName("method", method, METHODS)
     for setting in fields(METHODS[method]) if is_dataclass(METHODS[method]) else ():
         if setting.name in hyperparameters:
-            _check_like(f"{setting.name} of {method}", hyperparameters[setting.name], setting.default)
+            _check_like(method, setting.name, hyperparameters[setting.name], setting.default)
     try:
         return METHODS[method](**hyperparameters)
     except TypeError as error:
@@ -67,14 +75,15 @@ def get_method(method: str | Method, **hyperparameters) -> Method:
         raise TrainingError(f"{method} has the hyper-parameters {known or 'none'}, but was given {wrong}.") from error
 
 
-def _check_like(name: str, value: object, default: object) -> None:
-    """Refuse a hyper-parameter that is of another kind than its default."""
+def _check_like(method: str, name: str, value: object, default: object) -> None:
+    """Refuse a hyper-parameter that is of another kind than its default, or outside of its range."""
+    said = f"{name} of {method}"
     if isinstance(default, (bool, str)):
-        check_kind(name, value, type(default), "a word" if isinstance(default, str) else "True or False")
+        check_kind(said, value, type(default), "a word" if isinstance(default, str) else "True or False")
     elif isinstance(default, int):
-        check_whole(name, value, 0)
+        check_whole(said, value, 1, NUM_TIMESTEPS if name == "sampling_steps" else None)
     elif isinstance(default, float):
-        check_number(name, value)
+        check_number(said, value, *RANGES.get(name, ()))
 
 
 @dataclass

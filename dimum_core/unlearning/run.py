@@ -146,7 +146,7 @@ def unlearn(
     if getattr(method, "prompts_only", False) and isinstance(conditions, ClassConditions):
         raise TrainingError(f"{method.name} changes what words do, and this pipeline is asked by labels: take another method.")
     home, device = pipe.unet.device, Accelerator().device  # the second is where the loop will train
-    student, original = (copy.deepcopy(pipe.unet).to(device) for _ in range(2))
+    student, original = (copy.deepcopy(pipe.unet).to(device).requires_grad_(True) for _ in range(2))
     original.eval().requires_grad_(False)
     if lora_rank:
         add_lora(student, lora_rank, seed)
@@ -172,7 +172,8 @@ def unlearn(
     objective.release()
     if lora_rank:
         forgetful = with_unet(pipe, merged(student))
-    forgetful.unet.to(home)
+    forgetful.unet.to(home).requires_grad_(True)
+    forgetful.weights_kind = "raw"
     forgetful.unlearning = {
         "target": target, "settings": objective.fingerprint, "steps": int(result.log["step"].iloc[-1]) if steps else 0,
         "seconds": result.seconds, "log": result.log, "forget_set": data.train.only(target),
