@@ -66,6 +66,9 @@ def load_pipeline(checkpoint: str | os.PathLike) -> ClassConditionalPipeline | T
     for module in _modules(pipe):
         module.float().eval()  # transformers keeps the precision of the file, diffusers does not
     pipe.set_progress_bar_config(leave=False)
+    training = read_card(folder).get("training", {}) if (folder / CARD_FILE).is_file() else {}
+    if "ema_decay" in training:
+        pipe.weights_kind = "ema" if training["ema_decay"] else "raw"
     return pipe
 
 
