@@ -300,7 +300,7 @@ def run_benchmark(args) -> None:
     done = run(plan, args.out, engine=args.engine, workers=args.workers, threads=args.threads, scheduler=args.scheduler)
     print(f"{args.out}: {done.computed} attacks computed, {done.reused} were there, {done.failed} failed")
     if done.failed:
-        raise DimumError(f"{done.failed} attacks failed; the first traceback is in {failures(args.out)[0]}.")
+        raise DimumError(f"{done.failed} attacks failed; the latest traceback is in {failures(args.out)[0]}.")
 
 
 def run_benchmark_report(args) -> None:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 from dataclasses import dataclass
 from typing import ClassVar
 
 import pandas as pd
 import pytest
+import yaml
 
 from dimum_core.benchmark import load_plan, read_results, report, run
 from dimum_core.benchmark.cost import estimate_minutes
 from dimum_core.benchmark.plan import cell_id
 from dimum_core.benchmark.reading import PlanError, check_plan
 from dimum_core.benchmark.results import ResultsError
-from dimum_core.benchmark.store import claim, failures, is_done, write_cell
+from dimum_core.benchmark.store import claim, failures, is_done, record_failure, write_cell
+from dimum_core.checkpoints import CHECKPOINT_FOLDER, load_pipeline, save_checkpoint
 from dimum_core.cli import main
 from dimum_core.unlearning import METHODS, register
 
@@ -79,6 +83,28 @@ def test_a_cell_that_fails_is_written_down_and_does_not_stop_the_rest(tmp_path, 
     assert "as it was meant to" in failures(tmp_path)[0].read_text() and set(table(tmp_path)["label"]) == {"random-label"}
 
 
+def test_failures_come_newest_first(tmp_path):
+    for age, cell in enumerate(("bb", "aa", "cc")):
+        record_failure(tmp_path, cell, {}, "as it was meant to")
+        os.utime(tmp_path / "failures" / f"{cell}.txt", ns=(0, 10**18 - age))
+    assert [path.stem for path in failures(tmp_path)] == ["bb", "aa", "cc"]
+
+
+def test_a_checkpoint_that_is_saved_anew_names_other_cells(tmp_path):
+    shutil.copytree(CHECKPOINT_FOLDER / "digits-without-3", tmp_path / "mine")
+    card = json.loads((tmp_path / "mine" / "card.json").read_text()) | {"training": {"steps": 1}}
+    (tmp_path / "mine" / "card.json").write_text(json.dumps(card))
+    plan = check_plan({**CONTENT, "methods": [{"checkpoint": str(tmp_path / "mine"), "label": "mine"}], "controls": []})
+    before, pipe = [cell_id(model) for model in plan.models()], load_pipeline(tmp_path / "mine")
+    parameter = next(pipe.unet.parameters())
+    parameter.data += 1
+    save_checkpoint(pipe, tmp_path / "mine", card)
+    after = [cell_id(model) for model in plan.models()]
+    assert not set(before) & set(after)
+    parameter.data -= 1
+    assert after == [cell_id(model) for model in plan.models()]
+
+
 def test_a_cell_is_published_once_and_whole(tmp_path):
     (tmp_path / "cells").mkdir()
     write_cell(tmp_path, "ab", {"x": 1})
@@ -138,6 +164,34 @@ def test_combinations_that_are_none_are_named():
         "cifar10-small has other classes or another size",
     ):
         assert part in str(caught.value), part
+
+
+@pytest.mark.parametrize(("key", "value", "message"), [
+    ("attack_steps", [20, 40], "attack_steps should hold one whole number of at least 1, not [20, 40]"),
+    ("samples", [16], "samples should hold one whole number"), ("batch_size", [], "batch_size should hold one whole number"),
+    ("check_every", (1, 2), "check_every should hold one"), ("evaluations", [1], "evaluations should hold one"),
+    ("learning_rate", [1e-4, 1e-3], "learning_rate should hold one number between 0 and 1, not [0.0001, 0.001]"),
+    ("optimizers", [], "optimizers is empty"),
+])
+def test_a_list_is_refused_where_the_grid_has_no_dimension_and_an_empty_one_where_it_has(key, value, message):
+    with pytest.raises(PlanError, match="has 1 mistake: ") as caught:
+        check_plan({**CONTENT, key: value})
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(("line", "word", "number"), [
+    ("learning_rate: 1e-4", "1e-4", "1.0e-4"), ("attack_rates: [0.001, 3E-5]", "3E-5", "3.0e-5"),
+    ("budgets: [{steps: 2, until: 9e-1}]", "9e-1", "9.0e-1"),
+    ("methods: [esd, {method: dimum, weight: 25e-1}]", "25e-1", "25.0e-1"), ("samples: 1e2", "1e2", None),
+])
+def test_a_number_that_yaml_takes_for_a_word_is_refused_with_how_to_write_it(line, word, number):
+    content = {**CONTENT, **yaml.safe_load(line)}
+    with pytest.raises(PlanError, match="has 1 mistake") as caught:
+        check_plan(content)
+    said = str(caught.value)
+    assert repr(word) in said and ("write" in said) == (number is not None)
+    if number:
+        assert f"in YAML that is a word: write {number})" in said and yaml.safe_load(number) == float(word)
 
 
 @pytest.mark.parametrize(("text", "message"), [

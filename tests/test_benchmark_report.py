@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,8 +16,9 @@ from dimum_core.benchmark.page import resolution_sentence, write_report
 from dimum_core.benchmark.report import comparisons, groups, pooled, resolution, runs, strongest, unranked
 from dimum_core.benchmark.results import PROVENANCE, ResultsError, check_provenance
 from dimum_core.cli import main
-from dimum_core.metrics import MetricError, sign_flip_test
+from dimum_core.metrics import MetricError, sign_flip_test, t_interval
 
+PROTOCOL = Path(__file__).parent.parent / "docs" / "protocol.md"
 RECOVERED = {"strong": 0.1, "twin": 0.1, "weak": 0.7, "idle": 1.0, "wrecked": 0.0, "original": 1.0, "retrained": 0.0}
 
 
@@ -62,6 +64,41 @@ def test_the_attacker_takes_his_best_rate(rows):
     assert (alone.query("label == 'weak'")["attack_rate"] == 1e-3).all() and (alone.groupby(["label", "target"]).size() == 1).all()
 
 
+def test_a_run_that_has_begun_its_second_seed_still_reports_its_first():
+    rows = made_up(seeds=[0, 1])
+    first = rows[rows["seed"] == 0]
+    begun = pd.concat([first, rows[(rows["label"] == "original") & (rows["seed"] == 1) & (rows["target"] == "3")]])
+    assert set(report(begun)["method"]) == set(report(first)["method"]) == set(RECOVERED)
+    (before,), (after,) = contests(first), contests(begun)
+    pd.testing.assert_frame_equal(after.pivot(), before.pivot())
+
+
+def test_an_entry_with_one_seed_of_three_is_left_out_by_name():
+    rows = made_up(seeds=range(3))
+    (contest,) = contests(rows[(rows["label"] != "twin") | (rows["seed"] == 0)])
+    assert contest.left_out == {"twin": "has 2 of 6 pairs only"} and set(contest.pivot()) == {"strong", "weak", "idle", "wrecked"}
+
+
+@pytest.mark.parametrize("apart", [
+    lambda rows: rows["seed"] == (rows["label"] == "twin"), lambda rows: (rows["attack_rate"] == 1e-3) == (rows["seed"] == 1),
+])
+def test_what_has_no_other_seed_to_choose_on_is_reported(apart):
+    """Every method with one seed, not the same; and two seeds that were attacked at different rates."""
+    rows = made_up(seeds=[0, 1])
+    assert set(report(rows[apart(rows)])["method"]) == set(RECOVERED)
+
+
+def test_in_a_contest_luck_counts_for_all_or_for_none():
+    rows = made_up(seeds=[0, 1])
+    lucky = (rows["label"] == "strong") & (rows["seed"] == 0) & (rows["attack_rate"] == 1e-4) & (rows["step"] > 0)
+    rows.loc[lucky, "target accuracy"] = 0.5  # by a rate that is worse on the other seed
+    (contest,) = contests(rows)
+    on_others = {("3", 0): 1e-3, ("3", 1): 1e-4, ("7", 0): 1e-3, ("7", 1): 1e-4}
+    assert contest.pivot("attack_rate")["strong"].to_dict() == on_others
+    (contest,) = contests(rows[~((rows["label"] == "twin") & (rows["target"] == "3") & (rows["seed"] == 1))])
+    assert contest.pivot("attack_rate")["strong"].to_dict() == {("3", 0): 1e-4, ("7", 0): 1e-3, ("7", 1): 1e-4}
+
+
 def test_the_leaderboard_ranks_ties_and_leaves_out_what_is_no_unlearning(rows):
     (contest,) = contests(rows)
     board = leaderboard(contest).set_index("method")
@@ -91,11 +128,20 @@ def test_comparisons_are_the_exact_tests_on_common_pairs(rows):
     assert set("".join(groups(pivot[["strong", "weak"]]).values())) == {"a", "b"}
 
 
+def test_intervals_are_those_of_the_fifth_rule(rows):
+    (contest,) = contests(rows)
+    weak, best = leaderboard(contest).set_index("method").loc["weak"], leaderboard(contest)["method"].iloc[0]
+    student = t_interval(contest.pivot()["weak"] - contest.pivot()[best])
+    assert weak[["behind low", "behind high"]].tolist() == pytest.approx([student.low, student.high])
+    rule = re.search(r"^5\. .*?(?=^6\. )", PROTOCOL.read_text(), re.DOTALL | re.MULTILINE)[0]
+    assert "Student's" in rule and "resample" not in rule
+
+
 def test_pairs_that_a_method_lacks_are_left_out_for_all(rows):
     some = rows[~((rows.label == "weak") & (rows.seed == 3) & (rows.target == "7"))]
     (contest,) = contests(some[~((some.label == "twin") & (some.seed > 0) & (some.target == "7")
                                  | (some.label == "twin") & (some.seed > 1))])
-    assert "twin" in contest.left_out and len(contest.pivot()) == 7 and "has 2 of 8 pairs" in contest.left_out["twin"]
+    assert "twin" in contest.left_out and len(contest.pivot()) == 7 and "has 3 of 8 pairs" in contest.left_out["twin"]
 
 
 def test_what_so_few_pairs_can_tell_is_said():

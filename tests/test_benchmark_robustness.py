@@ -15,15 +15,18 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+import yaml
 
 from dimum_core import load_dataset, load_pipeline, relearn, unlearn
 from dimum_core.attacks import auxiliary_set
-from dimum_core.benchmark import load_plan, read_results, run
+from dimum_core.benchmark import check_plan, load_plan, read_results, run, store
 from dimum_core.benchmark.evaluations import attack_evaluations, counted
 from dimum_core.benchmark.reading import PlanError
+from dimum_core.benchmark.run import run_task
 from dimum_core.benchmark.store import failures
 from dimum_core.checkpoints import CHECKPOINT_FOLDER
 from dimum_core.cli import main
+from dimum_core.errors import DimumError
 from dimum_core.unlearning import METHODS
 
 ROOT = Path(__file__).parent.parent
@@ -126,10 +129,65 @@ def test_a_failing_cell_is_written_down_the_rest_goes_on_and_the_exit_code_says_
     bad.write_text(PLAN.replace("[to-noise, ", "[{method: to-noise, fails: true}, ").replace("[0.0001, 0.001]", "[0.001]"))
     assert main(["benchmark", "run", str(bad), "--out", str(tmp_path), "--engine", "serial"]) == 1
     said = capsys.readouterr()
-    assert "2 attacks computed, 0 were there, 1 failed" in said.out and "the first traceback is in" in said.err
+    assert "2 attacks computed, 0 were there, 1 failed" in said.out and "the latest traceback is in" in said.err
     (failure,) = failures(tmp_path)
     assert "RuntimeError: as it was meant to" in failure.read_text() and '"fails": true' in failure.read_text()
     assert set(table(tmp_path)["method"]) == {"original", "dimum"}
+
+
+def own_plan(folder: Path, plugin: str, method: str = "to-noise") -> Path:
+    """A plan of one model and one attack with a user's own file, to be changed at will."""
+    text = PLAN.replace("[to-noise, {method: dimum, alternative: noise, count: 4}]", f"[{method}]")
+    for old, new in (("to_noise.py", "own.py"), ("[original]", "[]"), ("[0.0001, 0.001]", "[0.001]")):
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "own.py").write_text(plugin)
+    (folder / "own.yaml").write_text(text)
+    return folder / "own.yaml"
+
+
+@pytest.fixture
+def no_to_noise():
+    """The name is free, for a file other than the module's, and is given back afterwards."""
+    held = METHODS.pop("to-noise", None)
+    yield
+    METHODS.pop("to-noise", None)
+    if held is not None:
+        METHODS["to-noise"] = held
+
+
+def test_a_plugin_that_takes_a_shipped_name_is_refused_before_anything_is_computed(tmp_path, capsys):
+    shipped = METHODS["esd"]
+    path = own_plan(tmp_path, PLUGIN.replace("to-noise", "esd"), "esd")
+    assert main(["benchmark", "run", str(path), "--out", str(tmp_path / "out"), "--engine", "serial"]) == 1
+    assert "'esd' belongs to a method of dimum_core.unlearning.esd" in capsys.readouterr().err
+    content = {"name": "own", **yaml.safe_load(path.read_text()), "plugins": [str(tmp_path / "own.py")]}
+    with pytest.raises(DimumError, match="'esd' belongs to"):  # a plan from a mapping: its plugins are not run before
+        run(check_plan(content), tmp_path / "out", engine="serial", progress=False)
+    assert METHODS["esd"] is shipped and not (tmp_path / "out").exists()
+
+
+def test_a_plugin_that_was_edited_after_it_was_read_is_run_as_it_is_now(tmp_path, no_to_noise):
+    broken = PLUGIN.replace("if self.fails", "if True")
+    plan = load_plan(own_plan(tmp_path, broken))
+    (tmp_path / "own.py").write_text(PLUGIN)
+    model, out = plan.models()[0], tmp_path / "out"  # named by the file as it is now; this process knows the broken one
+    store.prepare(out)
+    assert run_task(plan, model, out, threads=1) == (1, 0)
+    (tmp_path / "own.py").write_text(broken)
+    assert run(plan, tmp_path / "again", engine="serial", progress=False).failed == 1
+    assert "as it was meant to" in failures(tmp_path / "again")[0].read_text()
+
+
+def test_a_plugin_that_is_edited_during_a_run_gives_no_results_under_its_old_name(tmp_path, no_to_noise):
+    plan, out = load_plan(own_plan(tmp_path, PLUGIN)), tmp_path / "out"
+    store.prepare(out)
+    model = plan.models()[0]
+    (tmp_path / "own.py").write_text(PLUGIN + "\n# edited\n")
+    assert run_task(plan, model, out, threads=1) == (0, 1)
+    assert "'to-noise' has changed since this run began: run the plan again." in failures(out)[0].read_text()
+    assert not list((out / "cells").iterdir())
+    assert run(plan, out, engine="serial", progress=False).computed == 1
 
 
 def entry(folder: Path, steps: int | None) -> Path:

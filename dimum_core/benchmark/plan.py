@@ -111,11 +111,18 @@ def cell_id(config: dict) -> str:
     return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
 
 
-@lru_cache(maxsize=32)
 def checkpoint_digest(checkpoint: str) -> str:
     """Hash of a checkpoint's files (its cards aside)."""
-    digest, folder = hashlib.blake2b(digest_size=10), find_checkpoint(checkpoint)
-    for path in sorted(p for p in folder.rglob("*") if p.suffix == ".safetensors" or p.name.endswith("config.json")):
+    folder = find_checkpoint(checkpoint).absolute()
+    files = sorted(p for p in folder.rglob("*") if p.suffix == ".safetensors" or p.name.endswith("config.json"))
+    return _digest(folder, tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files))
+
+
+@lru_cache(maxsize=32)
+def _digest(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
+    """Kept for as long as the files have the same sizes and times: one that is saved anew is another checkpoint."""
+    digest = hashlib.blake2b(digest_size=10)
+    for path, _, _ in files:
         digest.update(str(path.relative_to(folder)).encode() + path.read_bytes())
     return digest.hexdigest()
 

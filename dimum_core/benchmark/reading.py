@@ -146,7 +146,7 @@ def _check_method(entry, wrong: list[str]) -> dict | None:
     try:
         get_method(str(entry["method"]), **settings)
     except DimumError as error:
-        wrong.append(_sentence(error))
+        wrong.append(_sentence(error) + "".join(map(_as_number, settings.values())))
         return None
     label = entry.get("label") or " ".join([entry["method"], *(f"{k}={v}" for k, v in settings.items())])
     return {"method": entry["method"], "label": str(label), **settings}
@@ -160,28 +160,37 @@ def _check_budget(entry, wrong: list[str]) -> dict | None:
     until = entry.get("until")
     fine = until is None or (isinstance(until, (int, float)) and 0 < until <= 1)
     if set(entry) - {"steps", "until", "label"} or not fine:
-        wrong.append(f"a budget has `steps`, `until` (above 0, at most 1) and `label`, not {entry!r}")
+        wrong.append(f"a budget has `steps`, `until` (above 0, at most 1) and `label`, not {entry!r}{_as_number(until)}")
         return None
     label = entry.get("label") or (f"{entry['steps']} steps" if until is None else f"until {until:g}")
     return {"steps": entry["steps"], "until": until, "label": str(label)}
 
 
+def _as_number(value) -> str:
+    """How to write a number that YAML takes for a word, such as 1e-4: it wants a point, and a sign before the exponent."""
+    parts = re.fullmatch(r"([-+]?\d+)(\.\d*)?e([-+]?)(\d+)", value, re.IGNORECASE) if isinstance(value, str) else None
+    if not parts or float(value) % 1 == 0:  # a whole number is written without an exponent
+        return ""
+    return f" (in YAML that is a word: write {parts[1]}{parts[2] or '.0'}e{parts[3] or '+'}{parts[4]})"
+
+
 def _check_values(values: dict, wrong: list[str]) -> None:
     def expect(key: str, right, meaning: str) -> None:
-        for value in _as_list(values.get(key, [])):
+        for value in values.get(key, ()) if key in LISTS else [values.get(key, getattr(Plan, key))]:
             if isinstance(value, bool) or not right(value):
-                wrong.append(f"{key} should hold {meaning}, not {value!r}")
+                wrong.append(f"{key} should hold {meaning}, not {value!r}{_as_number(value)}")
 
     whole = lambda least: lambda v: isinstance(v, int) and v >= least  # noqa: E731
-    counts = ("attack_steps", "batch_size", "samples", "evaluations", "check_every")
-    for key, least in (("seeds", 0), *((key, 1) for key in counts)):
-        expect(key, whole(least), f"whole numbers of at least {least}")
-    for key in ("learning_rate", "attack_rates"):
-        expect(key, lambda v: isinstance(v, (int, float)) and 0 < v < 1, "numbers between 0 and 1")
+    share = lambda v: isinstance(v, (int, float)) and 0 < v < 1  # noqa: E731
+    expect("seeds", whole(0), "whole numbers of at least 0")
+    for key in ("attack_steps", "batch_size", "samples", "evaluations", "check_every"):  # no dimensions of the grid: no lists
+        expect(key, whole(1), "one whole number of at least 1")
+    expect("learning_rate", share, "one number between 0 and 1")
+    expect("attack_rates", share, "numbers between 0 and 1")
     expect("optimizers", lambda v: isinstance(v, str) and v in OPTIMIZER_STATE, " or ".join(OPTIMIZER_STATE))
     expect("controls", lambda v: v in CONTROLS, " or ".join(CONTROLS))
     expect("auxiliaries", is_auxiliary, f"{', '.join(LADDER)}, with a share such as 'retain 10 %', or 'few-shot 8'")
-    for key in ("targets", "methods", "budgets", "seeds", "attack_rates", "auxiliaries"):
+    for key in ("targets", "methods", "budgets", "seeds", "attack_rates", "optimizers", "auxiliaries"):
         if key in values and not values[key] and not any(key.rstrip("s") in w for w in wrong):
             wrong.append(f"{key} is empty")
 

@@ -68,10 +68,16 @@ def _check_one_cell(rows: pd.DataFrame) -> None:
 
 
 def strongest(table: pd.DataFrame) -> pd.DataFrame:
-    """For each defence and seed the attack that is best on the other seeds; of one seed only, its best, luck included."""
-    if table["seed"].nunique() > 1:
-        return best_attacks(table, DEFENCE, CHOICES, "area")
-    return table.loc[table.groupby([*DEFENCE, "seed"])["area"].idxmax()].reset_index(drop=True)
+    """For each defence and seed the attack that is best on the other seeds; of a defence with one seed, its best, luck included."""
+    chosen = best_attacks(table, DEFENCE, CHOICES, "area")
+    known = pd.MultiIndex.from_frame(table[DEFENCE]).isin(pd.MultiIndex.from_frame(chosen[DEFENCE]))
+    # what other seeds cannot choose for is kept: a run that has begun its second seed still reports all of its first
+    return chosen if known.all() else pd.concat([chosen, _luckiest(table[~known])], ignore_index=True)
+
+
+def _luckiest(table: pd.DataFrame) -> pd.DataFrame:
+    """For each defence and seed the attack that is best on this very seed: the most that one seed alone can say."""
+    return table.loc[table.groupby([*DEFENCE, "seed"])["area"].idxmax()]
 
 
 def report(rows: pd.DataFrame) -> pd.DataFrame:
@@ -128,7 +134,8 @@ class Contest:
 
 def contests(rows: pd.DataFrame) -> list[Contest]:
     """Every (budget, auxiliary set) of the results, each on its complete pairs."""
-    best, found = strongest(runs(rows)), []
+    attacks, found = runs(rows), []
+    best = strongest(attacks)
     for (budget, auxiliary), group in best[~best["label"].isin(CONTROLS)].groupby(["budget", "auxiliary"]):
         controls = best[best["label"].isin(CONTROLS) & (best["auxiliary"] == auxiliary)]
         table, left_out = group.pivot(index=PAIR, columns="label", values="area"), {}
@@ -138,8 +145,21 @@ def contests(rows: pd.DataFrame) -> list[Contest]:
         complete = table.drop(columns=list(left_out)).dropna()
         kept = group[group["label"].isin(complete.columns) & pd.MultiIndex.from_frame(group[PAIR]).isin(complete.index)]
         if len(kept):
+            kept = _chosen_alike(kept, group, attacks)
             found.append(Contest(budget, auxiliary, kept.reset_index(drop=True), controls.reset_index(drop=True), left_out))
     return found
+
+
+def _chosen_alike(kept: pd.DataFrame, group: pd.DataFrame, attacks: pd.DataFrame) -> pd.DataFrame:
+    """The runs of a contest, met by one attacker: for a target of which a method has one seed only, luck is included for all.
+
+    Otherwise a method would look worse than one with more seeds, for no other reason than that its attacker had the luck.
+    """
+    seeds = group[group["label"].isin(kept["label"])].groupby(DEFENCE)["seed"].nunique()
+    alone = kept["target"].isin(seeds[seeds == 1].index.get_level_values("target"))
+    if not alone.any():
+        return kept
+    return pd.concat([kept[~alone], _luckiest(attacks.merge(kept.loc[alone, [*DEFENCE, "seed"]]))])
 
 
 def unranked(contest: Contest) -> dict[str, str]:

@@ -19,7 +19,8 @@ from . import store
 from .engines import run_tasks
 from .evaluations import SAMPLING_STEPS, attack_evaluations
 from .models import forget_weights, obtain_model
-from .plan import CHECKPOINT, CONTROLS, Plan, cell_id
+from .plan import Plan, cell_id, source_digest
+from .reading import PlanError
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ def run(
     Several runs may share a folder: each takes the models that no other is at.
     """
     out = Path(out).resolve()
+    _load_plugins(plan)  # anew, so that cells are named by what runs, and what is wrong with a plugin is said before any work
     store.prepare(out)
     models = plan.models()
     missing = {cell_id(model): _missing(plan, model, out) for model in models}
@@ -83,7 +85,9 @@ def _run_task(plan: Plan, model: dict, out: Path) -> tuple[int, int]:
     if not attacks and store.is_done(out, cell_id(model)):
         return 0, 0
     try:
-        _load_plugins(plan, model)
+        if "code" in model:
+            _load_plugins(plan)
+            _check_code(plan, model)
         original, data = load_pipeline(plan.checkpoint), load_dataset(plan.data)
         pipe = obtain_model(plan, model, original, data, out)
     except Exception:
@@ -103,11 +107,18 @@ def _run_task(plan: Plan, model: dict, out: Path) -> tuple[int, int]:
     return len(attacks) - failed, failed
 
 
-def _load_plugins(plan: Plan, model: dict) -> None:
-    """A worker process has not read the plan, and does not know the methods of a user's own file yet."""
-    if plan.plugins and model["method"] not in (*METHODS, *CONTROLS, CHECKPOINT):
-        for plugin in plan.plugins:
-            load_plugin(Path(plugin))
+def _load_plugins(plan: Plan) -> None:
+    """Always anew: a worker process may not know the methods of a user's own file yet, or know them as an older plan had them."""
+    for plugin in plan.plugins:
+        load_plugin(Path(plugin))
+
+
+def _check_code(plan: Plan, model: dict) -> None:
+    """Refuse to compute a cell with another version of a user's file than the one that it is named by."""
+    name = model["method"]
+    own = name in METHODS and METHODS[name].__module__ in {Path(plugin).stem for plugin in plan.plugins}
+    if own and source_digest(name) != model["code"]:
+        raise PlanError(f"The file of the method {name!r} has changed since this run began: run the plan again.")
 
 
 def attacked(attack: dict, model: dict, pipe, original, data) -> dict:

@@ -52,7 +52,12 @@ def forget_failure(out: Path, cell: str) -> None:
 
 
 def failures(out: Path) -> list[Path]:
-    return sorted((Path(out) / "failures").glob("*.txt"))
+    """Tracebacks of cells that failed, the newest first: whoever looks wants that of the run at hand, not one of last week."""
+    written = {}
+    for path in (Path(out) / "failures").glob("*.txt"):
+        with contextlib.suppress(FileNotFoundError):  # another run on this folder has just mended it
+            written[path] = path.stat().st_mtime_ns
+    return sorted(written, key=lambda path: (-written[path], path.name))
 
 
 def prepare(out: Path) -> None:
