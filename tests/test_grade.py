@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import csv
+import ctypes
 import inspect
 import json
+import os
+import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -16,7 +20,7 @@ import torch
 from nbformat.v4 import new_code_cell, new_notebook
 
 from dimum_core.cli import main
-from dimum_core.course import given, grade, wire
+from dimum_core.course import answering, given, grade, wire
 from dimum_core.course.checks import EXERCISES
 from dimum_core.errors import DimumError
 
@@ -85,6 +89,76 @@ def test_wrong_answers_are_told_why(tmp_path):
     assert "off by one step" in found["01.1"].said and "square roots are missing" in found["01.2"].said
 
 
+def test_an_earlier_attempt_that_raised_does_not_outvote_a_later_answer(tmp_path):
+    (tmp_path / "1.py").write_text('check("01.1", 1 / 0)\ncheck("01.2", 1 / 0)\n')
+    (tmp_path / "2.py").write_text('check("01.1", 259)\ncheck("01.2", 0.5)\n')
+    cells = ['check("01.1", 1 / 0)', 'check("01.1", 259)\ncheck("01.2", 0.5)']
+    (tmp_path / "ada.ipynb").write_text(nbformat.writes(new_notebook(cells=[new_code_cell(cell) for cell in cells])))
+    for files in (["1.py", "2.py"], ["2.py", "1.py"], ["ada.ipynb"]):
+        first, second = grade.grade_student("ada", [tmp_path / name for name in files], TWO, False, 8.0, 1.0).marks
+        assert first.points == 1.0 and second.points == 0.0 and "A function was expected" in second.said, files
+
+
+@pytest.mark.parametrize("number", ["NaN", "1e999", "-Infinity"])
+def test_a_number_that_is_none_costs_only_its_own_answer(tmp_path, number):
+    text = f'{{"01.2": {number}, "02.2": 3, "01.1": 259, "03.1": [{number}], "06.1": {{"a": {number}}}}}'
+    found = marks(tmp_path, text, dict.fromkeys(("01.1", "01.2", "02.2", "03.1", "06.1"), 1.0), suffix=".json")
+    assert {key: found[key].points for key in found if key != "note"} == {"01.1": 1, "01.2": 0, "02.2": 0, "03.1": 0, "06.1": 0}
+    assert not any("not answered" in found[key].said for key in ("01.2", "02.2", "03.1", "06.1")), found
+
+
+def test_nan_is_never_a_right_answer(tmp_path):
+    text = json.dumps(dict.fromkeys(EXERCISES, float("nan")))
+    found = marks(tmp_path, text, dict.fromkeys(EXERCISES, 1.0), suffix=".json")
+    assert all(found[number].points == 0 and "NaN" in found[number].said for number in EXERCISES) and found["note"] == ""
+
+
+def test_what_raises_in_a_file_costs_only_its_own_exercise(tmp_path):
+    found = marks(tmp_path, """
+        import a_package_that_is_not_there as absent
+        get_ipython().run_line_magic("matplotlib", "inline")
+        answer = 1
+        raise NotImplementedError('Exercise 02.2: answer = the scale. hint("02.2") helps.')
+        check("02.2", answer)
+        print(undefined)
+        helper = 1 / 0
+        check("01.1", helper + 1)
+        check("01.2", lambda x_t, eps, abar: (x_t - (1 - abar).sqrt() * eps) / abar.sqrt())
+        def main():
+            check("01.4", lambda x, eps, abar: abar.sqrt() * x + (1 - abar).sqrt() * eps)
+            check("02.1", absent.value)
+        main()
+        check("03.1", await something())
+        answer = 30.72
+        check("07.2", answer)
+    """, dict.fromkeys(("01.1", "01.2", "01.4", "02.1", "02.2", "03.1", "07.2"), 1.0))
+    right = [number for number in found if number != "note" and found[number].points]
+    assert right == ["01.2", "01.4", "07.2"], found
+    assert "ZeroDivisionError" in found["01.1"].said  # the cause, not that `helper` is missing
+    assert "a_package_that_is_not_there" in found["02.1"].said
+    assert found["02.2"].said == "not answered." and "SyntaxError" in found["03.1"].said
+
+
+@pytest.mark.parametrize("code", [
+    "x = 259\nx = 1 / 0\ncheck('01.1', x)", "x = 259\nx += 1 / 0\ncheck('01.1', x)", "x = 1 / 0\ncheck('01.1', x)\nx = 259",
+    "x = 1\nfor x in (259, 1):\n    1 / (x - 259)\ncheck('01.1', x)", "def x(a=1 / 0): pass\ncheck('01.1', x)\nx = 259",
+    "x = 259\nx = await later()\ncheck('01.1', x)", "x = 1\nimport sys\nsys.exit()\ncheck('01.1', 259)",
+    "x = 259\nraise NotImplementedError('Exercise 01.1: x = the step')\ncheck('01.1', x)",
+])
+def test_no_older_or_later_value_stands_in_for_one_that_failed(tmp_path, code):
+    assert marks(tmp_path, code)["01.1"].points == 0.0
+
+
+def test_what_never_ends_in_a_file_leaves_time_to_hand_in_the_rest(monkeypatch):
+    monkeypatch.setitem(sys.modules, "dimum_core.course", sys.modules["dimum_core.course"])
+    started = time.monotonic()
+    hand = answering.Hand({}, "", 0.4, 1.0)
+    code = "check('01.1', 259)\n" + "while True: pass\n" * 20 + "x = [1 for _ in iter(int, 1)]\ncheck('01.2', x)\ncheck('01.4', 3)"
+    hand.run([code], True)
+    assert time.monotonic() - started < 3 and hand.answers == {"01.1": 259, "01.4": 3}
+    assert "longer than allowed" in hand.errors["01.2"]
+
+
 def test_each_student_is_asked_for_his_own_numbers(tmp_path):
     code = 'check("02.2", 1 + given("02.2", student)["w"], student)\ncheck("07.2", 30.72, student)'
     found = marks(tmp_path, code, {"02.2": 1.0, "07.2": 1.0}, variants=True)
@@ -92,7 +166,7 @@ def test_each_student_is_asked_for_his_own_numbers(tmp_path):
     assert given("02.2", "ada") != given("02.2") and given("07.2", "ada") != given("07.2")
 
 
-ATTACKS = {
+ATTACKS = {  # a file goes on after what is refused: a right answer here must need what the attack is to get
     "tampers with the checks in its process": """
         import sys
         import dimum_core.course as course
@@ -126,7 +200,7 @@ ATTACKS = {
     """,
     "reads the solution": f"""
         text = open({str(Path(grade.__file__).with_name("checks_01.py"))!r}).read()
-        check("01.2", lambda x_t, eps, abar: (x_t - (1 - abar).sqrt() * eps) / abar.sqrt())
+        check("01.2", lambda x_t, eps, abar: text and (x_t - (1 - abar).sqrt() * eps) / abar.sqrt())
     """,
     "imports the tests' answers": f"""
         import sys
@@ -156,8 +230,8 @@ ATTACKS = {
     """,
     "starts other programs": """
         import subprocess
-        subprocess.run(["touch", "here"])
-        check("01.2", lambda x_t, eps, abar: (x_t - (1 - abar).sqrt() * eps) / abar.sqrt())
+        done = subprocess.run(["touch", "here"])
+        check("01.2", lambda x_t, eps, abar: done and (x_t - (1 - abar).sqrt() * eps) / abar.sqrt())
     """,
     "imports the course by its package": """
         from dimum_core import course
@@ -170,17 +244,17 @@ ATTACKS = {
     """,
     "starts a program below the events": """
         import _posixsubprocess
-        check("01.2", lambda x_t, eps, abar: (x_t - (1 - abar).sqrt() * eps) / abar.sqrt())
+        check("01.2", lambda x_t, eps, abar: _posixsubprocess and (x_t - (1 - abar).sqrt() * eps) / abar.sqrt())
     """,
     "empties a file by opening it to read": """
         import os
-        os.open("../victim", os.O_RDONLY | os.O_CREAT | os.O_TRUNC)
-        check("01.2", lambda x_t, eps, abar: (x_t - (1 - abar).sqrt() * eps) / abar.sqrt())
+        place = os.open("../victim", os.O_RDONLY | os.O_CREAT | os.O_TRUNC)
+        check("01.2", lambda x_t, eps, abar: place and (x_t - (1 - abar).sqrt() * eps) / abar.sqrt())
     """,
     "opens a folder to reach beyond": """
         import os
-        os.open("/", os.O_RDONLY)
-        check("01.2", lambda x_t, eps, abar: (x_t - (1 - abar).sqrt() * eps) / abar.sqrt())
+        place = os.open("/", os.O_RDONLY)
+        check("01.2", lambda x_t, eps, abar: place and (x_t - (1 - abar).sqrt() * eps) / abar.sqrt())
     """,
     "returns too much": """
         import torch
@@ -241,9 +315,93 @@ def test_nobody_reads_what_others_handed_in_and_nobody_stops_the_class(tmp_path)
     (folder / "ada.py").write_text(f"{RIGHT_GUESS}\ncheck('01.2', guess)\n")
     (folder / "bob.py").write_text(f"text = open({str(folder / 'ada.py')!r}).read()\nexec(text)\n")
     (folder / "eve.json").write_text('{"01.2": {"function": Infinity}}')
+    (folder / "lea.py").write_text("def guess(*_): raise ValueError('\\ud800')\ncheck('01.2', guess)\n")
     (tmp_path / "points.yaml").write_text('points: {"01.2": 2}')
     found = {r.student: r.points for r in grade.grade(folder, tmp_path / "marks", tmp_path / "points.yaml", seconds=4.0)}
-    assert found == {"ada": 2.0, "bob": 0.0, "eve": 0.0}
+    assert found == {"ada": 2.0, "bob": 0.0, "eve": 0.0, "lea": 0.0}
+    assert "ValueError: \\ud800" in (tmp_path / "marks" / "lea.html").read_text()
+
+
+def test_all_is_read_before_the_first_students_code_runs(tmp_path, monkeypatch):
+    folder = tmp_path / "submissions"
+    folder.mkdir()
+    (folder / "ada.json").write_text('{"01.1": 1}')
+    (folder / "zed.json").write_text('{"01.1": 259}')
+    start = grade.student_process
+
+    def start_and_spoil(order):  # as code of the first student would that got round the fence
+        (folder / "zed.json").write_text('{"01.1": 2}')
+        return start(order)
+
+    monkeypatch.setattr(grade, "student_process", start_and_spoil)
+    (tmp_path / "points.yaml").write_text('points: {"01.1": 1}')
+    found = grade.grade(folder, tmp_path / "marks", tmp_path / "points.yaml", seconds=8.0)
+    assert {result.student: result.points for result in found} == {"ada": 0.0, "zed": 1.0}
+
+
+@pytest.mark.skipif(sys.platform != "linux" or ctypes.CDLL(None).syscall(444, None, 0, 1) < 1, reason="the kernel has no Landlock")
+def test_native_code_is_fenced_where_the_kernel_can(tmp_path):
+    folder = tmp_path / "submissions"
+    folder.mkdir()
+    other, beside, new = folder / "zed.txt", tmp_path / "beside", tmp_path / "new.safetensors"
+    other.write_bytes(b"259.....")
+    beside.write_bytes(b"unharmed")
+    (folder / "ada.py").write_text(textwrap.dedent(f"""
+        import torch
+        import safetensors.torch
+        def tried(how):
+            try:
+                return how()
+            except PermissionError as error:
+                return str(error)
+            except Exception as error:
+                return type(error).__name__
+        def attempt(path, shared):
+            return lambda: torch.from_file(path, shared=shared, size=8, dtype=torch.uint8).fill_(1).sum().item()
+        torch.save(torch.ones(3), "own")
+        safetensors.torch.save_file({{"a": torch.ones(3)}}, "own.safetensors")
+        own = [torch.load("own").sum().item(), safetensors.torch.load_file("own.safetensors")["a"].sum().item()]
+        done = [tried(attempt({str(other)!r}, False)), tried(attempt({str(beside)!r}, True)),
+                tried(lambda: safetensors.torch.save_file({{"a": torch.ones(3)}}, {str(new)!r}))]
+        check("01.1", 259 if own == [3.0, 3.0] and all(isinstance(each, str) for each in done) else str((own, done)))
+    """))
+    (tmp_path / "points.yaml").write_text('points: {"01.1": 1}')
+    found, = grade.grade(folder, tmp_path / "marks", tmp_path / "points.yaml", seconds=8.0)
+    assert (other.read_bytes(), beside.read_bytes(), new.exists()) == (b"259.....", b"unharmed", False)
+    assert found.points == 1.0, found
+
+
+def test_a_reader_that_pauses_does_not_hold_the_grader():
+    reads, writes = os.pipe()
+    line = wire.Line(reads, writes, time.monotonic() + 0.5)
+
+    def read_a_page_and_pause():
+        os.read(reads, 4096)
+        time.sleep(3)
+        os.close(reads)
+
+    reader = threading.Thread(target=read_a_page_and_pause)
+    reader.start()
+    started = time.monotonic()
+    with pytest.raises(wire.WireError, match="longer than allowed"):
+        line.send({"text": "x" * 1_000_000})
+    assert time.monotonic() - started < 2
+    reader.join()
+    os.close(writes)
+
+
+def test_a_slow_reader_gets_the_whole_message():
+    reads, writes = os.pipe()
+    line, message, got = wire.Line(reads, writes, time.monotonic() + 20), {"text": "x" * 300_001}, []
+    reader = threading.Thread(target=lambda: [got.append(os.read(reads, 5000)) or time.sleep(0.001) for _ in iter(
+        lambda: sum(map(len, got)) < 300_000 + 4, False)])
+    reader.start()
+    line.send(message)
+    os.close(writes)
+    reader.join()
+    data = b"".join([*got, os.read(reads, 65536)])
+    os.close(reads)
+    assert json.loads(data[4:]) == message and int.from_bytes(data[:4], "big") == len(data) - 4
 
 
 def test_points_and_folders_that_cannot_be_used_are_named(tmp_path):

@@ -2,18 +2,23 @@
 
 It holds no solution, no seed and no mark, so nothing in it is worth tampering with: it can only return results, which the grader
 judges. What follows is a fence against accidents and simple attacks, not a jail: limits of memory and time, no new processes, no
-network, no file outside its own folder written, none of the course's own, of other students or of the marks read.
+network, no file outside its own folder written, none of the course's own, of other students or of the marks read. The hook sees
+only what Python itself does; for files and programs, Linux's Landlock binds native code too, where the kernel has it.
 """
 
 from __future__ import annotations
 
 import ast
 import contextlib
+import ctypes
+import dis
 import os
 import re
 import resource
 import signal
+import struct
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -24,7 +29,7 @@ LIBRARIES = {"dimum_core", "diffusers", "matplotlib", "numpy", "pandas", "scipy"
 KEPT = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
 
 
-def fence(memory: int, secret_folders: tuple[str, ...]) -> None:
+def fence(memory: int, secret_folders: list[str], readable_paths: list[str]) -> None:
     """From here on: `memory` bytes more than now, and no event of FORBIDDEN; cannot be undone within this process."""
     pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 0
     if pages:  # elsewhere than on Linux the address space cannot be limited so
@@ -34,6 +39,7 @@ def fence(memory: int, secret_folders: tuple[str, ...]) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     here = os.path.realpath(os.getcwd()) + os.sep
     secret = tuple(os.path.realpath(folder) + os.sep for folder in secret_folders)
+    landlock(here, readable_paths)
     changing = os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_CREAT
     sys.modules["_posixsubprocess"] = None  # starts a process without an event; what subprocess holds of it goes, too
     if "subprocess" in sys.modules:
@@ -59,6 +65,25 @@ def fence(memory: int, secret_folders: tuple[str, ...]) -> None:
                 raise PermissionError("an answer may change only its own folder")
 
     sys.addaudithook(hook)
+
+
+def landlock(here: str, readable_paths: list[str]) -> None:
+    """Have Linux deny native code, too, what the hook denies of files and programs; nothing happens on kernels without Landlock."""
+    system = ctypes.CDLL(None).syscall
+    version = system(444, None, 0, 1) if sys.platform == "linux" else 0
+    if version < 1:
+        return
+    execute, write, read, list_folder, truncate = (1 << bit for bit in (0, 1, 2, 3, 14))
+    handled = ((1 << min(12 + version, 15)) - 1) & ~list_folder  # versions 1 to 3 know 13 to 15 rights; imports list folders
+    rules = system(444, struct.pack("=Q", handled), 8, 0)
+    paths = ["/proc/self", *(f"/proc/{name}" for name in ("cpuinfo", "meminfo", "sys")), *readable_paths]  # /proc: for C libraries
+    for path, rights in [(here, ~execute), ("/dev/null", write | truncate), *((path, read) for path in paths)]:
+        with contextlib.suppress(OSError):  # it has gone by now
+            place = os.open(path, os.O_PATH)
+            system(445, rules, 1, struct.pack("=Qi", rights & handled, place), 0)
+            os.close(place)
+    ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)  # no new privileges, which the kernel asks for first
+    system(446, rules, 0)
 
 
 class NoCourse:
@@ -93,11 +118,13 @@ def readable(cell: str) -> str:
 class Hand:
     """The answers handed in so far, and what went wrong on the way."""
 
-    def __init__(self, given: dict, student: str, seconds: float):
+    def __init__(self, given: dict, student: str, seconds: float, reading: float):
         self.answers: dict[str, object] = {}
         self.errors: dict[str, str] = {}
         self.given, self.student, self.seconds = given, student, seconds
+        self.ends = time.monotonic() + reading  # what was answered by then must not be lost to what still runs
         self.assigned: dict[str, ast.stmt] = {}  # name -> the statement of the chapter that makes it
+        self.lost: dict[str, BaseException] = {}  # name -> why the statement of a whole file that makes it failed
         signal.signal(signal.SIGALRM, _too_long)
 
     def course(self) -> types.ModuleType:
@@ -110,11 +137,9 @@ class Hand:
         return module
 
     def run(self, cells: list[str], whole: bool) -> None:
-        """Run the cells with exercises, and of all others imports, definitions, literals and what an exercise turns out to need.
-
-        whole: run everything.
-        """
-        module = self.course()
+        """Run a whole file; of a notebook the cells with exercises, and of the others imports, definitions, literals and what an
+        exercise turns out to need."""
+        module, self.assigned, self.lost = self.course(), {}, {}
         sys.modules["dimum_core.course"] = module
         names = {"__name__": "__answers__", "check": module.check, "hint": module.hint, "given": module.given,
                  "variant": module.variant, "student": self.student}
@@ -125,25 +150,48 @@ class Hand:
                 self._failed(re.findall(r"check\(\s*[\"']([\d.]+)", cell), error)
                 continue
             numbers = checked(statements)
-            self.assigned |= {name: statement for statement in statements for name in assigned_names(statement)}
-            self._run_cell(statements, numbers, names, whole or bool(numbers))
+            if not whole:  # of a whole file nothing is left out, and what comes later is not to be run ahead of its turn
+                self.assigned |= {name: statement for statement in statements for name in assigned_names(statement)}
+            self._run_cell(statements, numbers, names, whole)
             names["student"] = self.student
         if isinstance(names.get("answers"), dict):
             self.answers |= {str(number): answer for number, answer in names["answers"].items()}
 
-    def _run_cell(self, statements, numbers, names, everything: bool) -> None:
+    def _run_cell(self, statements, numbers, names, whole: bool) -> None:
+        """A notebook's cell ends with a statement that raises; a whole file goes on, without what that statement makes."""
+        gaps: set[str] = set()
         for statement in statements:
-            if not (everything or isinstance(statement, KEPT) or _literal(statement)):
-                continue
-            signal.setitimer(signal.ITIMER_REAL, self.seconds)
-            try:
-                self._execute(statement, names)
-            except BaseException as error:
-                if everything:
-                    self._failed(numbers, error)
-                    return
-            finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
+            own = set(checked([statement]))
+            if gaps & own and not isinstance(statement, KEPT):  # what it hands in would be an older value of that name
+                gaps -= own
+            elif whole or numbers or isinstance(statement, KEPT) or _literal(statement):
+                try:
+                    self._execute_in_time(statement, names)
+                except BaseException as error:
+                    if whole and not isinstance(error, SystemExit):
+                        gaps |= self._lose(statement, statements, names, error)
+                    elif whole or numbers:
+                        self._failed(numbers, error)
+                        return
+
+    def _lose(self, statement, statements, names, error: BaseException) -> set[str]:
+        """Fail only what a statement itself hands in; no older value stands in for what it makes. Returns the gaps it is."""
+        error = self.lost.get(error.name, error) if isinstance(error, NameError) else error  # the cause, not what follows from it
+        for name in made_names(statement):
+            self.lost[name] = error
+            if not isinstance(statement, (ast.Import, ast.ImportFrom)):  # a module is no answer, and others may need it
+                names.pop(name, None)
+        words = re.findall(r"\w+", ast.unparse(statement))
+        called = [other for other in statements if isinstance(other, ast.FunctionDef) and other.name in words]
+        self._failed(checked([statement, *called]), error)
+        return set(re.findall(r"Exercise (\d\d\.\d+)", str(error))) if isinstance(statement, ast.Raise) else set()
+
+    def _execute_in_time(self, statement: ast.stmt, names: dict) -> None:
+        try:  # when the time for all is over, what takes no time is still run
+            signal.setitimer(signal.ITIMER_REAL, max(min(self.seconds, self.ends - time.monotonic()), 0.01))
+            self._execute(statement, names)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _execute(self, statement: ast.stmt, names: dict, depth: int = 0) -> None:
         """Run a statement; what it needs of the chapter is made when it turns out to be missing."""
@@ -157,7 +205,7 @@ class Hand:
 
     def _failed(self, numbers, error: BaseException) -> None:
         for number in set(numbers) - set(self.answers):
-            if not isinstance(error, NotImplementedError):  # a gap is not a mistake
+            if not isinstance(error, (NotImplementedError, SystemExit)):  # a gap is not a mistake
                 self.errors[number] = f"{type(error).__name__}: {error}"[:300]
 
 
@@ -179,6 +227,15 @@ def assigned_names(statement: ast.stmt) -> list[str]:
     return [node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)]
 
 
+def made_names(statement: ast.stmt) -> set[str]:
+    """The names that a statement makes in its file, not those within its functions."""
+    try:
+        code = compile(ast.Module([statement], []), "<answer>", "exec")
+    except (SyntaxError, ValueError):
+        return set(assigned_names(statement))
+    return {step.argval for step in dis.get_instructions(code) if step.opname in ("STORE_NAME", "STORE_GLOBAL")}
+
+
 def _literal(statement: ast.stmt) -> bool:
     try:
         return isinstance(statement, ast.Assign) and (ast.literal_eval(statement.value), True)[1]
@@ -190,10 +247,9 @@ def serve(line, wire) -> None:
     """Run what was handed in, say what was answered, then answer calls until the grader has enough."""
     order = line.receive()
     sys.meta_path.insert(0, NoCourse)
-    hand = Hand(wire.decode(order["given"]), order["student"], order["seconds"])
-    for cells, _ in order["pieces"]:
-        import_libraries(cells)
-    fence(order["memory"], tuple(order["secret"]))
+    hand = Hand(wire.decode(order["given"]), order["student"], order["seconds"], order["reading"])
+    import_libraries([cell for cells, _ in order["pieces"] for cell in cells])
+    fence(order["memory"], order["secret"], order["readable"])
     for cells, whole in order["pieces"]:
         hand.run(cells, whole)
     functions, answers = [], {}

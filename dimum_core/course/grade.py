@@ -40,7 +40,9 @@ KINDS = (".ipynb", ".py", ".json")
 REPEATS = 3  # hidden seeds for each answer
 RESTARTS = 3  # processes for one student, after an answer that ended the one before
 START = 120.0  # seconds that starting a process and reading the hand-in may take beyond the limit of the answers
+READING = 0.75  # part of START that the hand-in may run for: the rest is for the start
 LARGEST = 50_000_000  # bytes of a submitted file
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, OSError)
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def pieces(file: Path) -> tuple[list[str], bool]:
         return [text], True
     content = json.loads(text)
     if file.suffix == ".json":
-        return [f"answers = {content!r}"], True
+        return [f"import json\nanswers = json.loads({text!r})"], True  # Python has no literal for NaN and 1e999
     return ["".join(cell["source"]) for cell in content["cells"] if cell["cell_type"] == "code"], False
 
 
@@ -168,25 +170,51 @@ def far_function(line: wire.Line, place: int):
     return call
 
 
+def read(files: list[Path]) -> list | str:
+    """The pieces of each of a student's files, or why they cannot be read."""
+    try:
+        return [pieces(file) for file in files]
+    except UNREADABLE as error:
+        return f"the files cannot be read: {type(error).__name__}: {error}"
+
+
 def grade_student(
     student: str, files: list[Path], points: dict, variants: bool, seconds: float, memory: float, secret: Iterable[Path] = ()
 ) -> Result:
     """Judge one student's files; whatever they do, the marks are computed here. secret: what they may not read, beside SECRET."""
+    return grade_pieces(student, read(files), points, variants, seconds, memory, secret)
+
+
+def grade_pieces(
+    student: str, handed_in: list | str, points: dict, variants: bool, seconds: float, memory: float, secret: Iterable[Path]
+) -> Result:
+    """As grade_student, of what `read` has found."""
     own = student if variants else ""
-    try:
-        order = {
-            "pieces": [pieces(file) for file in files], "student": own, "memory": int(memory * 1e9),
-            "secret": [*SECRET, *(str(path.absolute()) for path in secret if not _needed_to_run(path))],
-            "seconds": seconds, "given": wire.encode(
-                {number: checks.given(number, own) for number in points} | {"variant": asdict(variant(own))}
-            ),
-        }
-        found, note = judge_all(order, points, own)
-    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, OSError) as error:
-        found, note = {}, f"the files cannot be read: {type(error).__name__}: {error}"
+    hidden = [*SECRET, *(str(path.absolute()) for path in secret if not _needed_to_run(path))]
+    found, note = {}, handed_in
+    if not isinstance(handed_in, str):
+        try:
+            given = {number: checks.given(number, own) for number in points} | {"variant": asdict(variant(own))}
+            found, note = judge_all({
+                "pieces": handed_in, "student": own, "memory": int(memory * 1e9), "given": wire.encode(given), "secret": hidden,
+                "readable": readable_paths(hidden), "seconds": seconds, "reading": START * READING,
+            }, points, own)
+        except UNREADABLE as error:
+            note = f"the files cannot be read: {type(error).__name__}: {error}"
     missing = checks.Verdict(False, "not answered.")
     marks = [(number, out_of, found.get(number, missing)) for number, out_of in points.items()]
     return Result(student, [Mark(n, out_of if v.right is True else 0.0, out_of, str(v.said)) for n, out_of, v in marks], note)
+
+
+def readable_paths(secret: list[str]) -> list[str]:
+    """The largest folders and files that together are all but the secret ones: Linux wants to be told what is allowed."""
+    hidden = {Path(path).resolve() for path in secret}
+    above = {parent for path in hidden for parent in path.parents}
+    try:
+        children = [child for folder in above if not hidden & {folder, *folder.parents} for child in os.scandir(folder)]
+    except OSError:  # of a folder that cannot be listed, not all would be found
+        return ["/"]
+    return [child.path for child in children if not child.is_symlink() and Path(child.path) not in above | hidden]
 
 
 def _needed_to_run(path: Path) -> bool:
@@ -203,15 +231,16 @@ def judge_all(order: dict, points: dict, student: str) -> tuple[dict[str, checks
         try:
             with student_process(order) as line:
                 handed = line.receive()
-                found |= {n: checks.Verdict(False, str(e)[:300]) for n, e in dict(handed["errors"]).items() if n not in found}
-                for number, answer in sorted(dict(handed["answers"]).items()):
+                answers, errors = dict(handed["answers"]), dict(handed["errors"])
+                found |= {n: checks.Verdict(False, str(e)[:300]) for n, e in errors.items() if n not in found | answers}
+                for number, answer in sorted(answers.items()):
                     if number in points and number not in found:
                         line.deadline = time.monotonic() + order["seconds"]
                         found[number] = judge(number, answer, line, student)
                         if line.broken:
                             note = f"exercise {number}: {line.broken}"
                             break
-                if not line.broken or not set(handed["answers"]) & set(points) - set(found):
+                if not line.broken or not set(answers) & set(points) - set(found):
                     return found, note
         except (wire.WireError, KeyError, ValueError, TypeError) as error:
             return found, f"the hand-in could not be run: {error}"
@@ -224,6 +253,8 @@ def judge(number: str, answer, line: wire.Line, student: str) -> checks.Verdict:
         value = wire.decode(answer, lambda place: far_function(line, place))
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         return checks.Verdict(False, f"the answer cannot be read: {error}")
+    if isinstance(value, float) and math.isnan(value):  # no comparison says that it is far from the right number
+        return checks.Verdict(False, "NaN, which is not a number, is no answer.")
     for _ in range(REPEATS):
         found = checks.verdict(number, value, student, seed=secrets.randbits(31))
         if found.right is not True:
@@ -239,19 +270,20 @@ def grade(folder: Path, out: Path, points: Path = POINTS, seconds: float = 20.0,
     check_number("seconds", seconds, 0, above=True)
     check_number("memory", memory, 0, above=True)
     worth, variants = read_points(points)
-    handed_in = submissions(folder)
+    # all is read before the first student's code runs: it must not be able to change what another one handed in
+    handed_in = {student: read(files) for student, files in submissions(folder).items()}
     check_writable(out)
-    results = []
-    for student, files in handed_in.items():
-        results.append(grade_student(student, files, worth, variants, seconds, memory, (folder, out, points)))
-    with (out / "marks.csv").open("w", newline="") as file:
+    secret = (folder, out, points)
+    results = [grade_pieces(student, found, worth, variants, seconds, memory, secret) for student, found in handed_in.items()]
+    as_text = {"encoding": "utf-8", "errors": "backslashreplace"}  # what a student's code says may be no text
+    with (out / "marks.csv").open("w", newline="", **as_text) as file:
         writer = csv.writer(file)
         writer.writerow(["student", "points", "out of", *worth, "note"])
         for result in results:
             writer.writerow([result.student, f"{result.points:g}", f"{result.out_of:g}",
                              *(f"{mark.points:g}" for mark in result.marks), result.note])
     for result in results:
-        (out / f"{result.student}.html").write_text(page(result))
+        (out / f"{result.student}.html").write_text(page(result), **as_text)
     return results
 
 

@@ -71,6 +71,8 @@ class Line:
     def __init__(self, reads: int, writes: int, deadline: float | None = None):
         self.reads, self.writes, self.deadline = reads, writes, deadline
         self.broken = ""  # why nothing more can be exchanged
+        if deadline is not None:
+            os.set_blocking(writes, False)  # a full pipe would hold a write beyond the deadline
 
     def send(self, message: dict) -> None:
         data = json.dumps(message).encode()
@@ -79,6 +81,8 @@ class Line:
             self._wait(writing=True)
             try:
                 data = data[os.write(self.writes, data[:65536]):]
+            except BlockingIOError:  # there is room, but not enough
+                time.sleep(0.01)
             except OSError:
                 self.break_off("the process ended early")
 
