@@ -171,7 +171,8 @@ def test_combinations_that_are_none_are_named():
     ("samples", [16], "samples should hold one whole number"), ("batch_size", [], "batch_size should hold one whole number"),
     ("check_every", (1, 2), "check_every should hold one"), ("evaluations", [1], "evaluations should hold one"),
     ("learning_rate", [1e-4, 1e-3], "learning_rate should hold one number between 0 and 1, not [0.0001, 0.001]"),
-    ("optimizers", [], "optimizers is empty"),
+    ("optimizers", [], "optimizers is empty"), ("budgets", [True], "a budget is a number of steps"),
+    ("budgets", [{"steps": 3, "until": True}], "a budget has `steps`"),
 ])
 def test_a_list_is_refused_where_the_grid_has_no_dimension_and_an_empty_one_where_it_has(key, value, message):
     with pytest.raises(PlanError, match="has 1 mistake: ") as caught:

@@ -83,7 +83,7 @@ def check_plan(content: dict, where: str = "the plan") -> Plan:
     values["targets"] = _check_targets(values.get("targets"), pipe, wrong)
     values["methods"] = tuple(filter(None, (_check_method(m, wrong) for m in _as_list(values.get("methods", [])))))
     values["budgets"] = tuple(filter(None, (_check_budget(b, wrong) for b in _as_list(values.get("budgets", [])))))
-    _check_values(values, wrong)
+    _check_values(values, content, wrong)
     _check_once(values, wrong)
     if not wrong:
         plan = Plan(**values)
@@ -153,12 +153,13 @@ def _check_method(entry, wrong: list[str]) -> dict | None:
 
 
 def _check_budget(entry, wrong: list[str]) -> dict | None:
-    entry = {"steps": entry} if isinstance(entry, int) else entry
-    if not isinstance(entry, dict) or not isinstance(entry.get("steps"), int) or entry["steps"] < 1:
+    entry = {"steps": entry} if isinstance(entry, int) and not isinstance(entry, bool) else entry
+    steps = entry.get("steps") if isinstance(entry, dict) else None
+    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
         wrong.append(f"a budget is a number of steps, or a mapping with `steps` of at least 1, not {entry!r}")
         return None
     until = entry.get("until")
-    fine = until is None or (isinstance(until, (int, float)) and 0 < until <= 1)
+    fine = until is None or (isinstance(until, (int, float)) and not isinstance(until, bool) and 0 < until <= 1)
     if set(entry) - {"steps", "until", "label"} or not fine:
         wrong.append(f"a budget has `steps`, `until` (above 0, at most 1) and `label`, not {entry!r}{_as_number(until)}")
         return None
@@ -174,7 +175,7 @@ def _as_number(value) -> str:
     return f" (in YAML that is a word: write {parts[1]}{parts[2] or '.0'}e{parts[3] or '+'}{parts[4]})"
 
 
-def _check_values(values: dict, wrong: list[str]) -> None:
+def _check_values(values: dict, content: dict, wrong: list[str]) -> None:
     def expect(key: str, right, meaning: str) -> None:
         for value in values.get(key, ()) if key in LISTS else [values.get(key, getattr(Plan, key))]:
             if isinstance(value, bool) or not right(value):
@@ -191,7 +192,7 @@ def _check_values(values: dict, wrong: list[str]) -> None:
     expect("controls", lambda v: v in CONTROLS, " or ".join(CONTROLS))
     expect("auxiliaries", is_auxiliary, f"{', '.join(LADDER)}, with a share such as 'retain 10 %', or 'few-shot 8'")
     for key in ("targets", "methods", "budgets", "seeds", "attack_rates", "optimizers", "auxiliaries"):
-        if key in values and not values[key] and not any(key.rstrip("s") in w for w in wrong):
+        if key in values and not values[key] and not content.get(key):  # else what was in it has been found wrong
             wrong.append(f"{key} is empty")
 
 

@@ -15,6 +15,7 @@ from ..attacks import auxiliary_set, few_shot, relearn
 from ..checkpoints import load_pipeline, provenance
 from ..data import load_dataset
 from ..unlearning import METHODS, load_plugin
+from ..unlearning.plugin import module_name
 from . import store
 from .engines import run_tasks
 from .evaluations import SAMPLING_STEPS, attack_evaluations
@@ -116,7 +117,7 @@ def _load_plugins(plan: Plan) -> None:
 def _check_code(plan: Plan, model: dict) -> None:
     """Refuse to compute a cell with another version of a user's file than the one that it is named by."""
     name = model["method"]
-    own = name in METHODS and METHODS[name].__module__ in {Path(plugin).stem for plugin in plan.plugins}
+    own = name in METHODS and METHODS[name].__module__ in {module_name(Path(plugin)) for plugin in plan.plugins}
     if own and source_digest(name) != model["code"]:
         raise PlanError(f"The file of the method {name!r} has changed since this run began: run the plan again.")
 
