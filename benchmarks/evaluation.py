@@ -39,22 +39,22 @@ SAMPLERS = (
 )
 
 
-def models(method: str, seed: int) -> dict[str, object]:
+def models(method: str, seed: int, target: str = TARGET) -> dict[str, object]:
     """A control or an unlearned model, before and after the attack."""
     data, before = load_dataset("digits"), load_pipeline(CONTROLS.get(method, "digits"))
     if method in METHODS:
-        forgetting = {"target": TARGET, "data": data, "steps": 60, "until": 0.9, "evaluate_every": 3, "seed": seed}
+        forgetting = {"target": target, "data": data, "steps": 60, "until": 0.9, "evaluate_every": 3, "seed": seed}
         before = unlearn(before, method.split(" ")[0], progress=False, **forgetting, **METHODS[method])
-    retained = data.train.without(TARGET)
-    return {"before": before, "after": relearn(before, retained, target=TARGET, seed=seed + 1000, **ATTACK).pipeline}
+    retained = data.train.without(target)
+    return {"before": before, "after": relearn(before, retained, target=target, seed=seed + 1000, **ATTACK).pipeline}
 
 
-def shown(pipe, steps: int, samples: int, seed: int) -> dict:
+def shown(pipe, steps: int, samples: int, seed: int, target: str = TARGET) -> dict:
     """The share of samples of the target's condition that show it."""
     started = time.process_time()
-    images = draw_samples(pipe, [TARGET] * samples, num_inference_steps=steps, seed=seed, progress=False)
+    images = draw_samples(pipe, [target] * samples, num_inference_steps=steps, seed=seed, progress=False)
     seconds = time.process_time() - started
-    hits = int(find_judge(pipe).judge(images).shows(find_target(TARGET, pipe.class_names)).sum())
+    hits = int(find_judge(pipe).judge(images).shows(find_target(target, pipe.class_names)).sum())
     share = wilson_interval(hits, samples)
     return {"share": share.value, "low": share.low, "high": share.high, "samples": samples, "CPU seconds": seconds}
 
