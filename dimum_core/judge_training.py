@@ -72,10 +72,10 @@ JUDGE_PRESETS = {
             for position, kind in enumerate(KINDS)
         ),
         JudgePreset(
-            "cifar10-judge", dataset="cifar10", image_size=32, widths=(96, 320, 384), pools=(2, 2, 2), crop=4, flip=True,
-            cutout=12, calibration_every=20,
+            "cifar10-judge", dataset="cifar10", image_size=32, widths=(64, 256, 256), pools=(2, 2, 2), crop=4, flip=True,
+            cutout=8, calibration_every=20,
             training=TrainConfig(
-                steps=7_600, batch_size=250, learning_rate=4e-3, warmup_steps=400, weight_decay=0.05, ema_decay=0
+                steps=11_400, batch_size=250, learning_rate=4e-3, warmup_steps=400, weight_decay=0.05, ema_decay=0
             ),
         ),
     )
