@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -70,12 +71,24 @@ def distance(pipe, steps: int, samples: int, seed: int) -> float:
 def measure(method: str, samples: int, seed: int) -> list[dict]:
     rows = []
     for when, pipe in models(method, seed).items():
-        for name, scheduler, steps in SAMPLERS:
-            pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
-            row = {"method": method, "when": when, "sampler": name, "evaluations": 2 * steps}
-            row |= shown(pipe, steps, samples, seed)
+        for about, steps in each_sampler(pipe, SAMPLERS):
+            row = {"method": method, "when": when} | about | shown(pipe, steps, samples, seed)
             rows.append(row | ({"Frechet distance": distance(pipe, steps, samples, seed)} if when == "before" else {}))
     return rows
+
+
+def each_sampler(pipe, samplers) -> Iterator[tuple[dict, int]]:
+    """Gives the pipeline one sampler after the other; what to note of each, and its steps."""
+    for name, scheduler, steps in samplers:
+        pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
+        yield {"sampler": name, "evaluations": 2 * steps}, steps
+
+
+def side_by_side(jobs, workers: int) -> pd.DataFrame:
+    """The rows of all jobs (delayed calls that return lists of rows), each on one thread."""
+    torch.set_num_threads(1)
+    with parallel_config("loky", inner_max_num_threads=1):
+        return pd.DataFrame([row for rows in Parallel(workers)(jobs) for row in rows])
 
 
 def compared(rows: pd.DataFrame) -> pd.DataFrame:
@@ -108,10 +121,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    with parallel_config("loky", inner_max_num_threads=1):
-        found = Parallel(args.workers)(delayed(measure)(method, args.samples, args.seed) for method in (*CONTROLS, *METHODS))
-    table = pd.DataFrame([row for rows in found for row in rows])
+    table = side_by_side((delayed(measure)(method, args.samples, args.seed) for method in (*CONTROLS, *METHODS)), args.workers)
     columns = ["sampler", "evaluations"]
     print(table.pivot_table(index=["method", "when"], columns=columns, values="share", sort=False).round(2).to_string())
     print(compared(table).round(3).T.to_string())

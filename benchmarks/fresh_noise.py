@@ -13,10 +13,9 @@ import argparse
 from pathlib import Path
 
 import pandas as pd
-import torch
 from diffusers import DPMSolverMultistepScheduler, EulerAncestralDiscreteScheduler
-from evaluation import METHODS, models, shown
-from joblib import Parallel, delayed, parallel_config
+from evaluation import METHODS, each_sampler, models, shown, side_by_side
+from joblib import delayed
 
 from dimum_core.metrics import paired_difference, sign_flip_test
 
@@ -25,13 +24,10 @@ TARGETS, SEEDS = ("3", "7", "0"), range(5)
 
 
 def measure(method: str, target: str, seed: int, samples: int) -> list[dict]:
-    rows = []
-    for when, pipe in models(method, seed, target).items():
-        for name, scheduler, steps in SAMPLERS:
-            pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
-            about = {"method": method, "target": target, "seed": seed, "when": when, "sampler": name, "evaluations": 2 * steps}
-            rows.append(about | shown(pipe, steps, samples, seed, target))
-    return rows
+    return [
+        {"method": method, "target": target, "seed": seed, "when": when} | about | shown(pipe, steps, samples, seed, target)
+        for when, pipe in models(method, seed, target).items() for about, steps in each_sampler(pipe, SAMPLERS)
+    ]
 
 
 def differences(after: pd.DataFrame) -> pd.DataFrame:
@@ -51,12 +47,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    with parallel_config("loky", inner_max_num_threads=1):
-        found = Parallel(args.workers)(
-            delayed(measure)(method, target, seed, args.samples) for seed in SEEDS for target in TARGETS for method in METHODS
-        )
-    table = pd.DataFrame([row for rows in found for row in rows])
+    jobs = (delayed(measure)(method, target, seed, args.samples) for seed in SEEDS for target in TARGETS for method in METHODS)
+    table = side_by_side(jobs, args.workers)
     if args.out:
         table.to_csv(args.out, index=False, float_format="%.4f")
     print(table.pivot_table(index="method", columns=["when", "sampler"], values="share", sort=False).round(3).to_string())

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import diffusers
 import torch
+from accelerate import Accelerator
 from diffusers import DPMSolverMultistepScheduler
 from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
@@ -134,19 +135,27 @@ def save_checkpoint(model, folder: Path, card: dict, dtype: str = "float32") -> 
     """Save a pipeline or judge with its card: written aside first, then moved into place file by file, the card last.
 
     dtype: "float16" halves the file; a model that is to be trained on should keep "float32".
+    Of several processes that train together one writes, and the others wait for it.
     """
-    aside = Path(folder) / f".saving-{uuid.uuid4().hex[:12]}"
     check_dtype(dtype)
+    accelerator = Accelerator()
+    if accelerator.is_main_process:
+        _save(model, Path(folder), card, DTYPES[dtype])
+    accelerator.wait_for_everyone()
+
+
+def _save(model, folder: Path, card: dict, dtype: torch.dtype) -> None:
+    aside = folder / f".saving-{uuid.uuid4().hex[:12]}"
     try:
-        with quiet_diffusers(), _in_precision(_modules(model), DTYPES[dtype]):
+        with quiet_diffusers(), _in_precision(_modules(model), dtype):
             model.save_pretrained(aside, safe_serialization=True)
         for config in aside.rglob("*.json"):
             _forget_origin(config)
         (aside / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n")
         (aside / "README.md").write_text(render_card(card))
-        (Path(folder) / CARD_FILE).unlink(missing_ok=True)  # that of a former model must not be taken for this one's
+        (folder / CARD_FILE).unlink(missing_ok=True)  # that of a former model must not be taken for this one's
         for path in sorted(aside.iterdir(), key=lambda path: path.name == CARD_FILE):
-            _replace(path, Path(folder) / path.name)
+            _replace(path, folder / path.name)
     except (OSError, SafetensorError) as error:  # safetensors has an error of its own for a full disk
         reason = getattr(error, "strerror", None) or error
         raise TrainingError(f"{folder} could not be written ({reason}): free some space or choose another folder.") from error

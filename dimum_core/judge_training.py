@@ -159,10 +159,9 @@ def train_judge(
         judge, objective, config, out=out, resume=resume, on_log=on_log, description=f"training {preset.name}"
     )
     calibrate(judge, fitting, calibration)
-    if out is not None and Accelerator().is_main_process:
+    if out is not None:
         write_atomically(Path(out) / "log.csv", result.log.to_csv(index=False).encode())
         save_checkpoint(judge, Path(out), judge_card(preset, config, data, judge, result), dtype)
-    Accelerator().wait_for_everyone()
     return judge, result
 
 

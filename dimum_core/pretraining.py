@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -99,10 +98,9 @@ def train_base(
         on_log=on_log, description=f"training {preset.name}", progress=progress,
     )
     pipe.weights_kind = "ema" if config.ema_decay else "raw"
-    if out is not None and Accelerator().is_main_process:
+    if out is not None:
         write_atomically(Path(out) / "log.csv", result.log.to_csv(index=False).encode())
         save_checkpoint(pipe, Path(out), base_card(preset, config, data, without, result), dtype)
-    Accelerator().wait_for_everyone()
     return pipe, result
 
 

@@ -153,18 +153,22 @@ def _check_method(entry, wrong: list[str]) -> dict | None:
 
 
 def _check_budget(entry, wrong: list[str]) -> dict | None:
-    entry = {"steps": entry} if isinstance(entry, int) and not isinstance(entry, bool) else entry
+    entry = {"steps": entry} if _is_number(entry, int) else entry
     steps = entry.get("steps") if isinstance(entry, dict) else None
-    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+    if not _is_number(steps, int) or steps < 1:
         wrong.append(f"a budget is a number of steps, or a mapping with `steps` of at least 1, not {entry!r}")
         return None
     until = entry.get("until")
-    fine = until is None or (isinstance(until, (int, float)) and not isinstance(until, bool) and 0 < until <= 1)
+    fine = until is None or (_is_number(until) and 0 < until <= 1)
     if set(entry) - {"steps", "until", "label"} or not fine:
         wrong.append(f"a budget has `steps`, `until` (above 0, at most 1) and `label`, not {entry!r}{_as_number(until)}")
         return None
     label = entry.get("label") or (f"{entry['steps']} steps" if until is None else f"until {until:g}")
     return {"steps": entry["steps"], "until": until, "label": str(label)}
+
+
+def _is_number(value, kind=(int, float)) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)  # to Python, True is 1
 
 
 def _as_number(value) -> str:
@@ -178,11 +182,11 @@ def _as_number(value) -> str:
 def _check_values(values: dict, content: dict, wrong: list[str]) -> None:
     def expect(key: str, right, meaning: str) -> None:
         for value in values.get(key, ()) if key in LISTS else [values.get(key, getattr(Plan, key))]:
-            if isinstance(value, bool) or not right(value):
+            if not right(value):
                 wrong.append(f"{key} should hold {meaning}, not {value!r}{_as_number(value)}")
 
-    whole = lambda least: lambda v: isinstance(v, int) and v >= least  # noqa: E731
-    share = lambda v: isinstance(v, (int, float)) and 0 < v < 1  # noqa: E731
+    whole = lambda least: lambda v: _is_number(v, int) and v >= least  # noqa: E731
+    share = lambda v: _is_number(v) and 0 < v < 1  # noqa: E731
     expect("seeds", whole(0), "whole numbers of at least 0")
     for key in ("attack_steps", "batch_size", "samples", "evaluations", "check_every"):  # no dimensions of the grid: no lists
         expect(key, whole(1), "one whole number of at least 1")

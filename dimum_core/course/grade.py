@@ -175,7 +175,11 @@ def read(files: list[Path]) -> list | str:
     try:
         return [pieces(file) for file in files]
     except UNREADABLE as error:
-        return f"the files cannot be read: {type(error).__name__}: {error}"
+        return _unreadable(error)
+
+
+def _unreadable(error: Exception) -> str:
+    return f"the files cannot be read: {type(error).__name__}: {error}"
 
 
 def grade_student(
@@ -200,7 +204,7 @@ def grade_pieces(
                 "readable": readable_paths(hidden), "seconds": seconds, "reading": START * READING,
             }, points, own)
         except UNREADABLE as error:
-            note = f"the files cannot be read: {type(error).__name__}: {error}"
+            note = _unreadable(error)
     missing = checks.Verdict(False, "not answered.")
     marks = [(number, out_of, found.get(number, missing)) for number, out_of in points.items()]
     return Result(student, [Mark(n, out_of if v.right is True else 0.0, out_of, str(v.said)) for n, out_of, v in marks], note)
