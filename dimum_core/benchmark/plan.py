@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import inspect
 import itertools
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from ..checkpoints import find_checkpoint
 from ..data import load_dataset
+from ..training import STATE_FILE
 from ..unlearning import METHODS
 
 CONTROLS = ("original", "retrained")
@@ -112,10 +114,11 @@ def cell_id(config: dict) -> str:
 
 
 def checkpoint_digest(checkpoint: str) -> str:
-    """Hash of a checkpoint's files (its cards aside)."""
+    """Hash of a checkpoint's files (its cards aside, and the state of a training that was kept beside them)."""
     folder = find_checkpoint(checkpoint).absolute()
     files = sorted(p for p in folder.rglob("*") if p.suffix == ".safetensors" or p.name.endswith("config.json"))
-    return _digest(folder, tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files))
+    stats = ((path, path.stat()) for path in files if path.name != STATE_FILE)
+    return _digest(folder, tuple((path, stat.st_size, stat.st_mtime_ns) for path, stat in stats))
 
 
 @lru_cache(maxsize=32)
@@ -134,5 +137,36 @@ def data_digest(data: str) -> str:
 
 
 def source_digest(method: str) -> str:
-    """Hash of the file that defines a method, so that results of an older version are not mistaken for its own."""
-    return hashlib.blake2b(Path(inspect.getfile(METHODS[method])).read_bytes(), digest_size=10).hexdigest()
+    """Hash of the code that defines a method, docstrings aside: of its file and those of the methods that it builds on.
+
+    So results of an older version are not mistaken for its own. What all methods share (`base`, `run`) does not count.
+    """
+    digest = hashlib.blake2b(digest_size=10)
+    for path in sorted(_method_files(METHODS[method]), key=lambda path: path.name):
+        digest.update(code_of(path.read_text()).encode())
+    return digest.hexdigest()
+
+
+def _method_files(method: type) -> set[Path]:
+    """The file of a method's class, those of the methods that it inherits from, and those of the methods that these import from."""
+    homes = {known.__module__.rpartition(".")[2]: Path(inspect.getfile(known)) for known in METHODS.values()}
+    found: set[Path] = set()
+    ahead = [Path(inspect.getfile(kind)) for kind in method.__mro__ if kind is not object]
+    while ahead:
+        path = ahead.pop()
+        if path not in found:
+            found.add(path)
+            imports = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom))
+            ahead += [homes[name] for name in ((node.module or "").rpartition(".")[2] for node in imports) if name in homes]
+    return found
+
+
+def code_of(source: str) -> str:
+    """A module's text without its docstrings: what is said of a method may change, and its results stay what they are."""
+    lines, said = source.splitlines(), set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node, clean=False) is not None:
+            text = node.body[0]
+            if not lines[text.lineno - 1][: text.col_offset].strip():  # on lines of its own
+                said |= set(range(text.lineno - 1, text.end_lineno))
+    return "\n".join(line for number, line in enumerate(lines) if number not in said)

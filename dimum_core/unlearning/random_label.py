@@ -24,8 +24,8 @@ class RandomLabel:
     """L = E_{x in D_f} |sg eps(x_t, t, c') - eps(x_t, t, c_f)|^2 + retain_weight * L_den(D_r), c' another class.
 
     Random labelling as SalUn uses it for class-wise forgetting (Fan et al. 2024, arXiv 2310.12508, eq. 6). The target is the
-    student's own prediction, so it moves with the student. Both terms are means here, and their weight is 1; a published weight
-    belongs to the scale of its authors' two terms and does not carry over.
+    student's own prediction, so it moves with the student. Both terms are means here, and the weight of the retained one is 1, as
+    in the methods that build on this one. Published: 1e-3 times a sum over an image's 3,072 elements, which is 3.07 on means.
     """
 
     retain_weight: float = 1.0

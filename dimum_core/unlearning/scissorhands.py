@@ -7,15 +7,20 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
+from ..errors import SettingError
 from .base import Step, follow, gradient, parameters_that_train, register
 
 
 @register("scissorhands")
 @dataclass(frozen=True)
 class Scissorhands:
-    """First, `share` of the weights, those with the largest |theta * gradient of L_den(D_f)|, are initialised anew.
+    """First, `share` of the self-attention's weights, those with the largest |theta * gradient of L_den(D_f)|, are initialised anew.
+
+    The authors' code for diffusion trims there, too (in two blocks of Stable Diffusion). Among all weights a small network loses
+    what it cannot learn again in a few dozen steps: scales of normalisation, whose channels are then dead, or its last kernels.
 
     Then L_den(D_r) - forget_weight * L_den(D_f) is minimised. Its gradient is projected (as in gradient episodic memory) so that
     no step lowers the forget loss of the trimmed model: if <g, m> < 0 for m, the gradient of -L_den(D_f) there,
@@ -32,10 +37,14 @@ class Scissorhands:
     def prepare(self, steps: list[Step]) -> dict:
         """Trims the student, and remembers the gradient that would lower its forget loss."""
         model, used = steps[0].model, steps[: self.batches]
+        attention = _self_attention(model)
         climb = sum(gradient(step.denoising(*step.batch("forget")), model) for step in used) / len(used)
-        weights = torch.cat([parameter.detach().flatten() for _, parameter in parameters_that_train(model)])
+        parameters = [parameter for _, parameter in parameters_that_train(model)]
+        weights = torch.cat([parameter.detach().flatten() for parameter in parameters])
+        within = torch.cat([torch.full((p.numel(),), id(p) in attention) for p in parameters]).to(weights.device)
+        score = (weights * climb).abs().masked_fill(~within, -1)
         sensitive = torch.zeros_like(weights, dtype=torch.bool)
-        sensitive[(weights * climb).abs().topk(round(self.share * len(weights))).indices] = True
+        sensitive[score.topk(round(self.share * int(within.sum()))).indices] = True
         _start_anew(model, sensitive, steps[0].generator)
         memory = -sum(gradient(step.denoising(*step.batch("forget")), model) for step in used) / len(used)
         return {"memory": memory}
@@ -49,12 +58,20 @@ class Scissorhands:
         return follow(g, step.model, value)
 
 
+def _self_attention(model: nn.Module) -> set[int]:
+    """The ids of the matrices of self-attention. SettingError for a network without any, or whose own do not train."""
+    blocks = [module for module in model.modules() if isinstance(module, Attention) and not module.is_cross_attention]
+    found = {id(p) for block in blocks for p in block.parameters() if p.ndim > 1 and p.requires_grad}
+    if not found:
+        raise SettingError("scissorhands starts weights of self-attention anew, and no such weights train in this network.")
+    return found
+
+
 @torch.no_grad()
 def _start_anew(model: nn.Module, chosen: Tensor, generator: torch.Generator) -> None:
-    """Fresh values for the chosen weights: uniform within 1 / sqrt(fan-in) for matrices and kernels, 0 for vectors."""
+    """Fresh values for the chosen weights of matrices and kernels: uniform within 1 / sqrt(fan-in)."""
     parameters = [parameter for _, parameter in parameters_that_train(model)]
     for parameter, mask in zip(parameters, chosen.split([p.numel() for p in parameters]), strict=True):
-        fresh = torch.zeros(parameter.shape)
         if parameter.ndim > 1:
             fresh = (torch.rand(parameter.shape, generator=generator) * 2 - 1) / math.sqrt(parameter[0].numel())
-        parameter.copy_(torch.where(mask.view_as(parameter), fresh.to(parameter.device), parameter))
+            parameter.copy_(torch.where(mask.view_as(parameter), fresh.to(parameter.device), parameter))
