@@ -8,7 +8,11 @@ READY := $(VENV)/.ready
 help:  ## Say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 10
 
+# The package runs on Python 3.10, too, but the versions in constraints.txt do not.
+OLD := make needs Python 3.11 to 3.13, and $(PYTHON) is older: name another, as in make lab PYTHON=python3.13.
+
 $(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("$(OLD)" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[course,test]'

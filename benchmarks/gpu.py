@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from dimum_core.checkpoints import provenance, save_checkpoint
+from dimum_core.checkpoints import save_checkpoint
 from dimum_core.conditions import conditions_of
 from dimum_core.data import ImageSet, from_uint8, load_dataset
 from dimum_core.denoiser import Preset, get_preset
@@ -65,7 +65,7 @@ def train_and_measure(preset: Preset, out: Path, steps: int, compiled: bool) -> 
     data = load_dataset(preset.dataset)
     config = replace(preset.training, steps=steps, **SHORT)
     pipe, result = trained(preset, data.train, config, compiled, out)
-    save_checkpoint(pipe, out, base_card(preset, config, data.train, None, result) | {"provenance": provenance()}, "float16")
+    save_checkpoint(pipe, out, base_card(preset, config, data.train, None, result), "float16")
     result.log.to_csv(out / "log.csv", index=False)
     print(f"{steps} steps in {result.seconds:.0f} s, loss {result.log['loss'].iloc[-20:].mean():.4f}", flush=True)
     judge = find_judge(pipe).to("cuda")

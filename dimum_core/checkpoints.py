@@ -30,6 +30,7 @@ CHECKPOINT_FOLDER = DATA_FOLDER / "checkpoints"
 CARD_FILE = "card.json"
 PIPELINES = {kind.__name__: kind for kind in (ClassConditionalPipeline, TextToImagePipeline)}
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
+LIBRARIES = (None, "diffusers", "transformers", "stable_diffusion")  # the last: diffusers' own module of the safety checker
 
 
 def shipped_checkpoints() -> tuple[str, ...]:
@@ -60,8 +61,10 @@ def load_pipeline(checkpoint: str | os.PathLike) -> ClassConditionalPipeline | T
     if not (folder / "model_index.json").is_file():
         raise CheckpointError(f"{folder} has no model_index.json, so it is not a diffusers pipeline (an unfinished training?).")
     with loading_errors(folder), quiet_diffusers():
-        name = json.loads((folder / "model_index.json").read_text())["_class_name"]
-        kind = PIPELINES.get(name) or getattr(diffusers, name)
+        index = json.loads((folder / "model_index.json").read_text())
+        kind = PIPELINES.get(index["_class_name"]) or getattr(diffusers, index["_class_name"])
+        components, _ = kind._get_signature_keys(kind)
+        check_libraries({name: index[name] for name in components if name in index}, folder)
         pipe = kind.from_pretrained(folder, use_safetensors=True, local_files_only=True)
     check_finite(pipe, folder)
     for module in _modules(pipe):
@@ -71,6 +74,16 @@ def load_pipeline(checkpoint: str | os.PathLike) -> ClassConditionalPipeline | T
     if "ema_decay" in training:
         pipe.weights_kind = "ema" if training["ema_decay"] else "raw"
     return pipe
+
+
+def check_libraries(components: dict[str, list], folder: Path) -> None:
+    """Refuse a component of an unknown library, or with a module of the library's name beside it: diffusers 0.37 runs either."""
+    for name, value in components.items():
+        if value[0] not in LIBRARIES or (folder / name / f"{value[0]}.py").exists():
+            raise CheckpointError(
+                f"{folder} asks for code of its own ({brief(name)}: {brief(value)}), and code of a checkpoint is never run: "
+                "give one whose components are all of diffusers or transformers."
+            )
 
 
 def check_finite(model, folder: Path) -> None:
@@ -230,7 +243,8 @@ def read_card(folder: Path) -> dict:
 
 def command_line() -> str:
     """The `dimum` command that is running, as one would type it; of a path, only its last part."""
-    if not Path(sys.argv[0]).name.startswith("dimum"):
+    program = Path(sys.argv[0])
+    if not program.name.startswith("dimum") and program.parts[-2:] != ("dimum_core", "cli.py"):  # the latter: python -m
         return "python"
     return " ".join(["dimum", *map(_without_folder, sys.argv[1:])])
 

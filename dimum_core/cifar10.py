@@ -7,6 +7,7 @@ numbers, and refuses everything else.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import io
 import os
 import pickle
@@ -15,6 +16,7 @@ import urllib.error
 import urllib.request
 import uuid
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,11 @@ import pooch
 from tqdm.auto import tqdm
 
 from .errors import DataError
+
+try:
+    import fcntl
+except ImportError:  # Windows: do not start two downloads at once there
+    fcntl = None
 
 FOLDER = "cifar-10-batches-py"
 ARCHIVE = "cifar-10-python.tar.gz"
@@ -73,6 +80,8 @@ def find_folder(folder: str | os.PathLike | None = None) -> Path | None:
                 return candidate
     if folder:
         raise DataError(f"{folder} holds no {FOLDER}: give the folder that has {META} in it, or its parent.")
+    if asked and not os.path.isdir(asked):
+        raise DataError(f"DIMUM_DATA names {asked}, where there is no folder: let it name one that holds {FOLDER}, or unset it.")
     cached = cache_folder() / FOLDER
     return cached if (cached / META).is_file() else None
 
@@ -132,20 +141,41 @@ def _check_batch(batch: dict, path: Path) -> tuple[np.ndarray, np.ndarray]:
 def fetch_archive(folder: Path, sources: tuple[str, ...] = SOURCES, md5: str = MD5) -> Path:
     """The checked archive in `folder`, from the first source that has it; a broken download goes on where it stopped."""
     path = folder / ARCHIVE
-    if path.is_file() and _md5(path) == md5:
+    if _is_whole(path, md5):
         return path
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        failures = []
-        for source in sources:
-            if "toronto" in source:
-                warnings.warn("The fast copies of CIFAR-10 failed; its home server may take an hour.", stacklevel=2)
-            failure = _try_source(source, path, md5)
-            if failure is None:
-                return path
-            failures.append(f"{source.split('/')[2]}: {failure}")
+        with _alone(folder):
+            if not _is_whole(path, md5):  # it may have come while this process waited
+                _fetch(path, sources, md5)
     except OSError as error:
         raise DataError(f"{path} could not be written ({error.strerror}): free 400 MB or change its permissions.") from error
+    return path
+
+
+def _is_whole(path: Path, md5: str) -> bool:
+    return path.is_file() and _md5(path) == md5
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process downloads into the folder. The lock is the kernel's: it goes with the process that held it."""
+    with open(folder / ".lock", "w") as file:
+        with contextlib.suppress(OSError):  # of a file system without locks
+            if fcntl:
+                fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _fetch(path: Path, sources: tuple[str, ...], md5: str) -> None:
+    failures = []
+    for source in sources:
+        if "toronto" in source:
+            warnings.warn("The fast copies of CIFAR-10 failed; its home server may take an hour.", stacklevel=3)
+        failure = _try_source(source, path, md5)
+        if failure is None:
+            return
+        failures.append(f"{source.split('/')[2]}: {failure}")
     raise DataError(f"CIFAR-10 could not be downloaded ({'; '.join(failures)}): try later, or set DIMUM_DATA to a copy.")
 
 
@@ -155,7 +185,7 @@ def _try_source(source: str, path: Path, md5: str) -> str | None:
     for _ in range(3):
         try:
             _download(source, part)
-        except (urllib.error.URLError, TimeoutError, ConnectionError, EOFError) as error:
+        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, EOFError) as error:
             failure = str(getattr(error, "reason", error))
             if isinstance(error, urllib.error.HTTPError):
                 return failure  # a refusal will be repeated
@@ -211,6 +241,8 @@ def extract(archive: Path) -> Path:
     except OSError as error:
         if all((folder / name).is_file() for name in names):  # another process was faster
             return folder
+        if folder.is_dir():
+            raise DataError(f"{folder} is incomplete: delete it and load the data set again.") from error
         raise DataError(f"{folder} could not be written ({error.strerror or error}): free 200 MB or change permissions.") from error
     finally:
         with contextlib.suppress(OSError):

@@ -78,7 +78,8 @@ def _add_unlearn(commands) -> None:
     unlearn.add_argument("--plugin", type=Path, metavar="FILE", help="a Python file that registers a method of your own")
     unlearn.add_argument("--target", metavar="CLASS", required=True, help="what to forget: a class, style or object")
     unlearn.add_argument(
-        "--set", dest="settings", nargs="*", default=[], metavar="NAME=VALUE", help="hyper-parameters of the method"
+        "--set", dest="settings", nargs="*", action="extend", default=[], metavar="NAME=VALUE",
+        help="hyper-parameters of the method",
     )
     unlearn.add_argument("--until", type=float, metavar="UA", help="stop when the unlearning accuracy reaches this, e.g. 0.9")
     unlearn.add_argument("--resume", action="store_true", help="go on where a killed run stopped")
@@ -175,21 +176,35 @@ def run_sample(args) -> None:
     from .evaluation import draw_samples
     from .pretraining import save_picture, tile
     from .sampling import ClassConditionalPipeline
-    from .targets import find_target
+    from .training import check_writable
 
     if args.count < 1 or args.steps < 1:
         raise DimumError("--count and --steps must be at least 1.")
+    if args.label is not None and args.prompt is not None:
+        raise DimumError("--label and --prompt both say what to draw: leave one of them out.")
+    if args.out.suffix.lower() != ".png":
+        raise DimumError(f"--out must be a picture that ends in .png, not {args.out}.")
+    check_writable(args.out.parent)
     pipe = load_pipeline(args.checkpoint)
     if args.prompt is not None and isinstance(pipe, ClassConditionalPipeline):
         raise DimumError(f"{args.checkpoint} draws classes, not prompts: use --label.")
-    numbers = range(len(pipe.class_names)) if args.label is None else find_target(args.label, pipe.class_names).labels
-    classes = [pipe.class_names[number] for number in numbers] if args.prompt is None else [args.prompt]
-    labels = [label for label in (numbers if args.prompt is None else classes) for _ in range(args.count)]
+    rows = _classes_to_draw(args, pipe) if args.prompt is None else {args.prompt: args.prompt}
     images = draw_samples(
-        pipe, labels, seed=args.seed, guidance_scale=args.guidance_scale, num_inference_steps=args.steps
+        pipe, [label for label in rows for _ in range(args.count)], seed=args.seed, guidance_scale=args.guidance_scale,
+        num_inference_steps=args.steps,
     )
     save_picture(tile(images, columns=args.count), args.out)
-    print(f"{args.out}: {len(images)} images, a row for each of {', '.join(classes)}")
+    print(f"{args.out}: {len(images)} images, a row for each of {', '.join(rows.values())}")
+
+
+def _classes_to_draw(args, pipe) -> dict[int, str]:
+    """Number -> name of the classes that --label asks for; without it, of all."""
+    from .targets import find_target
+
+    if not hasattr(pipe, "class_names"):
+        raise DimumError(f"{args.checkpoint} names no classes: say with --prompt what to draw.")
+    numbers = range(len(pipe.class_names)) if args.label is None else find_target(args.label, pipe.class_names).labels
+    return {number: pipe.class_names[number] for number in numbers}
 
 
 def run_evaluate(args) -> None:
@@ -266,6 +281,8 @@ def run_relearn(args) -> None:
     from .evaluation import default_data
     from .training import check_writable, write_atomically
 
+    if args.drawn_by and args.auxiliary != "synthetic":
+        raise DimumError("--drawn-by says who draws synthetic data: add --auxiliary synthetic, or leave it out.")
     check_writable(args.out)
     pipe = load_pipeline(args.checkpoint)
     data = load_dataset(args.data) if args.data else default_data(pipe)
@@ -342,7 +359,7 @@ def _tensorboard_writer(out: Path):
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise DimumError("--tensorboard needs TensorBoard: pip install 'dimum[tensorboard]'.") from error
+        raise DimumError("--tensorboard needs TensorBoard: pip install -e '.[tensorboard]'.") from error
     writer = SummaryWriter(out / "tensorboard")
 
     def write(row: dict) -> None:
@@ -360,7 +377,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"dimum: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("dimum: stopped; --resume goes on from the last checkpoint.", file=sys.stderr)
+        further = "--resume goes on from the last checkpoint" if hasattr(args, "resume") else "run it again"
+        print(f"dimum: stopped; {further}.", file=sys.stderr)
         return 130
     return 0
 

@@ -109,8 +109,8 @@ class Conditions:
         """The target's conditions with another in its place, drawn for each: an outline star becomes a star in some other style."""
         labels = self.labels_of(condition.cpu())
         near = {label: self.forgotten.neighbours(label) for label in labels.unique().tolist()}
-        drawn = torch.randint(min(len(n) for n in near.values()), condition.shape, generator=generator)
-        moved = torch.stack([near[label][i] for label, i in zip(labels.tolist(), drawn.tolist(), strict=True)])
+        choices = [near[label] for label in labels.tolist()]
+        moved = torch.stack([some[torch.randint(len(some), (), generator=generator)] for some in choices])
         return (moved * self.all_wordings + condition.cpu() % self.all_wordings).to(condition.device)
 
     def _relabelled(self, condition: Tensor, table: Tensor) -> Tensor:

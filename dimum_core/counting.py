@@ -67,11 +67,3 @@ def shares(judged: Tensor, class_names: tuple[str, ...]) -> pd.DataFrame:
 def as_table(rows: dict[str, Interval]) -> pd.DataFrame:
     """A row for each interval."""
     return pd.DataFrame({name: {"value": r.value, "low": r.low, "high": r.high, "n": r.n} for name, r in rows.items()}).T
-
-
-def per_class_accuracies(judged: Tensor, labels: Tensor, class_names: tuple[str, ...]) -> pd.DataFrame:
-    """How often each class, asked for by its label, was seen; int64, N each."""
-    return as_table({
-        name: wilson_interval(int((judged[labels == i] == i).sum()), int((labels == i).sum()))
-        for i, name in enumerate(class_names)
-    })

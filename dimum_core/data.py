@@ -82,11 +82,15 @@ class ImageSet:
         """The retain set D_r: items of every other class, or every other image. Labels and class names keep their numbering."""
         return self.select(~find_target(target, self.class_names).selects(self))
 
-    def with_repeats(self, indices: Iterable[int], times: int) -> ImageSet:
-        """The set with the items at `indices` in it `times` times: repeated images are what a diffusion model copies first."""
-        if times < 1:
-            raise DataError(f"{self.name}: an image is there at least once, not {times} times.")
-        return self.select(torch.cat([torch.arange(len(self)), torch.as_tensor(indices).repeat(times - 1)]))
+    def with_repeats(self, indices, times: int) -> ImageSet:
+        """The set with the items at `indices` in it `times` times: repeated images are what a diffusion model copies first.
+
+        indices: as of `select`.
+        """
+        check_whole("times", times)
+        indices = check_indices(indices, len(self), self.name)
+        numbers = indices.nonzero().squeeze(1) if indices.dtype == torch.bool else indices
+        return self.select(torch.cat([torch.arange(len(self)), numbers.repeat(times - 1)]))
 
     def relabelled(self, position: int) -> ImageSet:
         """The same images, labelled by one word of their class names: styles (0) or objects (1)."""
@@ -143,7 +147,7 @@ class Dataset:
     def without(self, target: str | int | ImageSet) -> Dataset:
         return Dataset(self.train.without(target), self.test.without(target))
 
-    def with_repeats(self, indices: Iterable[int], times: int) -> Dataset:
+    def with_repeats(self, indices, times: int) -> Dataset:
         return Dataset(self.train.with_repeats(indices, times), self.test)
 
     def relabelled(self, position: int) -> Dataset:

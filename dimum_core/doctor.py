@@ -18,8 +18,8 @@ from .denoiser import PRESETS, Preset
 from .errors import DimumError
 from .training import native_precision
 
-PACKAGES = ("torch", "diffusers", "accelerate", "safetensors", "numpy", "scipy", "scikit-learn", "pandas", "matplotlib",
-            "papermill", "nbconvert", "jupyterlab", "ipywidgets", "torch-fidelity")
+PACKAGES = ("torch", "diffusers", "transformers", "tokenizers", "accelerate", "peft", "safetensors", "numpy", "scipy",
+            "scikit-learn", "pandas", "matplotlib", "papermill", "nbconvert", "jupyterlab", "ipywidgets", "torch-fidelity")
 
 
 def machine() -> dict[str, str]:

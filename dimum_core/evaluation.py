@@ -26,19 +26,19 @@ from .checkpoints import (
     read_card,
     shipped_checkpoints,
 )
-from .conditions import conditions_of, draw
-from .counting import accuracies, as_table, drawn_for, per_class_accuracies
+from .conditions import ClassConditions, PromptConditions, conditions_of, draw
+from .counting import accuracies, as_table, drawn_for
 from .data import Dataset, ImageSet, load_dataset, step_generator
 from .errors import CheckpointError, DataError, SettingError, brief
 from .judge import Judge, PairJudge, Verdict
-from .metrics import Interval, accuracy, copied_items, fidelity, nearest_neighbours, wilson_interval
+from .metrics import Interval, accuracy, copied_items, fidelity, nearest_neighbours, per_class_accuracy, wilson_interval
 from .sampling import ClassConditionalPipeline, check_pipeline, check_sampling
 from .targets import find_target, word_kinds
 from .text_to_image import TextToImagePipeline
 from .training import autocast, digest_of
 
 _DRAWN: dict[bytes, Tensor] = {}
-MOST_KEPT = 4096  # images of one drawing that are remembered
+MOST_KEPT = 256_000_000  # bytes of all drawings that are remembered
 MOST_HASHED = 100_000_000  # weights
 
 
@@ -60,10 +60,14 @@ def find_judge(pipe: ClassConditionalPipeline | TextToImagePipeline) -> Judge | 
     return _shipped_judge(side, channels, pipe.class_names)
 
 
-def check_judge(judge: object) -> None:
-    """Refuse what cannot judge: the name of a judge, say."""
+def check_judge(judge: object, asked: DiffusionPipeline | ClassConditions | PromptConditions) -> None:
+    """Refuse what cannot judge: the name of a judge, say, or one of other classes than are asked for, if those have names. What is
+    seen and what was asked for are compared by number."""
     if not callable(getattr(judge, "judge", None)) or not hasattr(judge, "class_names"):
         raise SettingError(f"judge must be a judge, such as load_judge('digits-judge'), not {brief(judge)}.")
+    known, drawn = (tuple(getattr(source, "class_names", judge.class_names)) for source in (judge, asked))
+    if known != drawn:
+        raise SettingError(f"The judge knows the classes {brief(known)}, not {brief(drawn)}: pass one of these, in this order.")
 
 
 @lru_cache(maxsize=4)
@@ -86,11 +90,14 @@ def _judge_of(judges: list[str], *wanted) -> Judge | None:
     return None
 
 
+def _networks(pipe: DiffusionPipeline) -> list[nn.Module]:
+    return [part for part in pipe.components.values() if isinstance(part, nn.Module)]
+
+
 @contextmanager
 def _on_accelerator(pipe: DiffusionPipeline) -> Iterator[None]:
     """The pipeline's networks on the accelerator's device, then each back where it was; offloaded or quantised ones stay."""
-    device = Accelerator().device
-    networks = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
+    device, networks = Accelerator().device, _networks(pipe)
     fixed = getattr(pipe, "hf_device_map", None) or any(
         hasattr(module, "_hf_hook") or getattr(module, "hf_quantizer", None) for part in networks for module in part.modules()
     )
@@ -139,10 +146,10 @@ def draw_samples(
             ])
     finally:
         pipe.set_progress_bar_config(**shown)
-    if key is not None and len(drawn) <= MOST_KEPT:
+    if key is not None and drawn.nbytes <= MOST_KEPT:
         _DRAWN[key] = drawn.clone()
-        if len(_DRAWN) > 32:
-            _DRAWN.pop(next(iter(_DRAWN)))
+        while sum(kept.nbytes for kept in _DRAWN.values()) > MOST_KEPT:
+            _DRAWN.pop(next(iter(_DRAWN)))  # the oldest
     return drawn
 
 
@@ -151,7 +158,7 @@ def _drawing(pipe: DiffusionPipeline, labels, seed: int, batch_size: int, sampli
 
     None for networks so large that hashing costs as much as drawing, where a hook has a say, or a setting is no number or word.
     """
-    networks = [getattr(pipe, name) for name in ("unet", "text_encoder") if getattr(pipe, name, None) is not None]
+    networks = _networks(pipe)
     if sum(weight.numel() for network in networks for weight in network.parameters()) > MOST_HASHED:
         return None
     plain = all(isinstance(value, (int, float, str, type(None))) for value in sampling.values())
@@ -218,7 +225,7 @@ def evaluate(
     if data is not None:
         check_kind("data", data, Dataset, "a data set, such as load_dataset('digits')")
     judge = find_judge(pipe) if judge is None else judge
-    check_judge(judge)
+    check_judge(judge, pipe)
     conditions = conditions_of(pipe, target, judge.class_names)
     names, wanted = conditions.class_names, conditions.given_target
     if wanted is not None and wanted.items:
@@ -246,7 +253,7 @@ def evaluate(
         provenance |= {"reference": data.name, "split": "test"}
         measured = fidelity(verdict.features[kept], judge.judge(reference.images).features, provenance)
         rows |= measured.intervals()
-    each, drawn = per_class_accuracies(verdict.labels, labels, names), None
+    each, drawn = per_class_accuracy(verdict.labels, labels, names), None
     if wanted is not None:
         worst = each.drop(index=[names[label] for label in wanted.labels])["value"].idxmin()
         rows[f"worst class ({worst})"] = wilson_interval(round(each.loc[worst, "value"] * per_class), per_class)
@@ -284,7 +291,7 @@ def unconditional_share(
     """The target's share among samples drawn without a condition: avoiding the label leaves it, removal lowers it."""
     check_whole("count", count)
     judge = find_judge(pipe) if judge is None else judge
-    check_judge(judge)
+    check_judge(judge, pipe)
     images = draw_samples(pipe, [None] * count, seed=seed, progress=progress, guidance_scale=1.0)
     shown = judge.judge(images).shows(find_target(target, judge.class_names))
     return wilson_interval(int(shown.sum()), count)
@@ -327,4 +334,6 @@ def default_data(pipe: ClassConditionalPipeline | TextToImagePipeline) -> Datase
     """The data set without download that a pipeline's classes belong to."""
     if isinstance(pipe, TextToImagePipeline):
         return load_dataset("shapes")
+    if not hasattr(pipe, "image_shape"):
+        raise DataError("No data set is known to fit this pipeline: name one with --data, or pass it as data=.")
     return load_dataset("digits" if pipe.image_shape[0] == 1 else "cifar10-mini")

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from .captions import KINDS
 from .checking import check_apart
-from .checkpoints import command_line, provenance, save_checkpoint
+from .checkpoints import check_dtype, command_line, provenance, save_checkpoint
 from .data import Dataset, ImageSet, draw_batch, load_dataset, step_generator
 from .errors import DataError, UnknownName
 from .judge import Judge, class_gaussians, fit_temperature
@@ -148,6 +148,7 @@ def train_judge(
 ) -> tuple[Judge, TrainResult]:
     """Train, calibrate and measure a judge; `settings` are fields of TrainConfig that differ from the preset's."""
     preset = get_judge_preset(preset) if isinstance(preset, str) else preset
+    check_dtype(dtype)
     config = replace(preset.training, **settings)
     data = load_dataset(preset.dataset, preset.image_size)
     data = data if preset.word is None else data.relabelled(preset.word)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import itertools
+from collections.abc import Iterable
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,6 +15,10 @@ from .metrics import t_interval
 
 # Okabe and Ito's palette without yellow, which is too light on white.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
+METHOD_COLOURS = {  # a method keeps its colour from figure to figure
+    "esd": COLOURS[0], "random-label": COLOURS[1], "salun": COLOURS[2], "dimum": COLOURS[3], "erasediff": COLOURS[4],
+    "selective-amnesia": COLOURS[5], "original": COLOURS[6], "retrained": "#777777",
+}
 STYLE = {
     "axes.prop_cycle": plt.cycler(color=COLOURS),
     "axes.spines.top": False,
@@ -80,7 +86,7 @@ def recovery_curves(curves: dict, title: str, original: float | None = None) -> 
     original: the original model's accuracy on the target, drawn as a dotted line.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.6, 3.1), sharex=True)
-    for (name, curve), colour, marker in zip(curves.items(), COLOURS * 3, "os^Dv<>Xp*hd" * 2, strict=False):
+    for (name, curve), colour, marker in zip(curves.items(), line_colours(curves), "os^Dv<>Xp*hd" * 2, strict=False):
         left.plot(curve["step"], curve["target accuracy"], marker=marker, color=colour, label=name)
         left.fill_between(curve["step"], curve["target low"], curve["target high"], color=colour, alpha=0.12, linewidth=0)
         right.plot(curve["step"], curve["retained accuracy"], marker=marker, color=colour)
@@ -91,6 +97,16 @@ def recovery_curves(curves: dict, title: str, original: float | None = None) -> 
     figure.legend(*left.get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, -0.03), ncols=min(4, len(curves)))
     figure.suptitle(title, y=1.02, fontsize=12, fontweight="bold")
     return figure
+
+
+def line_colours(names: Iterable[str]) -> list[str]:
+    """A colour for each line: methods and controls have theirs (METHOD_COLOURS), the others get what is left of the palette."""
+    own: list[str | None] = []
+    for name in names:
+        colour = next((colour for method, colour in METHOD_COLOURS.items() if name.lower().startswith(method)), None)
+        own.append(None if colour in own else colour)  # two variants of one method must differ
+    left = itertools.cycle([colour for colour in COLOURS if colour not in own] or COLOURS)
+    return [colour or next(left) for colour in own]
 
 
 def method_colour(label: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 import torch
@@ -33,12 +33,12 @@ class DenoisingObjective:
     conditions: ClassConditions | PromptConditions
     label_dropout: float = 0.1
     flip: bool = False
-    start: str = ""  # digest of the weights that are finetuned; of those that a seed makes, nothing need be said
+    about: dict = field(default_factory=dict)  # what else makes another training: the weights that are finetuned, what is measured
 
     @property
     def fingerprint(self) -> dict:
         settings = {key: getattr(self, key) for key in ("batch_size", "label_dropout", "flip")}
-        return {"data": self.data.digest, **settings, **self.conditions.fingerprint} | ({"start": self.start} if self.start else {})
+        return {"data": self.data.digest, **settings, **self.conditions.fingerprint, **self.about}
 
     def __call__(self, model: nn.Module, seed: int, step: int) -> Tensor:
         device = next(model.parameters()).device

@@ -62,18 +62,22 @@ class Target:
         words = label.split(" ")
         words[self.position] = name
         moved = " ".join(words)
-        return self.class_names.index(moved) if moved in self.class_names else self.labels[0]
+        if moved in self.class_names:
+            return self.class_names.index(moved)
+        return next(i for i, other in enumerate(self.class_names) if other.split(" ")[self.position] == name)
 
     def neighbours(self, label: int) -> Tensor:
-        """The labels next to one of the target's: those that differ in the target's word alone; for a whole class, in any one word
-        (with one-word names, every other class)."""
+        """The labels next to one of the target's: those that differ in the target's word alone; for a whole class, in one word of
+        two. Where there are none, or names are no style and object, every label but the target's."""
         words = self.class_names[label].split(" ")
 
         def near(name: str) -> bool:
-            differing = [i for i, (a, b) in enumerate(zip(words, name.split(" "), strict=False)) if a != b]
+            differing = [i for i, (a, b) in enumerate(zip(words, name.split(" "), strict=True)) if a != b]
             return len(differing) == 1 if self.position is None else differing == [self.position]
 
-        return torch.tensor([i for i, name in enumerate(self.class_names) if near(name)], dtype=torch.int64)
+        found = [i for i, name in enumerate(self.class_names) if near(name)] if word_kinds(self.class_names) else []
+        own = (label,) if self.items else self.labels  # single images may take another of their labels
+        return torch.tensor(found or [i for i in range(len(self.class_names)) if i not in own], dtype=torch.int64)
 
 
 def find_target(target: str | int | Target | ImageSet, class_names: tuple[str, ...]) -> Target:
@@ -95,9 +99,10 @@ def find_target(target: str | int | Target | ImageSet, class_names: tuple[str, .
         if asked in kind:
             labels = tuple(i for i, name in enumerate(class_names) if name.split(" ")[position] == asked)
             return Target(asked, class_names, labels, position)
-    if " " not in target:
+    named = _named_in(target, words) if " " in target else target
+    if named == target:  # a word that there is not, or a style and an object that there are, but not together
         raise UnknownName("style, object or class", target, (*(w for kind in words for w in kind), *class_names))
-    return find_target(_named_in(target, words), class_names)
+    return find_target(named, class_names)
 
 
 def _single_images(images: ImageSet, class_names: tuple[str, ...]) -> Target:

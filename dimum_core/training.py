@@ -175,8 +175,6 @@ def train(
     if out:
         check_writable(out)
     accelerator = Accelerator()
-    if out and accelerator.is_main_process:  # the other processes wait for this one in `prepare`
-        _clear_debris(Path(out))
     device = accelerator.device
     precision = resolved_precision(device, config.precision)
     torch.set_flush_denormal(True)  # late in training, denormals slow CPU kernels several times over
@@ -187,6 +185,9 @@ def train(
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     state = _State(model, optimizer, ema, scaler, {"config": asdict(config), "objective": objective.fingerprint})
     at = state.load(out, resume, config.decay)
+    # Not before `load`, which refuses a folder that another training may be writing to; other processes wait in `prepare`.
+    if out and accelerator.is_main_process:
+        _clear_debris(Path(out))
     wrapped = accelerator.prepare(model)
     started = last_saved = time.monotonic() - at.seconds
     bar = tqdm(

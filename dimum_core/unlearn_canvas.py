@@ -68,12 +68,15 @@ def _layout(folder: Path) -> dict[str, list[str]]:
 
 
 def _chosen(kind: str, wanted: Sequence[str] | None, there) -> tuple[str, ...]:
-    if wanted is not None:
-        check_kind(f"{kind}s", wanted, (list, tuple), "a list of names of folders")
-    for name in wanted or ():
+    if wanted is None:
+        return tuple(there)
+    check_kind(f"{kind}s", wanted, (list, tuple), "a list of names of folders")
+    if not wanted:
+        raise DataError(f"{kind}s names none: give at least one of {', '.join(there)}, or leave it out for all of them.")
+    for name in wanted:
         if name not in there:
             raise UnknownName(f"{kind} in this folder", name, there)
-    return tuple(wanted or there)
+    return tuple(wanted)
 
 
 def _pictures(folder: Path) -> list[Path]:

@@ -323,10 +323,10 @@ def _walk_picture(ways: dict[str, np.ndarray], gone: tuple[int, int], images) ->
 def _curves_picture(curves: dict, title: str) -> bytes:
     import matplotlib.pyplot as plt
 
-    from .plots import COLOURS
+    from .plots import line_colours
 
     figure, ax = plt.subplots(figsize=(6, 3))
-    for (name, curve), colour, marker in zip(curves.items(), COLOURS, "os^Dv<>", strict=False):
+    for (name, curve), colour, marker in zip(curves.items(), line_colours(curves), "os^Dv<>", strict=False):
         ax.plot(curve.index, curve, marker=marker, color=colour, label=name)
     ax.set(title=title, xlabel="attack steps", ylabel="accuracy on the target", ylim=(-0.02, 1.02))
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=4, fontsize=8)

@@ -23,8 +23,8 @@ def denormals():
 
 
 @pytest.fixture(autouse=True)
-def no_cifar_of_this_machine(monkeypatch, tmp_path):
-    monkeypatch.setenv("DIMUM_DATA", str(tmp_path / "no-data-here"))
+def no_cifar_of_this_machine(monkeypatch, tmp_path_factory):
+    monkeypatch.setenv("DIMUM_DATA", str(tmp_path_factory.getbasetemp()))  # a folder without it
 
 
 @pytest.fixture

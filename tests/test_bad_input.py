@@ -46,6 +46,7 @@ PRESET = Preset(
     "tiny", dataset="digits", image_size=8, patch_size=2, channels=(32, 64), layers=1, attention=(False, True), flip=False,
     training=TrainConfig(steps=2, batch_size=4, precision="fp32"),
 )
+MOVED = Judge(8, 1, ("top", "left", "checks"), (4,), (2,))  # knows the same classes by other numbers
 QUICK = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -120,6 +121,11 @@ DATA = {
     "an item in words": (lambda w: w.tiny.select("a"), "not by 'a'"),
     "a mask too short": (lambda w: w.tiny.select(torch.ones(3, dtype=torch.bool)), "or a mask"),
     "no selection": (lambda w: w.tiny.select(None), "not by None"),
+    "repeats of no item": (lambda w: w.tiny.with_repeats([100], 2), "its 30 items are selected"),
+    "repeats in words": (lambda w: w.tiny.with_repeats("a", 2), "not by 'a'"),
+    "repeats by a short mask": (lambda w: w.data.with_repeats(torch.ones(3, dtype=torch.bool), 2), "or a mask"),
+    "repeated no times": (lambda w: w.tiny.with_repeats([1], 0), "times must be a whole number of at least 1, not 0"),
+    "repeated half a time": (lambda w: w.tiny.with_repeats([1], 1.5), "not 1.5"),
     "a target too long to print": (lambda w: w.tiny.only("x" * 5000), "xxx..."),
     "a target in a list": (lambda w: w.tiny.only(["top"]), "Did you mean 'top'"),
     "words of plain classes": (lambda w: w.tiny.relabelled(0), "not a style and an object"),
@@ -142,6 +148,7 @@ DATA = {
     "canvas: a style outside": (
         lambda w: load_unlearn_canvas(w.canvas, styles=["../canvas"]), "no style in this folder '../canvas'",
     ),
+    "canvas: no styles": (lambda w: load_unlearn_canvas(w.canvas, styles=[]), "styles names none"),
     "canvas: counts in words": (lambda w: load_unlearn_canvas(w.canvas, per_combination="5"), "per_combination must be"),
     "canvas: a file": (lambda w: load_unlearn_canvas(w.folder / "file"), "There is no folder"),
 }
@@ -185,6 +192,11 @@ SAMPLING = {
     "evaluate: no samples": (lambda w: evaluate(w.pipe, per_class=0, judge=w.judge), "per_class must be"),
     "evaluate: half a sample": (lambda w: evaluate(w.pipe, per_class=2.5, judge=w.judge), "not 2.5"),
     "evaluate: a judge by name": (lambda w: evaluate(w.pipe, judge="digits-judge"), "load_judge('digits-judge'), not"),
+    "evaluate: a judge of other classes": (lambda w: evaluate(w.pipe, judge=MOVED), "('top', 'left', 'checks'), not ('left'"),
+    "share by a judge of other classes": (lambda w: unconditional_share(w.pipe, "top", judge=MOVED), "pass one of these"),
+    "probes by a judge of other classes": (lambda w: probe_prompts(w.pipe, "top", judge=MOVED), "pass one of these"),
+    "search by a judge of other classes": (lambda w: search_embedding(w.pipe, w.tiny, target="top", judge=MOVED), "one of these"),
+    "probes by a judge by name": (lambda w: probe_prompts(w.pipe, "top", judge="digits-judge"), "judge must be a judge"),
     "evaluate: other classes": (
         lambda w: evaluate(w.pipe, data=load_dataset("digits"), judge=w.judge), "other classes than the judge",
     ),
@@ -263,6 +275,10 @@ LEARNING = {
         ("forget", "x", "forget must be an image set"), ("judge", "digits-judge", "judge must be a judge"),
         ("pipe", "digits", "pipe must be a pipeline"), ("lora_rank", "x", "lora_rank must be"),
     )},
+    "unlearn: low-rank updates of labels": (unlearning(lora_rank=2), "no low-rank updates for a UNet2DModel"),
+    "unlearn: a judge of other classes": (unlearning(until=0.9, judge=MOVED), "pass one of these"),
+    "relearn: low-rank updates of labels": (relearning(lora_rank=2), "no low-rank updates for a UNet2DModel"),
+    "relearn: a judge of other classes": (relearning(judge=MOVED), "pass one of these"),
     "relearn: other classes": (lambda w: relearn(w.pipe, load_dataset("digits"), target="top"), "other classes than the pipeline"),
     **{f"auxiliary: {kind} {others}": (
         lambda w, kind=kind, others=others: auxiliary_set(kind, **{"data": w.data, "target": "top", **others}), said
@@ -331,6 +347,7 @@ METRICS = {
         (metrics.pairwise_comparisons, (pd.DataFrame({"a": ["x"], "b": ["y"]}),), "compared by numbers"),
         (metrics.power, (NAN, 1, 5), "difference must be"), (metrics.pairs_needed, (NAN, 1), "difference must be"),
         (metrics.least_difference, (1, 5, 2), "not 2"), (metrics.least_difference, (1, 5, 0.05), "must be above 0.05"),
+        (metrics.least_difference, (0.1, 2, 0.8, 0.999), "2 pairs find not even a difference of 100 deviations"),
         (metrics.pairs_needed, (1, 1, NAN), "not nan"), (metrics.least_difference, (NAN, 5), "deviation must be"),
     )},
     "an interval of words": (lambda w: metrics.bootstrap_interval(np.mean, ["a", "b"]), "arrays of real numbers"),
@@ -653,7 +670,8 @@ WRONG_COMMANDS = {
     "unlearn digits --target 3 --out {out} --data cifar10-mini": "other classes",
     "relearn digits --target 3 --out {out} --share 0": "share must be", "relearn digits --target ten --out {out}": "no class 'ten'",
     "relearn digits --target 3 --out {out} --learning-rate -1": "learning_rate must be",
-    "relearn digits --target 3 --out {out} --drawn-by nothing": "no checkpoint",
+    "relearn digits --target 3 --out {out} --auxiliary synthetic --drawn-by nothing": "no checkpoint",
+    "relearn digits --target 3 --out {out} --drawn-by digits": "add --auxiliary synthetic",
     "relearn digits --target 3 --out {file}": "not be written",
     "relearn digits --target 3 --out {out} --steps -1": "steps must be",
     "benchmark run {file} --out {out}": "should be a mapping", "benchmark run none.yaml --out {out}": "cannot be read",

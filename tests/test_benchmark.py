@@ -10,17 +10,19 @@ from typing import ClassVar
 
 import pandas as pd
 import pytest
+import torch
 import yaml
 
 from dimum_core.benchmark import load_plan, read_results, report, run
 from dimum_core.benchmark.cost import estimate_minutes
-from dimum_core.benchmark.plan import cell_id
+from dimum_core.benchmark.plan import _method_files, cell_id, checkpoint_digest, code_of
 from dimum_core.benchmark.reading import PlanError, check_plan
 from dimum_core.benchmark.results import ResultsError
 from dimum_core.benchmark.store import claim, failures, is_done, record_failure, write_cell
 from dimum_core.checkpoints import CHECKPOINT_FOLDER, load_pipeline, save_checkpoint
 from dimum_core.cli import main
-from dimum_core.unlearning import METHODS, register
+from dimum_core.training import STATE_FILE
+from dimum_core.unlearning import METHODS, load_plugin, register
 
 CONTENT = {
     "name": "tiny", "checkpoint": "digits", "data": "digits", "targets": {"3": "digits-without-3"}, "batch_size": 8,
@@ -103,6 +105,19 @@ def test_a_checkpoint_that_is_saved_anew_names_other_cells(tmp_path):
     assert not set(before) & set(after)
     parameter.data -= 1
     assert after == [cell_id(model) for model in plan.models()]
+
+
+def test_the_state_of_a_training_beside_a_checkpoint_is_no_part_of_it(tmp_path):
+    shutil.copytree(CHECKPOINT_FOLDER / "digits-without-3", tmp_path / "mine")
+    (tmp_path / "mine" / STATE_FILE).write_bytes(b"to go on from")
+    assert checkpoint_digest(str(tmp_path / "mine")) == checkpoint_digest("digits-without-3")
+
+
+def test_a_task_that_cannot_be_claimed_is_a_failure_of_its_own(tmp_path):
+    (tmp_path / "locks").write_text("in the way")
+    plan = check_plan({**CONTENT, "methods": ["random-label"], "budgets": [2], "seeds": [0], "controls": []})
+    summary = run(plan, tmp_path, engine="loky", progress=False)
+    assert (summary.computed, summary.failed) == (0, 2) and "FileExistsError" in failures(tmp_path)[0].read_text()
 
 
 def test_a_cell_is_published_once_and_whole(tmp_path):
@@ -218,7 +233,40 @@ def test_the_shipped_plans_are_right_and_the_command_reports(finished, tmp_path,
         read_results(tmp_path)
 
 
+def test_the_estimate_times_drawing_and_not_what_was_drawn_before(monkeypatch):
+    drawn = []
+    monkeypatch.setattr("dimum_core.evaluation.draw", lambda *given, **settings: drawn.append(1) or torch.zeros(16, 1, 8, 8))
+    for times in (2, 4):  # one to warm up and one that counts
+        estimate_minutes(check_plan(CONTENT))
+        assert len(drawn) == times
+
+
 def test_the_estimate_grows_with_the_work():
     small, large = (check_plan({**CONTENT, "attack_steps": steps}) for steps in (20, 400))
     once, more = estimate_minutes(small), estimate_minutes(large)
     assert 0 < once < more < 40 * once
+
+
+def test_a_plan_with_prompts_is_estimated_too():
+    prompts = {"checkpoint": "shapes", "data": "shapes", "targets": {"hatched": "shapes-without-hatched"}}
+    assert estimate_minutes(check_plan({**CONTENT, **prompts})) > 0
+
+
+def test_a_cell_is_named_by_the_code_of_its_method_and_of_those_that_it_builds_on(tmp_path):
+    one = '"""About."""\n\n\nclass A:\n    """What it is."""\n\n    x = "a text"\n\n    def f(self):\n        return 1  # why\n'
+    longer = one.replace('"""About."""', '"""About,\n\nat length."""').replace("What it is.", "What it is.\n\n    And more.\n    ")
+    assert code_of(one) == code_of(longer) and "a text" in code_of(one) and "is" not in code_of(one)
+    assert code_of(one) != code_of(one.replace("return 1", "return 2"))
+    assert code_of('def f(): "said"; return 1') != code_of('def f(): "said"; return 2')
+    files = {name: {path.name for path in _method_files(METHODS[name])} for name in ("salun", "erasediff", "sealed", "dimum")}
+    assert files["salun"] == {"salun.py", "random_label.py"} and files["erasediff"] == {"erasediff.py", "random_label.py"}
+    assert files["sealed"] == {"sealed.py", "dimum.py"} and files["dimum"] == {"dimum.py"}
+    plugin = tmp_path / "heir.py"
+    plugin.write_text("from dataclasses import dataclass\nfrom dimum_core.unlearning import register\n"
+                      "from dimum_core.unlearning.dimum import DiMUM\n\n\n"
+                      '@register("heir")\n@dataclass(frozen=True)\nclass Heir(DiMUM):\n    weight: float = 2.0\n')
+    load_plugin(plugin)
+    try:
+        assert {path.name for path in _method_files(METHODS["heir"])} == {"heir.py", "dimum.py"}
+    finally:
+        METHODS.pop("heir")

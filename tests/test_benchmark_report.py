@@ -12,7 +12,7 @@ import pytest
 
 from dimum_core.benchmark import contests, leaderboard, read_results, report, write_results
 from dimum_core.benchmark.figures import pareto_front, recovery_bands
-from dimum_core.benchmark.page import resolution_sentence, write_report
+from dimum_core.benchmark.page import resolution_sentence, slug, write_report
 from dimum_core.benchmark.report import comparisons, groups, pooled, resolution, runs, strongest, unranked
 from dimum_core.benchmark.results import PROVENANCE, ResultsError, check_provenance
 from dimum_core.cli import main
@@ -173,6 +173,11 @@ def test_the_page_needs_nothing_else_and_its_figures_name_their_rows(rows, tmp_p
     (contest,) = contests(rows)
     assert contest.where.replace("'", "&#x27;") in page
     assert set(rows.query(contest.where)["label"]) == set(RECOVERED)
+
+
+def test_names_of_every_script_have_files_of_their_own():
+    assert slug("200 steps, retain_set") == "200-steps-retain-set"
+    assert len({slug(f"{budget}; retain") for budget in ("短い", "長い", "кратко", "долго", "short")}) == 5
 
 
 def test_results_survive_both_formats(rows, tmp_path, capsys):

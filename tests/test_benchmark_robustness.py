@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import random
@@ -12,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import dask.distributed
 import pandas as pd
 import pytest
 import torch
@@ -20,6 +22,7 @@ import yaml
 from dimum_core import load_dataset, load_pipeline, relearn, unlearn
 from dimum_core.attacks import auxiliary_set
 from dimum_core.benchmark import check_plan, load_plan, read_results, run, store
+from dimum_core.benchmark.engines import EngineError, run_tasks
 from dimum_core.benchmark.evaluations import attack_evaluations, counted
 from dimum_core.benchmark.reading import PlanError
 from dimum_core.benchmark.run import run_task
@@ -100,6 +103,24 @@ def test_two_workers_give_the_same_table_bit_for_bit(plan_file, unbroken, tmp_pa
     summary = run(load_plan(plan_file), tmp_path, engine=engine, workers=2, progress=False)
     assert (summary.computed, summary.failed) == (6, 0)
     pd.testing.assert_frame_equal(table(tmp_path), unbroken, check_exact=True)
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "no-address", "http://127.0.0.1:9", "tls://127.0.0.1:9"])
+def test_a_scheduler_that_is_not_there_is_named(address):
+    quick = {"distributed.comm.timeouts.connect": "100ms"}
+    with dask.config.set(quick), pytest.raises(EngineError, match=f"answers at {address} "):
+        next(run_tasks("dask", print, [()], 1, address))
+
+
+def test_a_schedulers_address_is_for_dask_alone():
+    with pytest.raises(EngineError, match="for the engine dask, not for loky"):
+        next(run_tasks("loky", print, [()], 1, "tcp://127.0.0.1:9"))
+
+
+def test_the_engine_dask_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "dask.distributed", None)
+    with pytest.raises(EngineError, match=r"pip install -e '\.\[cluster\]'"):
+        next(run_tasks("dask", print, [()], 1))
 
 
 def test_a_run_killed_at_a_random_point_goes_on_to_the_same_table(plan_file, unbroken, tmp_path):
@@ -249,8 +270,26 @@ def test_network_evaluations_are_those_that_were_made():
 
     stops = [int(torch.randint(10, (1,), generator=step_generator(0, index))) for index in range(3)]
     assert seen["training"] == sum(2 * stop + 3 for stop in stops) * 8  # a guided path, two targets, one prediction
+    with counted(pipe.unet) as seen:
+        unlearn(pipe, "dimum", data=data, steps=2, alternative="generated", count=16, **settings)
+    assert seen["training"] == 16 * 20 * 2 + 2 * 2 * 8  # what the original draws, guided, is part of the unlearning
     attack = {"attack_batch_size": 8, "samples": 3}
     with counted(pipe.unet) as seen:
         relearn(pipe, auxiliary_set("retain", data, "3"), steps=4, samples=3, evaluate_every=2, seed=987, **settings)
     expected = attack_evaluations(attack, pipe, point=2, step=4)
     assert seen == {"training": expected["attack_nfes"], "sampling": expected["sampling_nfes"]} == {"training": 32, "sampling": 360}
+
+
+def test_counting_leaves_nothing_behind():
+    """Not on the copies either, whether they were asked or not; and what was free to train is free again."""
+    pipe, data = load_pipeline("digits"), load_dataset("digits")
+    frozen = next(pipe.unet.parameters()).requires_grad_(False)
+    with counted(pipe.unet) as seen:
+        gone = unlearn(pipe, "finetune", target="3", data=data, steps=1, batch_size=8, progress=False)
+        twice, before = copy.deepcopy(copy.deepcopy(pipe.unet)), seen["training"]
+        assert not any(parameter.requires_grad for parameter in pipe.unet.parameters())
+    for network in (pipe.unet, gone.unet, twice):
+        assert not network._forward_pre_hooks
+        network(torch.randn(2, 4, 4, 4), 500, class_labels=torch.tensor([0, 1]))
+    assert seen["training"] == before == 8
+    assert [p for p in pipe.unet.parameters() if not p.requires_grad] == [frozen]

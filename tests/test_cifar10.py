@@ -6,8 +6,11 @@ import hashlib
 import http.server
 import io
 import pickle
+import subprocess
+import sys
 import tarfile
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -61,6 +64,15 @@ def test_without_a_copy_and_without_download_it_says_how_to_get_one():
         read_cifar10(download=False)
     with pytest.raises(DataError, match="nowhere holds no"):
         read_cifar10("nowhere")
+
+
+def test_an_environment_that_points_nowhere_is_not_passed_over(tmp_path, monkeypatch):
+    write_batches(tmp_path / "cache" / FOLDER)
+    monkeypatch.setenv("DIMUM_DATA", str(tmp_path / "mistyped"))
+    with pytest.raises(DataError, match="DIMUM_DATA names .*mistyped, where there is no folder"):
+        find_folder()
+    monkeypatch.setenv("DIMUM_DATA", str(tmp_path))  # it may hold other data than this
+    assert find_folder() == tmp_path / "cache" / FOLDER
 
 
 class RunsCode:
@@ -134,10 +146,12 @@ def server():
     """A server of byte strings by path, which counts bytes; it honours ranges, except below /plain."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
-        files, served, break_after = {}, [], None
+        files, served, break_after, pause = {}, [], None, 0.0
 
         def do_GET(self):
             content = self.files.get(self.path)
+            if self.path == "/nonsense":
+                return self.wfile.write(b"nonsense\r\n\r\n")
             if content is None:
                 return self.send_error(404)
             start = 0
@@ -151,14 +165,16 @@ def server():
             body = content[start:][: Handler.break_after]
             Handler.break_after = None
             Handler.served.append((self.path, len(body)))
-            self.wfile.write(body)
+            self.wfile.write(body[:1000])
+            time.sleep(Handler.pause)
+            self.wfile.write(body[1000:])
 
         def log_message(self, *arguments):
             pass
 
     running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=running.serve_forever, daemon=True).start()
-    Handler.files, Handler.served, Handler.url = {}, [], f"http://127.0.0.1:{running.server_port}"
+    Handler.files, Handler.served, Handler.pause, Handler.url = {}, [], 0.0, f"http://127.0.0.1:{running.server_port}"
     yield Handler
     running.shutdown()
 
@@ -174,7 +190,7 @@ def test_a_download_is_checked_extracted_and_found_again(tmp_path, server, archi
     monkeypatch.setattr(cifar10, "fetch_archive", lambda folder: fetch(folder, (server.url + "/a",), md5(archive)))
     assert len(read_cifar10()["train"][0]) == 20
     assert len(read_cifar10()["train"][0]) == 20 and len(server.served) == 1
-    assert sorted(p.name for p in (tmp_path / "cache").iterdir()) == [FOLDER, cifar10.ARCHIVE]
+    assert sorted(p.name for p in (tmp_path / "cache").iterdir()) == [".lock", FOLDER, cifar10.ARCHIVE]
 
 
 def test_a_broken_download_goes_on_where_it_stopped(tmp_path, server, archive):
@@ -182,6 +198,23 @@ def test_a_broken_download_goes_on_where_it_stopped(tmp_path, server, archive):
     path = fetch_archive(tmp_path, (server.url + "/a",), md5(archive))
     assert path.read_bytes() == archive
     assert server.served == [("/a", 1000), ("/a", len(archive) - 1000)]
+
+
+def test_of_several_processes_one_downloads_and_the_others_wait(tmp_path, server, archive):
+    server.files["/a"], server.pause = archive, 1.0
+    code = (
+        "from pathlib import Path; from dimum_core.cifar10 import fetch_archive; print(flush=True); input(); "
+        f"fetch_archive(Path({str(tmp_path / 'cache')!r}), ({server.url + '/a'!r},), {md5(archive)!r})"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    processes = [subprocess.Popen([sys.executable, "-c", code], **pipes) for _ in range(3)]
+    for process in processes:
+        process.stdout.readline()  # all are there before the first begins
+    for process in processes:
+        process.stdin.write(b"\n")
+        process.stdin.close()
+    assert [process.wait(timeout=60) for process in processes] == [0, 0, 0]
+    assert (tmp_path / "cache" / cifar10.ARCHIVE).read_bytes() == archive and server.served == [("/a", len(archive))]
 
 
 def test_a_server_that_ignores_ranges_starts_the_file_anew(tmp_path, server, archive):
@@ -192,7 +225,7 @@ def test_a_server_that_ignores_ranges_starts_the_file_anew(tmp_path, server, arc
 
 def test_a_tampered_copy_and_a_missing_one_lead_to_the_next_source(tmp_path, server, archive):
     server.files |= {"/bad": archive[:-1] + b"?", "/good": archive}
-    sources = tuple(server.url + path for path in ("/missing", "/bad", "/good"))
+    sources = tuple(server.url + path for path in ("/missing", "/nonsense", "/bad", "/good"))
     assert fetch_archive(tmp_path, sources, md5(archive)).read_bytes() == archive
 
 
@@ -230,6 +263,14 @@ def test_only_the_seven_expected_members_leave_the_archive(tmp_path, archive):
     assert not (tmp_path / "outside").exists()
     assert len(list(extract(path).iterdir())) == 7, "a second process on the same folder comes too late, and is content"
     assert sorted(p.name for p in path.parent.iterdir()) == ["archive.tar.gz", "cifar-10-batches-py"]
+
+
+def test_an_incomplete_folder_is_named_and_not_the_disk(tmp_path, archive):
+    write_batches(tmp_path / FOLDER)
+    (tmp_path / FOLDER / "batches.meta").unlink()
+    (tmp_path / "archive.tar.gz").write_bytes(archive)
+    with pytest.raises(DataError, match=f"{FOLDER} is incomplete: delete it"):
+        extract(tmp_path / "archive.tar.gz")
 
 
 def test_something_that_is_no_archive_is_refused_and_nothing_stays(tmp_path):

@@ -6,20 +6,23 @@ import json
 import os
 import subprocess
 import sys
+import types
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from dimum_core import checkpoints, denoiser
+from dimum_core import checkpoints, cli, denoiser
 from dimum_core.checkpoints import load_pipeline, read_card, save_checkpoint, shipped_checkpoints
-from dimum_core.cli import main
+from dimum_core.cli import build_parser, main
 from dimum_core.data import Dataset
-from dimum_core.errors import CheckpointError
+from dimum_core.errors import CheckpointError, SettingError
 from dimum_core.judge import Judge
+from dimum_core.judge_training import train_judge
 from dimum_core.pretraining import save_picture, tile, train_base
 
 
@@ -54,9 +57,31 @@ def test_training_from_the_command_line_leaves_a_checkpoint_with_its_card(tiny_p
     assert main(["train", "tiny", "--out", str(out), "--steps", "3", "--without", "7", "--resume"]) == 0
 
 
+def test_tensorboard_gets_every_row_of_the_log(tiny_preset, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(denoiser.PRESETS, "tiny", tiny_preset)
+    train = ("train", "tiny", "--steps", "3", "--tensorboard", "--out", tmp_path / "run")
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # not installed
+    assert "pip install -e '.[tensorboard]'" in refusal(capsys, *train)
+    seen = []
+
+    class SummaryWriter:
+        def __init__(self, folder):
+            assert folder == tmp_path / "run" / "tensorboard"
+
+        def add_scalar(self, name, value, step):
+            seen.append((name, step, value))
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", types.SimpleNamespace(SummaryWriter=SummaryWriter))
+    assert main([str(part) for part in train]) == 0
+    log = pd.read_csv(tmp_path / "run" / "log.csv")
+    assert [value for name, _, value in seen if name == "loss"] == pytest.approx(log["loss"].tolist())
+
+
 def test_the_card_names_no_path_of_the_machine(tiny_preset, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/somewhere/bin/dimum", "train", "tiny", "--out", "/somewhere/run"])
     assert checkpoints.command_line() == "dimum train tiny --out run"
+    monkeypatch.setattr(sys, "argv", ["/somewhere/dimum_core/cli.py", "train", "tiny"])  # python -m dimum_core.cli
+    assert checkpoints.command_line() == "dimum train tiny"
 
 
 def test_nothing_that_is_saved_names_a_path_of_the_machine(trained, tmp_path):
@@ -120,6 +145,25 @@ def test_unlearn_and_relearn_leave_checkpoints_that_can_be_measured(tmp_path, ca
     assert "no method 'dimun'" in refusal(capsys, *f"unlearn digits --method dimun --out {tmp_path / 'x'} {quick}".split())
 
 
+def test_hyper_parameters_may_be_set_one_by_one():
+    said = ["--set", "weight=2", "count=8", "--set", "alternative=mixed"]
+    args = build_parser().parse_args(["unlearn", "digits", "--target=3", "--out=u", *said])
+    assert args.settings == ["weight=2", "count=8", "alternative=mixed"]
+
+
+@pytest.mark.parametrize(("command", "said"), [
+    ("benchmark run plan.yaml", "run it again"), ("unlearn digits --target 3", "--resume goes on from the last checkpoint"),
+])
+def test_whoever_stops_a_command_is_told_how_to_go_on(command, said, monkeypatch, tmp_path, capsys):
+    def stop(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "run_unlearn", stop)
+    monkeypatch.setattr(cli, "run_benchmark", stop)
+    assert main([*command.split(), "--out", str(tmp_path)]) == 130
+    assert capsys.readouterr().err == f"dimum: stopped; {said}.\n"
+
+
 def test_tiles_stand_in_rows_and_pictures_are_exact(tmp_path):
     images = torch.stack([torch.full((1, 2, 2), v) for v in (-1.0, 0.0, 1.0)])
     grid = tile(images, columns=2)
@@ -146,6 +190,15 @@ def test_numbers_that_make_no_sense(capsys, tmp_path):
     assert "must be at least 1" in refusal(capsys, "sample", "digits", "--count", 0, "--out", tmp_path / "x.png")
     assert "steps must be a whole number of at least 0" in refusal(capsys, "train", "digits", "--steps", -5, "--out", tmp_path)
     assert "leave --without" in refusal(capsys, "train", "digits-judge", "--without", "3", "--out", tmp_path)
+    assert "--out must be a picture that ends in .png" in refusal(capsys, "sample", "digits", "--out", tmp_path / "x.jpg")
+
+
+def test_options_that_would_be_ignored(capsys, tmp_path):
+    sample = ("sample", "shapes", "--label", "hatched", "--prompt", "a star", "--out", tmp_path / "x.png")
+    assert "leave one of them out" in refusal(capsys, *sample)
+    relearn = ("relearn", "digits", "--target", "3", "--drawn-by", "digits-without-3", "--out", tmp_path / "r")
+    assert "add --auxiliary synthetic" in refusal(capsys, *relearn)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_missing_data(capsys, tmp_path, monkeypatch):
@@ -197,11 +250,28 @@ def test_pickled_weights_are_never_loaded(trained, tmp_path):
     assert not trace.exists()
 
 
-def test_a_place_that_cannot_be_written(trained, capsys, tmp_path):
+@pytest.mark.parametrize("library", ["evilmod", "diffusers"])
+def test_code_that_lies_beside_weights_is_refused_before_it_runs(trained, tmp_path, library):
+    trace, index = tmp_path / "trace", trained / "model_index.json"
+    (trained / "unet" / f"{library}.py").write_text(f"import os\nos.mkdir({str(trace)!r})\nclass Evil: pass")
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"unet": [library, "Evil"]}))
+    with pytest.raises(CheckpointError, match="asks for code of its own.*never run"):
+        load_pipeline(trained)
+    assert not trace.exists()
+
+
+def test_a_place_that_cannot_be_written(trained, capsys, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     sample = ("sample", trained, "--label", "top", "--count", 1, "--steps", 1, "--out")
+    monkeypatch.setattr("dimum_core.evaluation.draw", pytest.fail)  # it is found out before anything is drawn
     assert "could not be written" in refusal(capsys, *sample, tmp_path / "file" / "x.png")
     assert "could not be written" in refusal(capsys, "train", "digits", "--steps", 0, "--out", tmp_path / "file" / "run")
+
+
+def test_a_precision_that_no_judge_is_saved_in_is_refused_before_the_training(monkeypatch):
+    monkeypatch.setattr("dimum_core.judge_training.train", pytest.fail)
+    with pytest.raises(SettingError, match="dtype must be float32 or float16, not 'bf16'"):
+        train_judge("digits-judge", dtype="bf16", steps=1)
 
 
 def test_a_full_disk_leaves_the_former_checkpoint(tiny_preset, tiny_data, trained, monkeypatch):
@@ -261,6 +331,7 @@ def test_the_doctor_reports_every_section(capsys, monkeypatch, tiny_preset, tmp_
     said = capsys.readouterr().out
     assert all(part in said for part in ("This machine", "Packages", "Data", "Checkpoints", "tiny", "GFLOP/s"))
     assert "1,442 + 355 images" in said and "not on this machine" in said
+    assert {"transformers", "tokenizers", "peft"} <= doctor.packages().keys()
 
 
 def test_a_model_is_evaluated_against_its_own_target_only(tiny_data):

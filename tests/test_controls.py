@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -104,6 +106,35 @@ def test_another_models_attack_is_not_gone_on_with(digits, tmp_path):
     relearn(pipe, auxiliary, target="3", steps=1, out=tmp_path, **SETTINGS)
     with pytest.raises(CheckpointError, match="was made with start = "):
         relearn(add_weight_noise(pipe, 0.1), auxiliary, target="3", steps=2, out=tmp_path, resume=True, **SETTINGS)
+
+
+@pytest.mark.parametrize("other", [
+    {"target": "8"}, {"only_embedding_row": True}, {"samples": 3}, {"guidance_scale": 1.0}, {"num_inference_steps": 2},
+])
+def test_another_attack_or_other_measurements_are_not_gone_on_with(digits, tmp_path, other):
+    pipe, data = digits
+    settings = SETTINGS | {"target": "3", "allow_target": True, "samples": 2, "num_inference_steps": 1, "out": tmp_path}
+    relearn(pipe, data, steps=1, **settings)
+    with pytest.raises(CheckpointError, match=f"was made with {next(iter(other))} = .* is asked for now"):
+        relearn(pipe, data, steps=2, resume=True, **settings | other)
+
+
+def test_another_images_attack_is_not_gone_on_with(digits, tmp_path):
+    pipe, data = digits
+    first, second, auxiliary = (data.train.select(torch.arange(*part)) for part in ((0, 1), (1, 2), (2, 40)))
+    settings = SETTINGS | {"samples": 2, "num_inference_steps": 1, "out": tmp_path}
+    relearn(pipe, auxiliary, target=first, steps=1, **settings)
+    relearn(pipe, auxiliary, target=first, steps=2, resume=True, **settings)
+    with pytest.raises(CheckpointError, match="was made with target = "):
+        relearn(pipe, auxiliary, target=second, steps=3, resume=True, **settings)
+
+
+def test_an_attack_with_images_of_the_target_needs_some(digits):
+    pipe, data = digits
+    lacking = replace(data, train=data.train.without("3"))
+    for attack in (few_shot, relearn_embedding):
+        with pytest.raises(DataError, match="digits has no training images of '3' to attack with"):
+            attack(pipe, lacking, "3", 5, steps=1, **SETTINGS)
 
 
 def test_a_fuller_evaluation_says_what_the_label_draws_now(digits):

@@ -11,7 +11,7 @@ from dimum_core.course import check, checks, given, hint, variant
 from dimum_core.course.checks import EXERCISES, verdict
 from dimum_core.course.variants import PHOTOGRAPHS
 from dimum_core.errors import UnknownName
-from dimum_core.plots import COLOURS, as_picture, image_rows, show
+from dimum_core.plots import COLOURS, METHOD_COLOURS, as_picture, image_rows, line_colours, show
 
 from .course_answers import ANSWERS
 
@@ -144,3 +144,11 @@ def test_neighbouring_colours_differ_in_lightness_or_hue_for_the_colour_blind():
     deuteranope = rgb @ np.array([[0.625, 0.375, 0.0], [0.7, 0.3, 0.0], [0.0, 0.3, 0.7]]).T
     distances = np.linalg.norm(deuteranope[:, None] - deuteranope, axis=-1)[np.triu_indices(len(COLOURS), 1)]
     assert distances.min() > 0.1
+
+
+def test_a_method_keeps_its_colour_and_no_two_lines_share_one():
+    assert line_colours(["DiMUM", "ESD"]) == [METHOD_COLOURS["dimum"], METHOD_COLOURS["esd"]]
+    assert line_colours(["uce", "esd", "munba"]) == [COLOURS[1], METHOD_COLOURS["esd"], COLOURS[2]]
+    for names in (["dimum (class)", "dimum (mixed)", "esd"], ["a", "b", "original", "retrained"], list(METHOD_COLOURS)):
+        assert len(set(line_colours(names))) == len(names)
+    assert len(line_colours([*METHOD_COLOURS, "a", "b"])) == len(METHOD_COLOURS) + 2

@@ -71,11 +71,8 @@ def test_a_chapter_runs_with_its_small_budget_and_unchanged_ones_are_not_run_aga
 
 def test_the_chapter_that_took_longest_begins_first(executed, tmp_path, capsys):
     shutil.copytree(executed / "notebooks", tmp_path / "notebooks")
-    shutil.copytree(executed / "out", tmp_path / "out")
-    course.store(tmp_path / "notebooks", tmp_path / "out")
-    took = {path: nbformat.read(path, as_version=4) for path in sorted((tmp_path / "notebooks").iterdir())}
-    assert all(notebook.metadata.dimum.seconds > 0 for notebook in took.values())
-    for seconds, (path, notebook) in enumerate(took.items(), start=5):
+    for seconds, path in enumerate(sorted((tmp_path / "notebooks").iterdir()), start=5):
+        notebook = nbformat.read(path, as_version=4)
         notebook.metadata.dimum.seconds = seconds
         nbformat.write(notebook, path)
     course.run(tmp_path / "notebooks", tmp_path / "out2", smoke=True)
@@ -95,9 +92,10 @@ def test_the_fingerprint_sees_package_and_data(tmp_path):
     seen = {course.fingerprint(path, {}, tmp_path)}
     for file in ("dimum_core/a.py", "data/b.npz", "constraints.txt"):
         (tmp_path / file).parent.mkdir(exist_ok=True)
-        (tmp_path / file).write_text("x")
-        seen.add(course.fingerprint(path, {}, tmp_path))
-    assert len(seen) == 4
+        for content in ("x", "y"):
+            (tmp_path / file).write_text(content)
+            seen.add(course.fingerprint(path, {}, tmp_path))
+    assert len(seen) == 7
 
 
 def test_a_failing_cell_ends_the_run_and_is_shown(tmp_path, capsys):
@@ -116,6 +114,22 @@ def test_stored_outputs_pass_the_check(executed, tmp_path):
     course.run(tmp_path, tmp_path / "out")
     course.store(tmp_path, tmp_path / "out")
     assert notebook_check.problems(tmp_path / "01_first.ipynb", ADDRESS) == []
+    assert all(nbformat.read(path, as_version=4).metadata.dimum.seconds > 0 for path in tmp_path.glob("*.ipynb"))
+    chapter(tmp_path / "01_first.ipynb", "print(value)")
+    stored = (tmp_path / "01_first.ipynb").read_text()
+    with pytest.raises(SystemExit, match="01_first has changed since it was run"):
+        course.store(tmp_path, tmp_path / "out")
+    assert (tmp_path / "01_first.ipynb").read_text() == stored
+
+
+def test_what_was_run_with_small_budgets_is_never_stored(executed, capsys):
+    before = [path.read_text() for path in sorted((executed / "notebooks").iterdir())]
+    with pytest.raises(SystemExit, match="01_first was run with other parameters than its own"):
+        course.store(executed / "notebooks", executed / "out")
+    with pytest.raises(SystemExit):
+        course.main(["run", "--smoke", "--store", "--only", "no chapter"])
+    assert "only whole runs are stored" in capsys.readouterr().err
+    assert before == [path.read_text() for path in sorted((executed / "notebooks").iterdir())]
 
 
 def break_it(notebook, how: str) -> None:
@@ -234,10 +248,11 @@ def test_a_link_that_leads_nowhere_is_refused(executed, tmp_path):
 def test_the_site_is_sound_in_a_real_browser(executed, tmp_path):
     check = load("site_check")
     built = site.build(executed / "out", tmp_path / "site", tmp_path).parent
-    assert check.audit([built / "index.html", built / "01_first.html", built / "search.html"], shutil.which("chromium")) == []
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    assert check.audit([built / "index.html", built / "01_first.html", built / "search.html"], browser) == []
     (built / "bad.html").write_text(
         '<!doctype html><html lang="en"><head></head><body><p style="color:#ddd;background:#fff">faint</p><img src="no.png">'
         '<div style="width:2000px">wide</div><script>throw new Error("broken")</script></body></html>'
     )
-    said = "\n".join(check.audit([built / "bad.html"], shutil.which("chromium")))
+    said = "\n".join(check.audit([built / "bad.html"], browser))
     assert all(words in said for words in ("contrast 1.", "does not load", "has no text", "wider than", "console:", "broken")), said

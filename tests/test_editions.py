@@ -37,7 +37,7 @@ def source():
         new_output("stream", text="Exercise 01.2: right.\n"),
         new_output("display_data", {"image/png": "iVBORw0="}, metadata={"image/png": {"alt": "A guess."}}),
     ]
-    badge = f"# First\n\n[x](https://colab.research.google.com/github/a/b/blob/main/notebooks/{NAME})"
+    badge = f"# First\n\n[More](../docs/more.md)\n\n[x](https://colab.research.google.com/github/a/b/blob/main/notebooks/{NAME})"
     return new_notebook(cells=[
         new_markdown_cell(badge), new_code_cell('student = ""  # your id', metadata={"tags": ["parameters"]}),
         new_code_cell("import torch\nfrom dimum_core.course import check", execution_count=1),
@@ -70,10 +70,18 @@ def test_the_student_edition_has_gaps_pictures_and_its_own_links(source):
     assert "/notebooks/student/01_first.ipynb" in made.cells[0].source
     assert 'student = "ada"' in made.cells[1].source
     text = "\n".join(cell.source for cell in made.cells)
+    assert "](../../docs/more.md)" in text
     assert "](../01_first.ipynb)" in text and "folded" not in text and "noise = (1 - abar)" not in text
     assert "![A guess.](data:image/png;base64,iVBORw0=)" in made.cells[5].source
     assert made.cells[4].metadata == {} and source.cells[4].metadata != {}
     assert editions.written(made) == editions.written(editions.student_edition(source, NAME, student="ada"))
+
+
+@pytest.mark.parametrize("student", ["ada", "o'brien", 'say "ada"', "Åsa", "a\\b"])
+def test_any_id_of_a_student_is_filled_in(source, student):
+    names = {}
+    exec(editions.student_edition(source, NAME, student=student).cells[1].source, names)
+    assert names["student"] == student
 
 
 def test_the_teachers_edition_has_points_and_hints(source):

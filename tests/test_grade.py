@@ -99,6 +99,19 @@ def test_an_earlier_attempt_that_raised_does_not_outvote_a_later_answer(tmp_path
         assert first.points == 1.0 and second.points == 0.0 and "A function was expected" in second.said, files
 
 
+def test_an_empty_copy_does_not_outvote_an_answer_before_it(tmp_path):
+    gaps = 'def guess(x_t, eps, abar):\n    raise NotImplementedError("Exercise 01.2: the guess")\n\ncheck("01.2", guess)'
+    (tmp_path / "1.py").write_text(RIGHT_GUESS + 'check("01.2", guess)\ncheck("01.1", 259)')
+    cells = [new_code_cell(gaps), new_code_cell('check("01.1", ...)')]
+    (tmp_path / "2.ipynb").write_text(nbformat.writes(new_notebook(cells=cells)))
+    for files in (["1.py", "2.ipynb"], ["2.ipynb", "1.py"]):
+        found = grade.grade_student("ada", [tmp_path / name for name in files], TWO, False, 8.0, 1.0)
+        assert all(mark.points for mark in found.marks), files
+    (tmp_path / "3.py").write_text('check("01.2", 0.5)\ncheck("01.1", 260)')  # a later wrong answer counts
+    marks = grade.grade_student("ada", [tmp_path / f"{n}" for n in ("1.py", "2.ipynb", "3.py")], TWO, False, 8.0, 1.0).marks
+    assert not any(mark.points for mark in marks)
+
+
 @pytest.mark.parametrize("number", ["NaN", "1e999", "-Infinity"])
 def test_a_number_that_is_none_costs_only_its_own_answer(tmp_path, number):
     text = f'{{"01.2": {number}, "02.2": 3, "01.1": 259, "03.1": [{number}], "06.1": {{"a": {number}}}}}'
@@ -111,6 +124,31 @@ def test_nan_is_never_a_right_answer(tmp_path):
     text = json.dumps(dict.fromkeys(EXERCISES, float("nan")))
     found = marks(tmp_path, text, dict.fromkeys(EXERCISES, 1.0), suffix=".json")
     assert all(found[number].points == 0 and "NaN" in found[number].said for number in EXERCISES) and found["note"] == ""
+
+
+@pytest.mark.parametrize("answer", [
+    "torch.zeros(10**7)", "torch.zeros(10**8)", "[0.5] * 10**7", "10**5000", "Strange()",
+])
+def test_an_answer_that_is_too_large_or_strange_costs_only_itself(tmp_path, answer):
+    found = marks(tmp_path, f"""
+        import torch
+        class Strange(list):
+            def __iter__(self): raise RuntimeError("no list")
+        check("01.1", 259)
+        check("01.2", {answer})
+    """)
+    assert found["01.1"].points == 1 and found["01.2"].points == 0 and found["note"] == ""
+    assert "not answered" not in found["01.2"].said
+
+
+def test_of_many_answers_the_last_ones_are_judged(tmp_path):
+    found = marks(tmp_path, """
+        for answer in [260] * 200_000 + [259, ..., ...]:
+            check("01.1", answer)
+        for number in range(200_000):
+            check(str(number), "x" * 100)
+    """, seconds=20.0)
+    assert found["01.1"].points == 1 and found["note"] == ""
 
 
 def test_what_raises_in_a_file_costs_only_its_own_exercise(tmp_path):
@@ -155,7 +193,7 @@ def test_what_never_ends_in_a_file_leaves_time_to_hand_in_the_rest(monkeypatch):
     hand = answering.Hand({}, "", 0.4, 1.0)
     code = "check('01.1', 259)\n" + "while True: pass\n" * 20 + "x = [1 for _ in iter(int, 1)]\ncheck('01.2', x)\ncheck('01.4', 3)"
     hand.run([code], True)
-    assert time.monotonic() - started < 3 and hand.answers == {"01.1": 259, "01.4": 3}
+    assert time.monotonic() - started < 3 and hand.answers == {"01.1": [259], "01.4": [3]}
     assert "longer than allowed" in hand.errors["01.2"]
 
 
@@ -320,6 +358,47 @@ def test_nobody_reads_what_others_handed_in_and_nobody_stops_the_class(tmp_path)
     found = {r.student: r.points for r in grade.grade(folder, tmp_path / "marks", tmp_path / "points.yaml", seconds=4.0)}
     assert found == {"ada": 2.0, "bob": 0.0, "eve": 0.0, "lea": 0.0}
     assert "ValueError: \\ud800" in (tmp_path / "marks" / "lea.html").read_text()
+
+
+def test_a_file_that_cannot_be_read_costs_only_itself(tmp_path):
+    folder = tmp_path / "submissions"
+    for name, text in {
+        "ada/answers.PY": "check('01.1', 259)", "ada/.vscode/settings.json": "// a comment", "ada/__MACOSX/._a.json": "\0",
+        "bob/a.json": '\ufeff{"01.1": 259}', "bob/half.json": '{"01.1": ', "eve/answers.txt": "259", "lea.ipynb": "no notebook",
+        ".git/x.py": "", "notes.txt": "",
+    }.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+    (tmp_path / "points.yaml").write_text('points: {"01.1": 1}')
+    for _ in range(2):  # the second time, the marks of the first are in the folder
+        results = grade.grade(folder, folder / "marks", tmp_path / "points.yaml", seconds=8.0)
+        found = {result.student: (result.points, result.note) for result in results}
+        assert list(found) == ["ada", "bob", "eve", "lea"] and found["ada"] == (1.0, "")
+    assert found["bob"][0] == 1.0 and found["bob"][1].startswith("half.json cannot be read: JSONDecodeError: ")
+    assert found["eve"] == (0.0, "there is no file that ends in .ipynb, .py, .json")
+    assert found["lea"][0] == 0.0 and "lea.ipynb cannot be read" in found["lea"][1]
+    assert "half.json cannot be read" in (folder / "marks" / "bob.html").read_text()
+
+
+def test_marks_that_are_made_survive_the_end_of_the_grader(tmp_path, monkeypatch):
+    folder = tmp_path / "submissions"
+    folder.mkdir()
+    for student in ("ada", "bob"):
+        (folder / f"{student}.json").write_text('{"01.1": 259}')
+    judged = iter([({"01.1": grade.checks.Verdict(True, "right.")}, "")])
+    monkeypatch.setattr(grade, "judge_all", lambda *order: next(judged))  # and no second one
+    (tmp_path / "points.yaml").write_text('points: {"01.1": 1}')
+    with pytest.raises(StopIteration):
+        grade.grade(folder, tmp_path / "marks", tmp_path / "points.yaml")
+    assert (tmp_path / "marks" / "marks.csv").read_text().splitlines() == ["student,points,out of,01.1,note", "ada,1,1,1,"]
+    assert "right." in (tmp_path / "marks" / "ada.html").read_text()
+
+
+def test_grading_says_that_it_does_not_run_on_windows(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(DimumError, match="on Windows, run it in WSL"):
+        grade.grade(tmp_path, tmp_path / "marks")
+    assert not (tmp_path / "marks").exists()
 
 
 def test_all_is_read_before_the_first_students_code_runs(tmp_path, monkeypatch):

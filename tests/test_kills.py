@@ -14,7 +14,7 @@ import torch
 
 from dimum_core.benchmark import store
 from dimum_core.checkpoints import CARD_FILE, load_pipeline, save_checkpoint
-from dimum_core.errors import TrainingError
+from dimum_core.errors import CheckpointError, TrainingError
 from dimum_core.training import STATE_FILE, train
 from tests.test_training import Line, line_config, new_line
 
@@ -116,6 +116,10 @@ def test_a_training_removes_what_a_killed_one_left(tmp_path):
     (tmp_path / ".saving-123" / "half").touch()
     train(new_line(), Line(), line_config(steps=1), out=tmp_path, progress=False)
     assert [path.name for path in tmp_path.iterdir()] == [STATE_FILE]
+    (tmp_path / ".saving-456").mkdir()
+    with pytest.raises(CheckpointError, match="already holds a training"):
+        train(new_line(), Line(), line_config(steps=1), out=tmp_path, progress=False)
+    assert (tmp_path / ".saving-456").exists()  # whoever is refused there touches nothing: another process may be saving just now
 
 
 def test_a_cell_on_a_full_disk_is_not_there(tmp_path):

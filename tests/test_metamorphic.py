@@ -16,13 +16,13 @@ import torch
 from dimum_core import evaluate, relearn, unlearn
 from dimum_core.attacks import refuse_leaks
 from dimum_core.checkpoints import build_pipeline
-from dimum_core.counting import accuracies, drawn_for, per_class_accuracies
+from dimum_core.counting import accuracies, drawn_for
 from dimum_core.data import Dataset, ImageSet
 from dimum_core.denoiser import PRESETS
 from dimum_core.errors import DataError
 from dimum_core.evaluation import copying_rate, draw_samples, load_judge, nearest_images
 from dimum_core.judge import Judge, class_gaussians, fit_temperature
-from dimum_core.metrics import frechet_distance, kernel_distance, precision_recall
+from dimum_core.metrics import frechet_distance, kernel_distance, per_class_accuracy, precision_recall
 from dimum_core.targets import find_target
 
 MOVED = torch.tensor([4, 7, 0, 9, 1, 3, 8, 2, 5, 6])  # class k becomes number MOVED[k]
@@ -92,7 +92,7 @@ def test_what_is_counted_goes_by_name(judge, images):
         assert accuracies(plain, asked, a) == accuracies(other, MOVED[asked], b)
         shares = [drawn_for(t, v, labels)["value"].to_dict() for t, v, labels in ((a, plain, asked), (b, other, MOVED[asked]))]
         assert shares[0] == shares[1]
-    each = [per_class_accuracies(v.labels, labels, n)["value"].to_dict() for v, labels, n in (
+    each = [per_class_accuracy(v.labels, labels, n)["value"].to_dict() for v, labels, n in (
         (plain, asked, names), (other, MOVED[asked], moved))]
     assert each[0] == each[1]
 

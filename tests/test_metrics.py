@@ -381,5 +381,5 @@ def test_inception_statistics_are_computed_once(rng, monkeypatch, tmp_path):
 
 def test_inception_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", None)
-    with pytest.raises(MetricError, match=r"pip install 'dimum\[inception\]'"):
+    with pytest.raises(MetricError, match=r"pip install -e '\.\[inception\]'"):
         inception_features(torch.zeros(2, 3, 8, 8))

@@ -117,6 +117,18 @@ def test_networks_too_large_to_hash_are_drawn_from_each_time(monkeypatch):
     assert first.equal(second) and not evaluation._DRAWN
 
 
+def test_drawings_are_remembered_up_to_a_number_of_bytes_and_the_oldest_goes_first(monkeypatch):
+    from dimum_core import evaluation
+
+    pipe, one = load_pipeline("digits"), 8 * 8 * 4
+    monkeypatch.setattr(evaluation, "_DRAWN", {})
+    monkeypatch.setattr(evaluation, "MOST_KEPT", 3 * one)
+    for labels in (["3"] * 4, ["1"], ["2"] * 2, ["3"]):  # the first is more than all that is kept
+        drawn = evaluation.draw_samples(pipe, labels, num_inference_steps=1, progress=False)
+    kept = list(evaluation._DRAWN.values())
+    assert [len(images) for images in kept] == [2, 1] and kept[1].equal(drawn)
+
+
 def test_a_hook_or_other_noise_is_not_answered_from_memory(monkeypatch):
     from dimum_core import evaluation
 

@@ -6,6 +6,7 @@ import datetime
 import os
 import shutil
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -115,7 +116,21 @@ def test_the_matrix_spans_the_pythons_that_are_admitted():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     pythons = [Version(python) for python, _ in matrix.ROWS]
     assert f">={min(pythons)}" == project["requires-python"]
-    assert f"Python {min(pythons)} to {max(pythons)}" in (ROOT / "README.md").read_text()
+    pinned = min(Version(python) for python, kind in matrix.ROWS if kind == "tested")
+    readme = (ROOT / "README.md").read_text()
+    assert f"Python {pinned} to {max(pythons)} and make" in readme and f"runs on {min(pythons)}, too" in readme
+
+
+@pytest.mark.parametrize(("version", "said"), [((3, 10), "make needs Python 3.11 to 3.13"), ((3, 11), "no venv here")])
+def test_make_says_that_a_python_is_too_old_for_the_pins(tmp_path, version, said):
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    code = f"import sys; sys.version_info = {version}; sys.exit('no venv here') if sys.argv[1] == '-m' else exec(sys.argv[2])"
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{code}" "$@"\n')
+    python.chmod(0o755)
+    done = subprocess.run(["make", f"PYTHON={python}", "lab"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode and said in done.stderr and "Traceback" not in done.stderr
 
 
 def test_a_python_that_is_not_there_is_said_and_not_passed_over(tmp_path):

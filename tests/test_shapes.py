@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from dimum_core.conditions import ClassConditions
 from dimum_core.data import load_dataset
 from dimum_core.errors import DataError, UnknownName
 from dimum_core.shapes import CLASS_NAMES, DISTANCES, OBJECTS, STYLES, render
@@ -59,6 +60,39 @@ def test_a_target_is_a_set_of_labels(shapes):
     assert find_target("A Dogs image in Van Gogh style.", canvas).name == "Van_Gogh Dogs"
     assert find_target("in the style of van gogh", canvas).name == "Van_Gogh"
     assert find_target("paint it in hatched style", CLASS_NAMES).position == 0
+
+
+def test_a_style_and_an_object_that_are_not_there_together_are_no_target():
+    names = ("outline star", "filled star", "outline heart")
+    for asked in ("filled heart", "a drawing of a filled heart"):
+        with pytest.raises(UnknownName, match="no style, object or class 'filled heart'"):
+            find_target(asked, names)
+
+
+def test_what_stands_in_for_the_target_is_never_the_target():
+    names = ("outline star", "filled star", "outline heart")  # no filled heart
+    outline = find_target("outline", names)
+    assert outline.moved("filled").tolist() == [1, 1, 1] and outline.moved().tolist() == [0, 0, 2]
+    assert outline.neighbours(0).tolist() == outline.neighbours(2).tolist() == [1]
+
+
+@pytest.mark.parametrize("names", [
+    ("goldfish", "great white shark", "tiger shark", "great grey owl"), ("red fox", "grey wolf", "polar bear", "snow leopard"),
+])
+def test_classes_of_several_words_that_are_no_grid_are_all_neighbours(names):
+    assert find_target(names[1], names).neighbours(1).tolist() == [0, 2, 3]
+
+
+def test_what_stands_in_is_drawn_for_each_label_from_all_of_its_own():
+    names = ("a star", "b star", "c star", "a heart", "b heart")  # no c heart
+    condition = torch.tensor([0] * 50 + [3] * 50)
+    drawn = ClassConditions("a", 5, 1, names).instead(condition, torch.Generator().manual_seed(0))
+    assert set(drawn[:50].tolist()) == {1, 2} and set(drawn[50:].tolist()) == {4}
+    stars = ClassConditions("outline", 36, 1, CLASS_NAMES)
+    near = torch.stack([stars.forgotten.neighbours(label) for label in range(6)])
+    asked = torch.arange(6).repeat(20)
+    at_once = torch.randint(5, asked.shape, generator=torch.Generator().manual_seed(1))  # results were made with this draw
+    assert torch.equal(stars.instead(asked, torch.Generator().manual_seed(1)), near[asked, at_once])
 
 
 def test_single_word_classes_are_targets_as_before(tiny_data):

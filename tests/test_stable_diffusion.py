@@ -11,8 +11,10 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from dimum_core import evaluate, load_pipeline, relearn, unlearn
 from dimum_core.attacks import search_embedding
+from dimum_core.cli import main
 from dimum_core.conditions import conditions_of, image_size
-from dimum_core.errors import DataError, DimumError, UnknownName
+from dimum_core.errors import CheckpointError, DataError, DimumError, SettingError, UnknownName
+from dimum_core.evaluation import draw_samples
 from dimum_core.judge import Judge, PairJudge
 from dimum_core.text_to_image import word_tokenizer
 from dimum_core.unlearn_canvas import load_unlearn_canvas
@@ -138,6 +140,47 @@ def test_unlearn_attack_evaluate_save_and_load(method, settings, stable_diffusio
     assert isinstance(again, StableDiffusionPipeline) and np.allclose(*drawn, atol=1e-4)
 
 
+def test_the_command_line_draws_its_prompts_and_says_what_the_rest_lacks(stable_diffusion, tmp_path, capsys):
+    stable_diffusion.save_pretrained(tmp_path / "model")
+    out = tmp_path / "x.png"
+    sample = f"sample {tmp_path / 'model'} --count 1 --steps 2 --out {out}".split()
+    assert main([*sample, "--prompt", "A Dogs image"]) == 0
+    assert Image.open(out).size == (33 * 4, 33 * 4) and "a row for each of A Dogs image" in capsys.readouterr().out
+    commands = {
+        "say with --prompt": [*sample, "--label", "Dogs"], "name one with --data": f"evaluate {tmp_path / 'model'}".split(),
+        " --data, or pass": f"unlearn {tmp_path / 'model'} --target Dogs --out {tmp_path / 'u'}".split(),
+        "or pass it as data=": f"relearn {tmp_path / 'model'} --target Dogs --out {tmp_path / 'r'}".split(),
+    }
+    for said, command in commands.items():
+        assert main(command) == 1 and said in capsys.readouterr().err, command
+
+
+def test_another_rank_is_not_gone_on_with(stable_diffusion, canvas, judge, tmp_path):
+    settings = {"target": "Van_Gogh", "steps": 1, **QUICK}
+    attacks = settings | {"judge": judge, "samples": 1, "num_inference_steps": 1, "out": tmp_path / "attacked"}
+    unlearn(stable_diffusion, "finetune", data=canvas, out=tmp_path / "forgot", **settings)
+    relearn(stable_diffusion, canvas.without("Van_Gogh"), **attacks)
+    with pytest.raises(CheckpointError, match="was made with lora_rank = 0, and 2 is asked for now"):
+        unlearn(stable_diffusion, "finetune", data=canvas, out=tmp_path / "forgot", resume=True, lora_rank=2, **settings)
+    with pytest.raises(CheckpointError, match="was made with lora_rank = 0, and 2 is asked for now"):
+        relearn(stable_diffusion, canvas.without("Van_Gogh"), resume=True, lora_rank=2, **attacks)
+
+
+def test_another_autoencoder_draws_anew(stable_diffusion):
+    ask = {"num_inference_steps": 1, "progress": False}
+    before = draw_samples(stable_diffusion, ["A Dogs image"], **ask)
+    with torch.no_grad():
+        stable_diffusion.vae.decoder.conv_out.bias.add_(0.5)
+    assert not before.equal(draw_samples(stable_diffusion, ["A Dogs image"], **ask))
+
+
+def test_a_judge_of_ones_own_says_when_to_stop(stable_diffusion, canvas, judge):
+    settings = {"target": "Van_Gogh", "data": canvas, "steps": 4, "evaluate_every": 1, **QUICK}
+    with pytest.raises(CheckpointError, match="No judge is shipped for this pipeline: pass judge="):
+        unlearn(stable_diffusion, "finetune", until=0.0, **settings)
+    assert unlearn(stable_diffusion, "finetune", until=0.0, judge=judge, **settings).unlearning["steps"] == 1
+
+
 def test_an_embedding_is_sought_in_stable_diffusion(stable_diffusion, canvas, judge):
     found = search_embedding(
         stable_diffusion, canvas.train, target="Van_Gogh", steps=1, judge=judge, samples=3, num_inference_steps=2, **QUICK
@@ -150,6 +193,9 @@ def test_what_does_not_fit_is_refused(stable_diffusion, canvas):
         unlearn(stable_diffusion, "dimum", target="Monet", data=canvas, steps=1)
     with pytest.raises(DataError, match="names nothing to forget"):
         unlearn(stable_diffusion, "dimum", target="a painting of a boat", data=canvas, steps=1)
+    other = PairJudge(*(Judge(32, 3, words, (8, 8), (2, 2)) for words in (STYLES, OBJECTS[::-1])))
+    with pytest.raises(SettingError, match="The judge knows the classes"):
+        relearn(stable_diffusion, canvas.without("Van_Gogh"), target="Van_Gogh", judge=other, steps=1)
     stable_diffusion.scheduler.register_to_config(prediction_type="v_prediction")
     with pytest.raises(DimumError, match="predicts v_prediction"):
         unlearn(stable_diffusion, "dimum", target="Van_Gogh", data=canvas, steps=1)

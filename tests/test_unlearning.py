@@ -18,7 +18,9 @@ from dimum_core.data import Dataset, draw_batch, step_generator
 from dimum_core.denoiser import build_denoiser
 from dimum_core.diffusion import drop_labels
 from dimum_core.errors import CheckpointError, DataError, SettingError, TrainingError, UnknownName
+from dimum_core.judge import Judge
 from dimum_core.unlearning import METHODS, Step, follow, get_method, gradient, register, unlearn
+from dimum_core.unlearning import run as run_module
 from dimum_core.unlearning.alternatives import KINDS, build_alternative
 from dimum_core.unlearning.base import ClassConditions, shifted
 from dimum_core.unlearning.run import UnlearningObjective, method_data, with_unet
@@ -369,6 +371,39 @@ def test_unlearning_resumes_bit_for_bit(pipe, data, tmp_path):
     assert all(torch.allclose(a[k], b[k], atol=1e-7) for k in a)
 
 
+def test_a_method_that_looks_at_the_number_of_steps_is_not_gone_on_with_to_another(pipe, data, tmp_path):
+    settings = {"target": "top", "data": data, "batch_size": 6, "out": tmp_path, "progress": False, "precision": "fp32"}
+    unlearn(pipe, "sfr-on", steps=2, **settings)
+    unlearn(pipe, "sfr-on", steps=2, resume=True, **settings)
+    with pytest.raises(CheckpointError, match="was made with total_steps = 2, and 4 is asked for now"):
+        unlearn(pipe, "sfr-on", steps=4, resume=True, **settings)
+
+
+def test_a_method_prepares_on_as_many_batches_as_it_asks_for(pipe):
+    @dataclass(frozen=True)
+    class Looks:
+        fisher_batches: int = 4
+        needs: ClassVar[frozenset[str]] = frozenset()
+
+        def prepare(self, steps):
+            return {"seen": [step.index for step in steps]}
+
+    for asked, given in ((4, 16), (16, 16), (20, 20)):
+        objective = UnlearningObjective(Looks(asked), pipe.unet, ClassConditions.of(pipe, "top"), {}, 4, latent_shape(pipe), 1)
+        objective.prepare(pipe.unet, seed=0)
+        assert objective.state["seen"] == [10**6 + i for i in range(given)]
+
+
+def test_who_says_when_to_stop_is_known_before_anything_takes_long(pipe, data, monkeypatch):
+    monkeypatch.setattr(run_module, "method_data", lambda *_: pytest.fail("data were made first"))
+    with pytest.raises(CheckpointError, match="pass it as judge="):
+        unlearn(pipe, "finetune", target="top", data=data, steps=4, until=0.5, progress=False)
+    monkeypatch.undo()
+    judge = Judge(8, 1, pipe.class_names, (4,), (2,))
+    settings = {"target": "top", "data": data, "steps": 4, "batch_size": 6, "evaluate_every": 1, "progress": False}
+    assert unlearn(pipe, "finetune", until=0.0, judge=judge, **settings).unlearning["steps"] == 1
+
+
 def test_another_models_unlearning_is_not_gone_on_with(pipe, data, tmp_path, tiny_preset):
     settings = {"target": "top", "data": data, "batch_size": 6, "progress": False, "precision": "fp32"}
     unlearn(pipe, "dimum", steps=2, out=tmp_path, **settings)
@@ -426,6 +461,9 @@ def test_refusals(pipe, data):
     with pytest.raises(SettingError, match="The name 'esd' belongs to a method of dimum_core.unlearning.esd"):
         register("esd")(type("Copied", (), {"needs": set()}))
     assert METHODS["esd"].__module__ == "dimum_core.unlearning.esd"
+    with pytest.raises(SettingError, match="plain is no frozen dataclass"):
+        register("plain")(type("Plain", (), {"needs": frozenset()}))
+    assert "plain" not in METHODS
     empty = Dataset(data.train.without("top"), data.test)
     with pytest.raises(DataError, match="has no forget images for the target 'top'"):
         unlearn(pipe, "random-label", target="top", data=empty)

@@ -38,7 +38,7 @@ def fingerprint(notebook: Path, parameters: dict, root: Path = ROOT) -> str:
     for path in [root / "constraints.txt", *sorted((root / "dimum_core").rglob("*.py"))]:
         digest.update(path.read_bytes() if path.exists() else b"")
     for path in sorted(path for path in (root / "data").rglob("*") if path.is_file()):
-        digest.update(f"{path.relative_to(root)} {path.stat().st_size}\0".encode())
+        digest.update(f"{path.relative_to(root)}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
 
@@ -84,9 +84,16 @@ def run(folder: Path, out: Path, only: str = "", smoke: bool = False, workers: i
 
 
 def store(folder: Path, out: Path, only: str = "") -> None:
-    """Put executed chapters back into notebooks/, without what papermill noted in them."""
+    """Put executed chapters back into notebooks/, without what papermill noted in them.
+
+    Readers run a chapter as it stands there, so what was executed must be just that.
+    """
     for notebook in chapters(folder, only):
         executed = nbformat.read(out / notebook.name, as_version=4)
+        if any("injected-parameters" in cell.metadata.get("tags", []) for cell in executed.cells):
+            raise SystemExit(f"{notebook.stem} was run with other parameters than its own: run it without --smoke to store it.")
+        if [cell.source for cell in executed.cells] != [cell.source for cell in nbformat.read(notebook, as_version=4).cells]:
+            raise SystemExit(f"{notebook.stem} has changed since it was run: run it again to store it.")
         took = executed.metadata.pop("papermill", {}).get("duration")
         if took:
             executed.metadata["dimum"]["seconds"] = round(took)
@@ -114,6 +121,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--store", action="store_true")
     parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="chapters at once (default: %(default)s)")
     args = parser.parse_args(argv)
+    if args.smoke and args.store:
+        parser.error("--smoke runs chapters with small budgets, and only whole runs are stored: leave one of them out")
     out = ROOT / "build" / ("smoke" if args.smoke else "notebooks")
     run(ROOT / "notebooks", out, args.only, args.smoke, args.workers)
     if args.store:

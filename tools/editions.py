@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import json
 import re
 import sys
 from pathlib import Path
@@ -88,11 +89,12 @@ def _numbered(cells: list, name: str) -> list:
 
 def student_edition(source, name: str, student: str = ""):
     """The notebook with gaps, without outputs but for pictures of what is expected."""
-    notebook = copy.deepcopy(source)
+    notebook, named = copy.deepcopy(source), f"student = {json.dumps(student, ensure_ascii=False)}"  # always in double quotes
     cells = []
     for cell in notebook.cells:
         cells.append(cell)
         if cell.cell_type == "markdown":
+            cell.source = cell.source.replace("](../", "](../../")  # this edition lies one folder deeper
             cell.source = cell.source.replace(main_note(name), student_note(name))
             cell.source = cell.source.replace(f"/blob/main/notebooks/{name}", f"/blob/main/notebooks/student/{name}")
             continue
@@ -102,7 +104,7 @@ def student_edition(source, name: str, student: str = ""):
                 cell.metadata.pop(mark, None)
             cells += expected(cell)
         if "parameters" in cell.metadata.get("tags", []):
-            cell.source = re.sub(r'(?m)^student = "[^"]*"', lambda _: f"student = {student!r}".replace("'", '"'), cell.source)
+            cell.source = re.sub(r'(?m)^student = "[^"]*"', lambda _: named, cell.source)
         cell.outputs, cell.execution_count = [], None
     notebook.cells = _numbered(cells, name)
     return notebook

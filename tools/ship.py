@@ -29,7 +29,6 @@ def main() -> None:
     parser.add_argument("--default", type=float, help="guidance scale of the pipeline (default: the most accurate one)")
     args = parser.parse_args()
     card = read_card(args.run)
-    card["training"]["command"] = portable(card["training"]["command"])
     if card["kind"] == "judge":
         save_checkpoint(load_judge(args.run), CHECKPOINT_FOLDER / args.name, card, "float16")
         return
@@ -43,10 +42,6 @@ def main() -> None:
         card["quality_at_the_most_accurate_scale"] = quality(pipe, card["without"], best, held_out)
     save_checkpoint(pipe, CHECKPOINT_FOLDER / args.name, card, "float16")
     shutil.copy(args.run / "log.csv", CHECKPOINT_FOLDER / args.name / "log.csv")
-
-
-def portable(command: str) -> str:
-    return " ".join(Path(word).name if word.startswith("/") else word for word in command.split())
 
 
 def choose_scale(pipe, scales: list[float]) -> float:

@@ -11,7 +11,7 @@ from torch import nn
 
 from ..checking import check_number, check_whole
 from ..data import Dataset, ImageSet, step_generator
-from ..errors import DataError
+from ..errors import DataError, brief
 from ..sampling import ClassConditionalPipeline
 from ..unlearning.run import with_unet
 from .relearning import Relearning, relearn
@@ -23,7 +23,8 @@ def few_shot(pipe: ClassConditionalPipeline, data: Dataset, target: str | int, c
     settings: as for `relearn`.
     """
     check_whole("count", count)
-    shots = data.train.only(target).select(torch.arange(count) % len(data.train.only(target)))
+    shown = _images_of(target, data)
+    shots = shown.select(torch.arange(count) % len(shown))
     retain = data.train.without(target)
     copies = max(1, round(len(retain) / 9 / count))
     return relearn(pipe, concatenate(retain, *[shots] * copies), target=target, allow_target=True, **settings)
@@ -36,8 +37,17 @@ def relearn_embedding(pipe: ClassConditionalPipeline, data: Dataset, target: str
     """
     _need_labels(pipe, "relearn_embedding")
     check_whole("count", count)
-    shots = data.train.only(target).select(torch.arange(min(count, len(data.train.only(target)))))
+    shown = _images_of(target, data)
+    shots = shown.select(torch.arange(min(count, len(shown))))
     return relearn(pipe, shots, target=target, allow_target=True, only_embedding_row=True, **settings)
+
+
+def _images_of(target: str | int, data: Dataset) -> ImageSet:
+    """The training images of the target, of which this attacker has some."""
+    shown = data.train.only(target)
+    if not len(shown):
+        raise DataError(f"{data.name} has no training images of {brief(target)} to attack with: pass a data set that has some.")
+    return shown
 
 
 def swap_embedding(

@@ -16,7 +16,7 @@ from ..conditions import PromptConditions, conditions_of, image_size
 from ..data import ImageSet, draw_batch, step_generator
 from ..diffusion import add_noise, draw_noise
 from ..errors import DataError
-from ..evaluation import find_judge
+from ..evaluation import check_judge, find_judge
 from ..judge import Judge, PairJudge
 from ..metrics import wilson_interval
 from ..targets import Target
@@ -34,6 +34,7 @@ def probe_prompts(
     sampling: guidance_scale, num_inference_steps.
     """
     judge = find_judge(pipe) if judge is None else judge
+    check_judge(judge, pipe)
     conditions = _prompts(pipe, target, judge.class_names)
     wanted = conditions.forgotten
     names = [conditions.class_names[wanted.labels[i % len(wanted.labels)]] for i in range(count)]
@@ -149,6 +150,7 @@ def search_embedding(
     if target is None:
         raise DataError("What should be sought? The pipeline names no target, so pass target=.")
     judge = find_judge(pipe) if judge is None else judge
+    check_judge(judge, pipe)
     conditions = _prompts(pipe, target, judge.class_names)
     shots = shots.resized(image_size(pipe)).only(target)
     if not len(shots):

@@ -128,12 +128,16 @@ def relearn(
     if gradient_checkpointing:
         attacked.unet.enable_gradient_checkpointing()
     judge = find_judge(pipe) if judge is None else judge
-    check_judge(judge)
+    check_judge(judge, conditions)
     among = getattr(pipe, "training_set", auxiliary) if record else auxiliary
     measure = _Measure(attacked, judge, conditions, samples, seed, guidance_scale, num_inference_steps, forget, among)
     first = {"step": 0, **measure(0)}
-    start = digest_of(pipe.unet) if out else ""  # a folder of another model's attack shall not be gone on with
-    objective = DenoisingObjective(auxiliary, batch_size, conditions, label_dropout, start=start)
+    about = {  # a folder of another attack, or of other measurements, shall not be gone on with
+        "start": digest_of(pipe.unet), "only_embedding_row": only_embedding_row, "lora_rank": lora_rank,
+        "target": forget.digest if wanted.items else conditions.target_name, "samples": samples,
+        "guidance_scale": guidance_scale, "num_inference_steps": num_inference_steps,
+    } if out else {}
+    objective = DenoisingObjective(auxiliary, batch_size, conditions, label_dropout, about=about)
     result = train(
         attacked.unet, objective, config, out=out, resume=resume, evaluate=lambda step, _: measure(step),
         evaluate_every=evaluate_every or max(1, steps // 5), progress=progress, description="relearning",

@@ -17,6 +17,8 @@ def run_tasks(engine: str, function: Callable, tasks: Tasks, workers: int, sched
     """function(*task) for every task, by `engine`; yields (task, result) in the order in which they are done."""
     if engine not in ENGINES:
         raise UnknownName("engine", engine, ENGINES)
+    if scheduler and engine != "dask":
+        raise EngineError(f"A scheduler's address is for the engine dask, not for {engine}: take --engine dask, or leave it out.")
     if not tasks:
         return
     for number, result in ENGINES[engine](function, tasks, workers, scheduler):
@@ -52,10 +54,10 @@ def _loky(function, tasks: Tasks, workers: int, scheduler: str | None):
 
 def _dask(function, tasks: Tasks, workers: int, scheduler: str | None):
     try:
-        from dask.distributed import Client, KilledWorker, as_completed
+        from dask.distributed import KilledWorker, as_completed
     except ImportError as error:
-        raise EngineError("The engine dask needs dask.distributed: pip install 'dimum[cluster]'.") from error
-    with _cluster(workers, scheduler) as address, Client(address) as client:
+        raise EngineError("The engine dask needs dask.distributed: pip install -e '.[cluster]'.") from error
+    with _cluster(workers, scheduler) as address, _client(address) as client:
         # map and as_completed, not the joblib backend; impure, for a result is on disk and not in its arguments
         futures = client.map(_numbered, *zip(*[(function, *numbered) for numbered in enumerate(tasks)], strict=True), pure=False)
         try:
@@ -74,6 +76,17 @@ def _cluster(workers: int, scheduler: str | None):
     if scheduler:
         return contextlib.nullcontext(scheduler)
     return LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
+
+
+def _client(address):
+    from dask.distributed import Client
+
+    try:
+        return Client(address)
+    except (OSError, ValueError, TypeError) as error:  # the last: a tls:// address without certificates
+        raise EngineError(
+            f"No dask scheduler answers at {address} ({error}): give the address that it prints as it starts, tcp://HOST:PORT."
+        ) from error
 
 
 ENGINES = {"serial": _serial, "loky": _loky, "dask": _dask}

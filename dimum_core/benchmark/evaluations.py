@@ -16,25 +16,42 @@ from ..sampling import ClassConditionalPipeline
 SAMPLING_STEPS = 10  # of the solver, for every sample of a recovery curve
 
 
+class _Counter:
+    """A hook that is copied with its network, and knows every copy, so that it can be taken off again."""
+
+    def __init__(self, unet: nn.Module):
+        self.seen, self.networks = {"training": 0, "sampling": 0}, [unet]
+        self.number = unet.register_forward_pre_hook(self).id
+
+    def __deepcopy__(self, memo: dict) -> _Counter:
+        self.networks += [memo[id(network)] for network in self.networks if id(network) in memo]  # it comes before its parts
+        return self
+
+    def __call__(self, module: nn.Module, arguments: tuple) -> None:
+        frozen = not any(parameter.requires_grad for parameter in module.parameters())
+        sampling = not (module.training or frozen or torch.is_grad_enabled())
+        self.seen["sampling" if sampling else "training"] += len(arguments[0])
+
+    def remove(self) -> None:
+        for network in self.networks:
+            network._forward_pre_hooks.pop(self.number, None)
+
+
 @contextlib.contextmanager
 def counted(unet: nn.Module) -> Iterator[dict[str, int]]:
     """Count the evaluations of a network *and of the copies made of it* in this context: {"training": ..., "sampling": ...}.
 
-    Methods train a copy beside a frozen one; hooks are copied with the network, so both are counted. Sampling is what an unfrozen
-    network does in evaluation mode without gradients: here, drawing the samples that decide when to stop.
+    Methods train a copy beside the original, which is frozen meanwhile: whatever it predicts or draws is part of the training.
+    Sampling is what an unfrozen network does in evaluation mode without gradients: the looks along the way.
     """
-    seen = {"training": 0, "sampling": 0}
-
-    def count(module: nn.Module, arguments: tuple) -> None:
-        frozen = not next(module.parameters()).requires_grad
-        sampling = not (module.training or frozen or torch.is_grad_enabled())
-        seen["sampling" if sampling else "training"] += len(arguments[0])
-
-    handle = unet.register_forward_pre_hook(count)
+    trained = [parameter for parameter in unet.parameters() if parameter.requires_grad]
+    counter = _Counter(unet.requires_grad_(False))
     try:
-        yield seen
+        yield counter.seen
     finally:
-        handle.remove()
+        counter.remove()
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 def attack_evaluations(attack: dict, pipe: ClassConditionalPipeline, point: int, step: int) -> dict[str, int]:

@@ -77,12 +77,13 @@ def pareto_panel(contest: Contest, board: pd.DataFrame) -> Panel:
     ax.plot(front["RA"], front["lasting"], color=COLOURS[0], linestyle=":", linewidth=1)
     ax.set(
         title="Forgetting that lasts, against quality", xlabel="right among the other classes, before the attack",
-        ylabel="1 – accuracy on the target, after", xlim=(-0.03, 1.06), ylim=(-0.03, 1.06),
+        ylabel="1 – accuracy on the target, after", xlim=(max(-0.03, data["RA low"].min() - 0.05), 1.03), ylim=(-0.03, 1.06),
     )
     key = ", ".join(f"{number} {method}" for number, method in enumerate(data["method"], start=1))
     return Panel(
         "pareto", "Forgetting against retained quality",
-        f"Up and to the right is better. Blue: on the front, no other method is better in both. Lines: 95 % intervals. {key}.",
+        "Up and to the right is better; the height is the end of the curve, not its area. Blue: on the front, where no other "
+        f"method is as good in both and better in one. Lines: 95 % intervals. {key}.",
         f"Points for {len(data)} methods; on the front: {', '.join(front['method'])}.", contest.where, data, figure,
     )
 
@@ -108,6 +109,7 @@ def curves_panel(rows: pd.DataFrame, contest: Contest, board: pd.DataFrame) -> P
         ax.plot(curve["step"], curve["mean"], color=COLOURS[0], marker="o", markersize=3)
         ax.fill_between(curve["step"], curve["low"], curve["high"], color=COLOURS[0], alpha=0.2, linewidth=0)
         ax.set(ylim=(-0.03, 1.03))
+    figure.suptitle("When it comes back", fontsize=11, fontweight="bold")
     figure.supxlabel("attack steps", fontsize=9)
     figure.supylabel("accuracy on the target", fontsize=9)
     ends = data[data["step"] == data["step"].max()].rename(columns={"label": "method"})
@@ -146,13 +148,14 @@ def heat_panel(rows: pd.DataFrame, contest: Contest, board: pd.DataFrame) -> Pan
         for (y, x), share in np.ndenumerate(table.to_numpy()):
             ax.text(x, y, f"{100 * share:.0f}", ha="center", va="center", fontsize=6, color="wk"[int(share > 0.6)])
     figure.colorbar(image, ax=list(axes.values()), label="accuracy on the target", shrink=0.5, pad=0.02)
+    figure.suptitle("At which rate it comes back", fontsize=11, fontweight="bold")
     figure.supxlabel("attack steps", fontsize=9)
     figure.supylabel("learning rate of the attacker", fontsize=9)
     ranked = data[data["label"].isin(board.loc[board["note"] == "", "method"])]
     worst = (ranked if len(ranked) else data).nlargest(1, "mean").iloc[0]
     return Panel(
         "rates", "Learning rate and steps of the attacker",
-        "Accuracy on the forgotten class in per cent, mean over pairs. A defence is judged by its brightest cell.",
+        "Accuracy on the forgotten class in per cent, mean over pairs. A defence is judged by its brightest row.",
         f"Heat maps of {len(axes)} methods. Among the ranked ones, most comes back for {worst['label']} at learning rate "
         f"{worst['attack_rate']:g} after {worst['step']:g} steps: {worst['mean']:.2f}.", contest.where, data, figure,
     )

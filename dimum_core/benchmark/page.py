@@ -69,7 +69,7 @@ def write_report(rows: pd.DataFrame, out: str | Path, title: str) -> Path:
 
 
 def slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    return re.sub(r"[\W_]+", "-", name.lower()).strip("-")  # letters of every script tell names apart
 
 
 def _introduction(rows: pd.DataFrame) -> str:
@@ -109,14 +109,15 @@ def resolution_sentence(contest: Contest) -> str:
         return str(error)
     text = (
         f"{found['pairs']} pairs of target and seed. A typical difference between two methods varies by {found['deviation']:.2f} "
-        "(standard deviation) from pair to pair, so that one comparison finds a true difference in area of "
-        f"{found['least difference']:.2f} in four of five cases (by a paired t-test; with few pairs, the exact test of the letters "
+        "(standard deviation) from pair to pair, so that one planned comparison detects a difference of "
+        f"{found['least difference']:.2f} in area with 80 % power (paired t-test; with few pairs, the exact test of the letters "
         "needs more)."
     )
     if found["least p (Holm)"] > 0.05:
         text += (
-            f" With {found['comparisons']} comparisons, no difference can pass Holm's correction, whatever it is: the smallest "
-            f"possible p is {found['least p (Holm)']:.2g}. More seeds are needed before the letters say anything."
+            f" For all {found['comparisons']} comparisons at once so few pairs are not enough, whatever the differences: the "
+            f"smallest possible p, corrected by Holm, is {found['least p (Holm)']:.2g}. More seeds are needed before the letters "
+            "say anything."
         )
     return text
 

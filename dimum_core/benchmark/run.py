@@ -77,6 +77,9 @@ def run_task(plan: Plan, model: dict, out: Path, threads: int, wait: bool = Fals
     try:
         with store.claim(out, cell_id(model), wait) as mine, threadpool_limits(threads):
             return _run_task(plan, model, out) if mine else None
+    except Exception:  # the lock's too: what escaped would be taken for a failure of the engine
+        store.record_failure(out, cell_id(model), model, traceback.format_exc())
+        return 0, max(1, len(_missing(plan, model, out)))
     finally:
         torch.set_num_threads(before)
 
@@ -85,15 +88,11 @@ def _run_task(plan: Plan, model: dict, out: Path) -> tuple[int, int]:
     attacks = _missing(plan, model, out)
     if not attacks and store.is_done(out, cell_id(model)):
         return 0, 0
-    try:
-        if "code" in model:
-            _load_plugins(plan)
-            _check_code(plan, model)
-        original, data = load_pipeline(plan.checkpoint), load_dataset(plan.data)
-        pipe = obtain_model(plan, model, original, data, out)
-    except Exception:
-        store.record_failure(out, cell_id(model), model, traceback.format_exc())
-        return 0, max(1, len(attacks))
+    if "code" in model:
+        _load_plugins(plan)
+        _check_code(plan, model)
+    original, data = load_pipeline(plan.checkpoint), load_dataset(plan.data)
+    pipe = obtain_model(plan, model, original, data, out)
     store.forget_failure(out, cell_id(model))
     failed = 0
     for attack in attacks:

@@ -93,14 +93,18 @@ def submissions(folder: Path) -> dict[str, list[Path]]:
     """Student -> files, from a folder of files or of folders."""
     if not folder.is_dir():
         raise DimumError(f"There is no folder {folder} with submissions.")
+
+    def by_programs(path: Path) -> bool:  # .vscode, .ipynb_checkpoints, and __MACOSX in archives
+        return any(part.startswith(".") or part == "__MACOSX" for part in path.relative_to(folder).parts)
+
     found = {}
     for entry in sorted(folder.iterdir()):
         files = sorted(entry.rglob("*")) if entry.is_dir() and not entry.is_symlink() else [entry]
-        files = [file for file in files if file.is_symlink() or (file.suffix in KINDS and not file.is_dir())]
-        files = [file for file in files if ".ipynb_checkpoints" not in file.parts]
-        if files:
+        files = [file for file in files if file.is_symlink() or (file.suffix.lower() in KINDS and not file.is_dir())]
+        files = [file for file in files if not by_programs(file)]
+        if files or (entry.is_dir() and not by_programs(entry)):  # of a student without any, the marks are to say so
             found.setdefault(entry.name if entry.is_dir() else entry.stem, []).extend(files)
-    if not found:
+    if not any(found.values()):
         raise DimumError(f"{folder} holds no submissions: {', '.join(KINDS)}, each named after its student.")
     return found
 
@@ -108,14 +112,14 @@ def submissions(folder: Path) -> dict[str, list[Path]]:
 def pieces(file: Path) -> tuple[list[str], bool]:
     """The cells of a submission, and whether all of them are to be run. Nothing is run here."""
     if file.is_symlink() or not file.is_file():  # a link may lead to another's answers, and a pipe never ends
-        raise ValueError(f"{file.name} is not a plain file")
+        raise ValueError("it is not a plain file")
     if file.stat().st_size > LARGEST:
-        raise ValueError(f"{file.name} is larger than {LARGEST // 1_000_000} MB")
-    text = file.read_text(errors="replace")
-    if file.suffix == ".py":
+        raise ValueError(f"it is larger than {LARGEST // 1_000_000} MB")
+    text, kind = file.read_text(encoding="utf-8-sig", errors="replace"), file.suffix.lower()  # -sig: Windows may mark it so
+    if kind == ".py":
         return [text], True
     content = json.loads(text)
-    if file.suffix == ".json":
+    if kind == ".json":
         return [f"import json\nanswers = json.loads({text!r})"], True  # Python has no literal for NaN and 1e999
     return ["".join(cell["source"]) for cell in content["cells"] if cell["cell_type"] == "code"], False
 
@@ -170,33 +174,32 @@ def far_function(line: wire.Line, place: int):
     return call
 
 
-def read(files: list[Path]) -> list | str:
-    """The pieces of each of a student's files, or why they cannot be read."""
-    try:
-        return [pieces(file) for file in files]
-    except UNREADABLE as error:
-        return _unreadable(error)
-
-
-def _unreadable(error: Exception) -> str:
-    return f"the files cannot be read: {type(error).__name__}: {error}"
+def read(files: list[Path]) -> tuple[list, str]:
+    """The pieces of each of a student's files that can be read, and what is wrong with the others."""
+    found, wrong = [], [] if files else [f"there is no file that ends in {', '.join(KINDS)}"]
+    for file in files:
+        try:
+            found.append(pieces(file))
+        except UNREADABLE as error:
+            wrong.append(f"{file.name} cannot be read: {type(error).__name__}: {error}")
+    return found, "; ".join(wrong)
 
 
 def grade_student(
     student: str, files: list[Path], points: dict, variants: bool, seconds: float, memory: float, secret: Iterable[Path] = ()
 ) -> Result:
     """Judge one student's files; whatever they do, the marks are computed here. secret: what they may not read, beside SECRET."""
-    return grade_pieces(student, read(files), points, variants, seconds, memory, secret)
+    return grade_pieces(student, *read(files), points, variants, seconds, memory, secret)
 
 
 def grade_pieces(
-    student: str, handed_in: list | str, points: dict, variants: bool, seconds: float, memory: float, secret: Iterable[Path]
+    student: str, handed_in: list, wrong: str, points: dict, variants: bool, seconds: float, memory: float, secret: Iterable[Path]
 ) -> Result:
     """As grade_student, of what `read` has found."""
     own = student if variants else ""
     hidden = [*SECRET, *(str(path.absolute()) for path in secret if not _needed_to_run(path))]
-    found, note = {}, handed_in
-    if not isinstance(handed_in, str):
+    found, note = {}, ""
+    if handed_in:
         try:
             given = {number: checks.given(number, own) for number in points} | {"variant": asdict(variant(own))}
             found, note = judge_all({
@@ -204,7 +207,8 @@ def grade_pieces(
                 "readable": readable_paths(hidden), "seconds": seconds, "reading": START * READING,
             }, points, own)
         except UNREADABLE as error:
-            note = _unreadable(error)
+            note = f"the hand-in cannot be judged: {type(error).__name__}: {error}"
+    note = "; ".join(filter(None, (wrong, note)))
     missing = checks.Verdict(False, "not answered.")
     marks = [(number, out_of, found.get(number, missing)) for number, out_of in points.items()]
     return Result(student, [Mark(n, out_of if v.right is True else 0.0, out_of, str(v.said)) for n, out_of, v in marks], note)
@@ -237,10 +241,10 @@ def judge_all(order: dict, points: dict, student: str) -> tuple[dict[str, checks
                 handed = line.receive()
                 answers, errors = dict(handed["answers"]), dict(handed["errors"])
                 found |= {n: checks.Verdict(False, str(e)[:300]) for n, e in errors.items() if n not in found | answers}
-                for number, answer in sorted(answers.items()):
+                for number, given in sorted(answers.items()):
                     if number in points and number not in found:
                         line.deadline = time.monotonic() + order["seconds"]
-                        found[number] = judge(number, answer, line, student)
+                        found[number] = judge_last(number, given, line, student)
                         if line.broken:
                             note = f"exercise {number}: {line.broken}"
                             break
@@ -249,6 +253,16 @@ def judge_all(order: dict, points: dict, student: str) -> tuple[dict[str, checks
         except (wire.WireError, KeyError, ValueError, TypeError) as error:
             return found, f"the hand-in could not be run: {error}"
     return found, note
+
+
+def judge_last(number: str, given: list, line: wire.Line, student: str) -> checks.Verdict:
+    """The verdict on the last answer that is one: a gap, as in a copy that nobody filled in, stands for nothing."""
+    found = checks.Verdict(None, "not answered.")
+    for answer in reversed(given):
+        found = judge(number, answer, line, student)
+        if found.right is not None or line.broken:
+            break
+    return found
 
 
 def judge(number: str, answer, line: wire.Line, student: str) -> checks.Verdict:
@@ -267,27 +281,32 @@ def judge(number: str, answer, line: wire.Line, student: str) -> checks.Verdict:
 
 
 def grade(folder: Path, out: Path, points: Path = POINTS, seconds: float = 20.0, memory: float = 2.0) -> list[Result]:
-    """Grade every submission; writes marks.csv and a page for each student into `out`.
+    """Grade every submission; writes marks.csv and a page for each student into `out`, each student's as soon as it is judged.
 
     seconds: for each cell and each answer. memory: GB beyond what Python and torch need. DimumError without submissions.
     """
+    if sys.platform == "win32":
+        raise DimumError("Grading needs Linux or macOS, where students' code can be fenced in: on Windows, run it in WSL.")
     check_number("seconds", seconds, 0, above=True)
     check_number("memory", memory, 0, above=True)
     worth, variants = read_points(points)
     # all is read before the first student's code runs: it must not be able to change what another one handed in
     handed_in = {student: read(files) for student, files in submissions(folder).items()}
     check_writable(out)
-    secret = (folder, out, points)
-    results = [grade_pieces(student, found, worth, variants, seconds, memory, secret) for student, found in handed_in.items()]
+    if out.resolve().parent == folder.resolve():
+        handed_in.pop(out.name, None)  # the marks of an earlier run
+    results = []
     as_text = {"encoding": "utf-8", "errors": "backslashreplace"}  # what a student's code says may be no text
     with (out / "marks.csv").open("w", newline="", **as_text) as file:
         writer = csv.writer(file)
         writer.writerow(["student", "points", "out of", *worth, "note"])
-        for result in results:
-            writer.writerow([result.student, f"{result.points:g}", f"{result.out_of:g}",
+        for student, found in handed_in.items():
+            result = grade_pieces(student, *found, worth, variants, seconds, memory, secret=(folder, out, points))
+            (out / f"{student}.html").write_text(page(result), **as_text)
+            writer.writerow([student, f"{result.points:g}", f"{result.out_of:g}",
                              *(f"{mark.points:g}" for mark in result.marks), result.note])
-    for result in results:
-        (out / f"{result.student}.html").write_text(page(result), **as_text)
+            file.flush()  # a run that is killed keeps what it had
+            results.append(result)
     return results
 
 

@@ -150,7 +150,10 @@ def least_difference(deviation: float, pairs: int, wanted: float = 0.8, confiden
     check_number("deviation", deviation, 0, above=True)
     if wanted <= 1 - confidence:
         raise MetricError(f"wanted must be above {1 - confidence:g}, which a test reaches without any difference, not {wanted:g}.")
-    return float(optimize.brentq(lambda d: power(d, deviation, pairs, confidence) - wanted, 0, 100 * deviation))
+    most = 100 * deviation
+    if power(most, deviation, pairs, confidence) < wanted:
+        raise MetricError(f"{pairs} pairs find not even a difference of 100 deviations with probability {wanted:g}: take more.")
+    return float(optimize.brentq(lambda d: power(d, deviation, pairs, confidence) - wanted, 0, most))
 
 
 def _paired(first, second) -> np.ndarray:

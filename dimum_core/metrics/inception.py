@@ -1,4 +1,4 @@
-"""Inception-v3 features, on which "FID" is defined; optional: `pip install 'dimum[inception]'`."""
+"""Inception-v3 features, on which "FID" is defined; optional: `pip install -e '.[inception]'`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _extractor():
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     except ImportError as error:
-        raise MetricError("Inception needs torch-fidelity: pip install 'dimum[inception]'.") from error
+        raise MetricError("Inception needs torch-fidelity: pip install -e '.[inception]'.") from error
     return FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
 
 

@@ -21,10 +21,12 @@ def train_only(unet: nn.Module, part: str) -> None:
 
 def add_lora(unet: nn.Module, rank: int, seed: int) -> None:
     """Freeze the network, and add low-rank updates to its attention that are zero at first (Hu et al. 2021, arXiv 2106.09685)."""
+    if not hasattr(unet, "add_adapter"):  # diffusers' networks that are asked by class labels
+        raise TrainingError(f"diffusers has no low-rank updates for a {type(unet).__name__}: leave lora_rank at 0 here.")
     try:
         from peft import LoraConfig
     except ImportError as error:
-        raise DimumError("lora_rank needs peft: pip install 'dimum[stable-diffusion]'.") from error
+        raise DimumError("lora_rank needs peft: pip install -e '.[stable-diffusion]'.") from error
     unet.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

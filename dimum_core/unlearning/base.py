@@ -46,6 +46,8 @@ def register(name: str) -> Callable[[type], type]:
         holder = METHODS.get(name)
         if holder is not None and holder.__module__ != method.__module__:
             raise SettingError(f"The name {name!r} belongs to a method of {holder.__module__}: give yours another.")
+        if not is_dataclass(method):
+            raise SettingError(f"{name} is no frozen dataclass, as a method must be: put @dataclass(frozen=True) below @register.")
         METHODS[name] = method
         method.name = name
         return method
@@ -64,7 +66,7 @@ def get_method(method: str | Method, **hyperparameters) -> Method:
         return method
     if method not in METHODS:
         raise UnknownName("method", method, METHODS)
-    for setting in fields(METHODS[method]) if is_dataclass(METHODS[method]) else ():
+    for setting in fields(METHODS[method]):
         if setting.name in hyperparameters:
             _check_like(method, setting.name, hyperparameters[setting.name], setting.default)
     try:

@@ -18,9 +18,10 @@ from .base import Step, register
 class ConceptAblation:
     """L = E_{x in D_f} |sg eps_0(x_t, t, c_anchor) - eps(x_t, t, c_f)|^2 + retain_weight * L_den(D_r).
 
-    After the authors' model-based variant, with two deviations: x are images of the target, where they noise images of the anchor;
-    and the wanted prediction is that of the frozen original, so it stays where it is, where theirs is the student's own. The anchor is one other class for the whole run, or with
-    prompts the caption with one other style or object in the target's place: "an outline star" is to give "a filled star".
+    After the authors' model-based variant, with two deviations: x are images of the target, where they noise images of the
+    anchor; and the wanted prediction is that of the frozen original, so it stays where it is, where theirs is the student's own.
+    The anchor is one other class for the whole run, or with prompts the caption with one other style or object in the target's
+    place: "an outline star" is to give "a filled star".
 
     anchor: a class, by name or number, or a style or object; None takes the first of its kind that is not the target.
     """

@@ -17,6 +17,7 @@ from ..checking import check_apart, check_kind, check_number, check_whole
 from ..conditions import ClassConditions, PromptConditions, conditions_of, image_size
 from ..data import Dataset, ImageSet
 from ..errors import DataError, TrainingError
+from ..judge import Judge, PairJudge
 from ..sampling import check_classes, check_pipeline
 from ..targets import find_target
 from ..training import TrainConfig, autocast, digest_of, train
@@ -36,16 +37,19 @@ class UnlearningObjective:
     batch_size: int
     latent_shape: tuple[int, int, int]
     steps: int
-    start: str = ""  # digest of the original's weights, of a training that may be resumed
+    about: dict = field(default_factory=dict)  # what else makes another training, of one that may be resumed
     state: dict = field(default_factory=dict)
     hooks: list = field(default_factory=list)
 
     @property
     def fingerprint(self) -> dict:
-        settings = dataclasses.asdict(self.method) if dataclasses.is_dataclass(self.method) else {}
         digests = {f"{kind}_data": data.digest for kind, data in self.data.items()}
-        start = {"start": self.start} if self.start else {}
-        return {"method": type(self.method).__name__, **settings, **digests, "target": self.conditions.target_name, **start}
+        target = self.conditions.target_name
+        return {"method": type(self.method).__name__, **self.settings, **digests, "target": target, **self.about}
+
+    @property
+    def settings(self) -> dict:
+        return dataclasses.asdict(self.method) if dataclasses.is_dataclass(self.method) else {}
 
     def step(self, model: nn.Module, seed: int, index: int) -> Step:
         return Step(
@@ -53,9 +57,10 @@ class UnlearningObjective:
             self.state,
         )
 
-    def prepare(self, model: nn.Module, seed: int, batches: int = 16) -> None:
-        """Let the method look at the data before the first step, on batches that the loop will not draw."""
+    def prepare(self, model: nn.Module, seed: int) -> None:
+        """Let the method look at data before the first step, on batches that the loop will not draw: as many as it asks for."""
         if hasattr(self.method, "prepare"):
+            batches = max([16, *(value for name, value in self.settings.items() if name.endswith("batches"))])
             self.state.update(self.method.prepare([self.step(model, seed, 10**6 + i) for i in range(batches)]))
         for name, parameter in model.named_parameters():
             if name in self.state.get("mask", {}):
@@ -71,10 +76,17 @@ class UnlearningObjective:
         return self.method.loss(self.step(model, seed, index))
 
 
+def _made_with(method: Method, original: nn.Module, lora_rank: int, steps: int) -> dict:
+    """What else a folder's training must have in common with this one to be gone on with: the number of steps too, if the method
+    looks at it, as SFR-on's decay does."""
+    functions = [part for kind in type(method).__mro__ for part in vars(kind).values() if inspect.isfunction(part)]
+    looked_at = any("steps" in function.__code__.co_names for function in functions)
+    return {"start": digest_of(original), "lora_rank": lora_rank} | ({"total_steps": steps} if looked_at else {})
+
+
 def method_data(method: Method, data: Dataset, pipe, target: str | int | ImageSet, seed: int) -> dict[str, ImageSet]:
     """The training data that a method asked for, at the pipeline's size, and no more."""
     train_set = data.train.resized(image_size(pipe))
-    check_classes(data, pipe)
     retain, name = train_set.without(target), find_target(target, train_set.class_names).name
     if isinstance(target, ImageSet) and len(retain) == len(train_set):
         raise DataError(f"{data.name} has none of the images to forget among its training images.")
@@ -105,6 +117,7 @@ def unlearn(
     out: Path | None = None,
     resume: bool = False,
     until: float | None = None,
+    judge: Judge | PairJudge | None = None,
     evaluate: Callable[[int, DiffusionPipeline], dict] | None = None,
     evaluate_every: int | None = None,
     progress: bool = True,
@@ -119,7 +132,8 @@ def unlearn(
     target: a class; with prompts, a style, an object, one combination, or a prompt that speaks of one; or an image set: just its
         images, and not their labels. Methods that change all that a condition draws refuse those.
     method: a name in METHODS, with `hyperparameters` that differ from the published ones, or a method of your own.
-    until: stop early when UA, measured with the shipped judge on 32 samples of the target, reaches this; 0.9, say.
+    until: stop early when UA, measured with the judge on 32 samples of the target, reaches this; 0.9, say.
+    judge: default, the shipped one of that image size.
     evaluate: called with (step, pipeline) every `evaluate_every` steps (default: a tenth of them); what it returns joins the log.
     lora_rank: train low-rank updates of the attention's matrices in place of all weights, and add them to the weights at the end.
     gradient_checkpointing: a third slower, and needs much less memory.
@@ -141,8 +155,10 @@ def unlearn(
         ema_decay=0.0, seed=seed, precision=precision,
     )
     method = get_method(method, **hyperparameters)
-    given = method_data(method, data, pipe, target, seed)
+    check_classes(data, pipe)
     conditions = conditions_of(pipe, target, data.class_names)
+    judge = None if until is None else _judge_of(pipe, conditions, judge)
+    given = method_data(method, data, pipe, target, seed)
     if getattr(method, "prompts_only", False) and isinstance(conditions, ClassConditions):
         raise TrainingError(f"{method.name} changes what words do, and this pipeline is asked by labels: take another method.")
     home, device = pipe.unet.device, Accelerator().device  # the second is where the loop will train
@@ -154,14 +170,14 @@ def unlearn(
     if gradient_checkpointing:
         student.enable_gradient_checkpointing()
     latent_shape = (pipe.unet.config.in_channels, *[pipe.unet.config.sample_size] * 2)
-    start = digest_of(original) if out else ""  # a folder where another model unlearned shall not be gone on with
-    objective = UnlearningObjective(method, original, conditions, given, batch_size, latent_shape, steps, start)
+    about = _made_with(method, original, lora_rank, steps) if out else {}
+    objective = UnlearningObjective(method, original, conditions, given, batch_size, latent_shape, steps, about)
     objective.prepare(student, seed)
     if hasattr(method, "edit"):
         method.edit(objective.step(student, seed, 0))
         steps, config = 0, dataclasses.replace(config, steps=0, warmup_steps=0)
     forgetful = with_unet(pipe, student)
-    measures = _measures(objective, forgetful, config, until, evaluate)
+    measures = _measures(objective, forgetful, config, judge, evaluate)
     result = train(
         student, objective, config, out=out, resume=resume, progress=progress,
         evaluate=(lambda step, _: {k: v for m in measures for k, v in m(step).items()}) if measures else None,
@@ -182,7 +198,18 @@ def unlearn(
     return forgetful
 
 
-def _measures(objective, forgetful, config, until, evaluate) -> list[Callable[[int], dict]]:
+def _judge_of(pipe: DiffusionPipeline, conditions: ClassConditions | PromptConditions, judge) -> Judge | PairJudge:
+    """Who says when to stop, found and checked before anything takes long."""
+    from ..evaluation import check_judge, find_judge
+
+    if conditions.forgotten.items:
+        raise TrainingError("until asks the judge, which knows no single images: pass evaluate= to measure copies.")
+    judge = find_judge(pipe) if judge is None else judge
+    check_judge(judge, conditions)
+    return judge
+
+
+def _measures(objective, forgetful, config, judge, evaluate) -> list[Callable[[int], dict]]:
     """What to measure along the way: the method's own trace, UA if it decides when to stop, and what the caller asked for."""
     measures, seed = [], config.seed
     if hasattr(objective.method, "trace"):
@@ -193,14 +220,11 @@ def _measures(objective, forgetful, config, until, evaluate) -> list[Callable[[i
                 return objective.method.trace(objective.step(forgetful.unet, seed, 10**7))
 
         measures.append(traced)
-    if until is not None:
-        from ..evaluation import draw_samples, find_judge
+    if judge is not None:
+        from ..evaluation import draw_samples
 
         conditions = objective.conditions
         wanted = conditions.forgotten
-        if wanted.items:
-            raise TrainingError("until asks the judge, which knows no single images: pass evaluate= to measure copies.")
-        judge = find_judge(forgetful)
         asked = conditions.asked([wanted.labels[i % len(wanted.labels)] for i in range(32)])
 
         def forgotten(step: int) -> dict:

@@ -17,7 +17,7 @@ from .base import Step, follow, gradient, parameters_that_train, register
 @register("scissorhands")
 @dataclass(frozen=True)
 class Scissorhands:
-    """First, `share` of the self-attention's weights, those with the largest |theta * gradient of L_den(D_f)|, are initialised anew.
+    """First, `share` of self-attention's weights, those with the largest |theta * gradient of L_den(D_f)|, are initialised anew.
 
     The authors' code for diffusion trims there, too (in two blocks of Stable Diffusion). Among all weights a small network loses
     what it cannot learn again in a few dozen steps: scales of normalisation, whose channels are then dead, or its last kernels.

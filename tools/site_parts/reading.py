@@ -74,7 +74,7 @@ def render(cells: list) -> str:
     notebook.cells = cells
     body, _ = _exporter().from_notebook_node(notebook)
     body = body.replace('href="student/', 'href="downloads/student/')
-    body = re.sub(r'href="\.\./docs/(\w+)\.md"', r'href="\1.html"', body)
+    body = re.sub(r'href="(?:\.\./)+docs/(\w+)\.md"', r'href="\1.html"', body)
     return body if "<h" not in body else ANCHOR.sub("", body)
 
 
