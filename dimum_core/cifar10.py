@@ -16,7 +16,6 @@ import urllib.error
 import urllib.request
 import uuid
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +23,7 @@ import pooch
 from tqdm.auto import tqdm
 
 from .errors import DataError
-
-try:
-    import fcntl
-except ImportError:  # Windows: do not start two downloads at once there
-    fcntl = None
+from .locking import locked
 
 FOLDER = "cifar-10-batches-py"
 ARCHIVE = "cifar-10-python.tar.gz"
@@ -145,7 +140,7 @@ def fetch_archive(folder: Path, sources: tuple[str, ...] = SOURCES, md5: str = M
         return path
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder):
+        with locked(folder / ".lock"):  # one process downloads, the others wait
             if not _is_whole(path, md5):  # it may have come while this process waited
                 _fetch(path, sources, md5)
     except OSError as error:
@@ -155,16 +150,6 @@ def fetch_archive(folder: Path, sources: tuple[str, ...] = SOURCES, md5: str = M
 
 def _is_whole(path: Path, md5: str) -> bool:
     return path.is_file() and _md5(path) == md5
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Wait until no other process downloads into the folder. The lock is the kernel's: it goes with the process that held it."""
-    with open(folder / ".lock", "w") as file:
-        with contextlib.suppress(OSError):  # of a file system without locks
-            if fcntl:
-                fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _fetch(path: Path, sources: tuple[str, ...], md5: str) -> None:

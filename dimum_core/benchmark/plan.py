@@ -56,15 +56,16 @@ class Plan:
     def models(self) -> list[dict]:
         """The unlearned models and controls, seed after seed, so that a run cut short has whole seeds; each a JSON object."""
         found = []
+        codes = {name: source_digest(name) for name in {method["method"] for method in self.methods} - {CHECKPOINT}}
         for seed, target in itertools.product(self.seeds, self.targets):
             for control in self.controls:
                 if control == "original" or self.targets[target]:
-                    found.append(self._model(control, target, seed))
+                    found.append(self._model(control, target, seed, codes))
             for method, budget in itertools.product(self.methods, self.budgets):
-                found.append(self._model(method, target, seed, budget))
+                found.append(self._model(method, target, seed, codes, budget))
         return found
 
-    def _model(self, method, target: str, seed: int, budget: dict | None = None) -> dict:
+    def _model(self, method, target: str, seed: int, codes: dict[str, str], budget: dict | None = None) -> dict:
         common = {"checkpoint": checkpoint_digest(self.checkpoint), "data": data_digest(self.data), "target": target, "seed": seed}
         if budget is None:
             source = checkpoint_digest(self.targets[target]) if method == "retrained" else None
@@ -75,7 +76,7 @@ class Plan:
             source = checkpoint_digest(filled_in(method["checkpoint"], target, seed))
             return {**common, "label": label, "method": name, "weights": source, "budget": budget["label"]}
         return {
-            **common, "label": label, "method": name, "hyperparameters": method, "code": source_digest(name),
+            **common, "label": label, "method": name, "hyperparameters": method, "code": codes[name],
             "budget": budget["label"], "steps": budget["steps"], "until": budget.get("until"), "learning_rate": self.learning_rate,
             "batch_size": self.batch_size, "check_every": self.check_every,
         }

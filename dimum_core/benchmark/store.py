@@ -11,12 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import TrainingError
+from ..locking import locked
 from ..training import check_writable, write_atomically
-
-try:
-    import fcntl
-except ImportError:  # Windows: two runs on one folder then do some work twice, and still no harm
-    fcntl = None
 
 RESULT = "result.json"
 
@@ -70,17 +66,9 @@ def prepare(out: Path) -> None:
 def claim(out: Path, cell: str, wait: bool = False) -> Iterator[bool]:
     """Hold a model for this process, so that another run on the same folder takes the next one; false if another holds it.
 
-    The lock is the kernel's: it goes with the process that held it, however that ends, and none is left behind by a kill.
+    Where there are no locks (Windows), two runs on one folder do some work twice, and still no harm.
     """
     folder = Path(out) / "locks"
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / cell, "w") as file:
-        try:
-            if fcntl:
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            free = True
-        except BlockingIOError:
-            free = False
-        except OSError:  # a file system without locks
-            free = True
+    with locked(folder / cell, wait) as free:
         yield free
