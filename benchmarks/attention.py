@@ -3,7 +3,7 @@
     python benchmarks/attention.py [--threads 1]
 
 Which of them is faster depends on the number of places that attend to one another, on the precision, and on the processor.
-`dimum_core.training.short_attention` takes plain products for few places in bf16.
+`dimum_core.precision.short_attention` takes plain products for few places in bf16.
 """
 
 from __future__ import annotations

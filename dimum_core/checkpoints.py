@@ -22,7 +22,8 @@ from torch import nn
 
 from .captions import PARTIAL_TEMPLATES, TEMPLATES
 from .data import DATA_FOLDER, HOW_TO_GET
-from .errors import CheckpointError, SettingError, TrainingError, brief
+from .errors import CheckpointError, SettingError, brief
+from .files import ASIDE, unwritten
 from .sampling import ClassConditionalPipeline
 from .text_to_image import TextToImagePipeline
 
@@ -158,7 +159,7 @@ def save_checkpoint(model, folder: Path, card: dict, dtype: str = "float32") -> 
 
 
 def _save(model, folder: Path, card: dict, dtype: torch.dtype) -> None:
-    aside = folder / f".saving-{uuid.uuid4().hex[:12]}"
+    aside = folder / f"{ASIDE}{uuid.uuid4().hex[:12]}"
     try:
         with quiet_diffusers(), _in_precision(_modules(model), dtype):
             model.save_pretrained(aside, safe_serialization=True)
@@ -170,8 +171,7 @@ def _save(model, folder: Path, card: dict, dtype: torch.dtype) -> None:
         for path in sorted(aside.iterdir(), key=lambda path: path.name == CARD_FILE):
             _replace(path, folder / path.name)
     except (OSError, SafetensorError) as error:  # safetensors has an error of its own for a full disk
-        reason = getattr(error, "strerror", None) or error
-        raise TrainingError(f"{folder} could not be written ({reason}): free some space or choose another folder.") from error
+        raise unwritten(folder, error) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

@@ -23,7 +23,7 @@ import pooch
 from tqdm.auto import tqdm
 
 from .errors import DataError
-from .locking import locked
+from .files import locked
 
 FOLDER = "cifar-10-batches-py"
 ARCHIVE = "cifar-10-python.tar.gz"

@@ -174,9 +174,9 @@ def run_train(args) -> None:
 def run_sample(args) -> None:
     from .checkpoints import load_pipeline
     from .evaluation import draw_samples
-    from .pretraining import save_picture, tile
+    from .files import check_writable
+    from .pictures import save_picture, tile
     from .sampling import ClassConditionalPipeline
-    from .training import check_writable
 
     if args.count < 1 or args.steps < 1:
         raise DimumError("--count and --steps must be at least 1.")
@@ -279,7 +279,7 @@ def run_relearn(args) -> None:
     from .checkpoints import command_line, load_pipeline, provenance, save_checkpoint
     from .data import load_dataset
     from .evaluation import default_data
-    from .training import check_writable, write_atomically
+    from .files import check_writable, write_atomically
 
     if args.drawn_by and args.auxiliary != "synthetic":
         raise DimumError("--drawn-by says who draws synthetic data: add --auxiliary synthetic, or leave it out.")
@@ -348,7 +348,7 @@ def run_doctor(args) -> None:
 
 def _grid_writer(out: Path):
     def write(step: int, pipe) -> None:
-        from .pretraining import image_grid, save_picture
+        from .pictures import image_grid, save_picture
 
         save_picture(image_grid(pipe), out / "samples" / f"step-{step:06d}.png")
 

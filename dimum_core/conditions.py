@@ -16,9 +16,9 @@ from .captions import CANVAS_TEMPLATES, PARTIAL_SHARE, caption
 from .data import step_generator
 from .diffusion import ALPHAS_CUMPROD, SCHEDULER_CONFIG, drop_labels
 from .errors import DataError, DimumError
+from .precision import short_attention
 from .sampling import ClassConditionalPipeline
 from .targets import Target, find_target
-from .training import short_attention
 
 LABEL_DROPOUT = 0.1
 

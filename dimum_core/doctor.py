@@ -16,7 +16,7 @@ from .checkpoints import CARD_FILE, CHECKPOINT_FOLDER, read_card, shipped_checkp
 from .data import DATASETS, ImageSet, load_dataset
 from .denoiser import PRESETS, Preset
 from .errors import DimumError
-from .training import native_precision
+from .precision import native_precision
 
 PACKAGES = ("torch", "diffusers", "transformers", "tokenizers", "accelerate", "peft", "safetensors", "numpy", "scipy",
             "scikit-learn", "pandas", "matplotlib", "papermill", "nbconvert", "jupyterlab", "ipywidgets", "torch-fidelity")

@@ -22,6 +22,10 @@ class TrainingError(DimumError, RuntimeError):
     """A training cannot start or go on."""
 
 
+class FileError(DimumError, RuntimeError):
+    """A file or a folder cannot be written."""
+
+
 class SettingError(DimumError, ValueError):
     """A setting of the wrong kind, or out of its range."""
 

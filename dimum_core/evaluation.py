@@ -32,10 +32,11 @@ from .data import Dataset, ImageSet, load_dataset, step_generator
 from .errors import CheckpointError, DataError, SettingError, brief
 from .judge import Judge, PairJudge, Verdict
 from .metrics import Interval, accuracy, copied_items, fidelity, nearest_neighbours, per_class_accuracy, wilson_interval
+from .precision import autocast
 from .sampling import ClassConditionalPipeline, check_pipeline, check_sampling
 from .targets import find_target, word_kinds
 from .text_to_image import TextToImagePipeline
-from .training import autocast, digest_of
+from .training import digest_of
 
 _DRAWN: dict[bytes, Tensor] = {}
 MOST_KEPT = 256_000_000  # bytes of all drawings that are remembered

@@ -16,8 +16,9 @@ from .checking import check_apart
 from .checkpoints import check_dtype, command_line, provenance, save_checkpoint
 from .data import Dataset, ImageSet, draw_batch, load_dataset, step_generator
 from .errors import DataError, UnknownName
+from .files import write_atomically
 from .judge import Judge, class_gaussians, fit_temperature
-from .training import TrainConfig, TrainResult, train, write_atomically
+from .training import TrainConfig, TrainResult, train
 
 
 @dataclass(frozen=True)

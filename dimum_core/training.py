@@ -10,10 +10,7 @@ import contextlib
 import hashlib
 import json
 import math
-import os
-import shutil
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,15 +23,15 @@ from diffusers.training_utils import EMAModel
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm.auto import tqdm
 
-from .checking import check_kind, check_number, check_seed, check_whole
+from .checking import check_number, check_seed, check_whole
 from .data import step_generator
 from .errors import CheckpointError, SettingError, TrainingError, UnknownName, brief
+from .files import check_writable, clear_debris, write_atomically
+from .precision import autocast, resolved_precision
 
 STATE_FILE = "training.safetensors"
-PLAIN_ATTENTION = range(17, 65)  # places for which it is the faster; for fewer there is nothing to gain
 OPTIMIZER_STATE = {"adamw": ("step", "exp_avg", "exp_avg_sq"), "sgd": ("momentum_buffer",)}  # what each keeps for a weight
 
 
@@ -119,35 +116,6 @@ class _Progress:
         return self.rows[-1]
 
 
-def native_precision(device: torch.device) -> str:
-    """The fastest precision that this device computes natively: emulated bf16 is slower than fp32."""
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
-    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    return "bf16" if device.type == "cpu" and supported() else "fp32"
-
-
-def resolved_precision(device: torch.device, precision: str) -> str:
-    return native_precision(device) if precision == "auto" else precision
-
-
-def autocast(device: torch.device, precision: str = "auto") -> torch.autocast:
-    precision = resolved_precision(device, precision)
-    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
-    return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
-
-
-def short_attention(x_t: Tensor) -> contextlib.AbstractContextManager:
-    """Plain matrix products in place of fused attention, where a step of training gains by them: on a CPU, in bf16, at few places.
-
-    There the fused backward pass takes up to ten times as long (benchmarks/attention.py); at 256 places it is the faster one.
-    x_t: what the network is about to see, B x C x H x W.
-    """
-    few = x_t.shape[-2] * x_t.shape[-1] in PLAIN_ATTENTION
-    slow = few and x_t.device.type == "cpu" and torch.is_grad_enabled() and torch.is_autocast_enabled("cpu")
-    return sdpa_kernel(SDPBackend.MATH) if slow else contextlib.nullcontext()
-
-
 def train(
     model: nn.Module,
     objective: Objective,
@@ -187,7 +155,7 @@ def train(
     at = state.load(out, resume, config.decay)
     # Not before `load`, which refuses a folder that another training may be writing to; other processes wait in `prepare`.
     if out and accelerator.is_main_process:
-        _clear_debris(Path(out))
+        clear_debris(Path(out), STATE_FILE)
     wrapped = accelerator.prepare(model)
     started = last_saved = time.monotonic() - at.seconds
     bar = tqdm(
@@ -363,36 +331,3 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict]:
             return {key: file.get_tensor(key) for key in file.keys()}, content  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged ({error}): delete it and start this training again.") from error
-
-
-def check_writable(folder: Path) -> None:
-    """Find out before the work, not after it, that a folder cannot be written to."""
-    check_kind("out", folder, (str, os.PathLike), "a folder")
-    probe = Path(folder) / f".writable-{uuid.uuid4().hex}"  # several runs on several machines may ask at once
-    write_atomically(probe, b"")
-    probe.unlink(missing_ok=True)
-
-
-def _clear_debris(folder: Path) -> None:
-    """Remove what a process left that was killed while it wrote a state or saved a checkpoint; it can be as large as those."""
-    for left in folder.glob(f".{STATE_FILE}.*.tmp"):
-        left.unlink(missing_ok=True)
-    for left in folder.glob(".saving-*"):
-        shutil.rmtree(left, ignore_errors=True)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: a kill or a full disk leaves the former content."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except (OSError, ValueError) as error:  # a ValueError: what can be no name of a file
-        with contextlib.suppress(OSError, ValueError):
-            temporary.unlink(missing_ok=True)
-        reason = getattr(error, "strerror", None) or error
-        raise TrainingError(f"{path} could not be written ({reason}): free some space or choose another folder.") from error

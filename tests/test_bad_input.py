@@ -34,7 +34,8 @@ from dimum_core.denoiser import Preset
 from dimum_core.errors import DimumError, UnknownName
 from dimum_core.evaluation import draw_samples, evaluate, guidance_sweep, load_judge, nearest_images, unconditional_share
 from dimum_core.judge import Judge
-from dimum_core.pretraining import new_model, save_picture, tile
+from dimum_core.pictures import save_picture, tile
+from dimum_core.pretraining import new_model
 from dimum_core.shapes import CLASS_NAMES, render
 from dimum_core.targets import find_target
 from dimum_core.training import TrainConfig, read_state

@@ -23,7 +23,8 @@ from dimum_core.data import Dataset
 from dimum_core.errors import CheckpointError, SettingError
 from dimum_core.judge import Judge
 from dimum_core.judge_training import train_judge
-from dimum_core.pretraining import save_picture, tile, train_base
+from dimum_core.pictures import save_picture, tile
+from dimum_core.pretraining import train_base
 
 
 @pytest.fixture

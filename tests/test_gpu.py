@@ -7,8 +7,8 @@ import torch
 from accelerate.state import AcceleratorState
 
 from dimum_core import load_dataset, load_pipeline, relearn, unlearn
+from dimum_core.precision import native_precision
 from dimum_core.pretraining import train_base
-from dimum_core.training import native_precision
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 

@@ -14,7 +14,7 @@ import torch
 
 from dimum_core.benchmark import store
 from dimum_core.checkpoints import CARD_FILE, load_pipeline, save_checkpoint
-from dimum_core.errors import CheckpointError, TrainingError
+from dimum_core.errors import CheckpointError, FileError
 from dimum_core.training import STATE_FILE, train
 from tests.test_training import Line, line_config, new_line
 
@@ -87,7 +87,7 @@ def test_a_checkpoint_on_a_full_disk_is_said_in_a_sentence_and_leaves_the_former
     save_checkpoint(pipe, tmp_path, CARD)
     with torch.no_grad():
         pipe.unet.conv_in.bias += 1
-    with full_disk(limit), pytest.raises(TrainingError, match="could not be written .*: free some space or choose another folder"):
+    with full_disk(limit), pytest.raises(FileError, match="could not be written .*: free some space or choose another folder"):
         save_checkpoint(pipe, tmp_path, CARD)
     assert not list(tmp_path.glob(".*"))
     assert torch.equal(load_pipeline(tmp_path).unet.conv_in.bias, load_pipeline("digits").unet.conv_in.bias)
@@ -125,10 +125,10 @@ def test_a_training_removes_what_a_killed_one_left(tmp_path):
 def test_a_cell_on_a_full_disk_is_not_there(tmp_path):
     store.prepare(tmp_path)
     result = {"curve": list(range(1000))}
-    with full_disk(100), pytest.raises(TrainingError, match="free some space"):
+    with full_disk(100), pytest.raises(FileError, match="free some space"):
         store.write_cell(tmp_path, "ab", result)
     assert not store.is_done(tmp_path, "ab") and list((tmp_path / "cells").iterdir()) == []
-    with full_disk(10), pytest.raises(TrainingError, match="free some space"):
+    with full_disk(10), pytest.raises(FileError, match="free some space"):
         store.record_failure(tmp_path, "ab", {}, "a traceback")
     assert store.failures(tmp_path) == []
     store.write_cell(tmp_path, "ab", result)

@@ -19,10 +19,11 @@ from dimum_core.denoiser import Preset
 from dimum_core.errors import DataError, TrainingError, UnknownName
 from dimum_core.evaluation import accuracies, draw_samples
 from dimum_core.judge import Judge, PairJudge, PairVerdict
+from dimum_core.precision import autocast
 from dimum_core.pretraining import DenoisingObjective, new_model, train_base
 from dimum_core.shapes import CLASS_NAMES, OBJECTS, STYLES
 from dimum_core.targets import find_target
-from dimum_core.training import TrainConfig, autocast, train
+from dimum_core.training import TrainConfig, train
 from dimum_core.unlearning import METHODS
 from dimum_core.unlearning.base import Step
 from dimum_core.unlearning.uce import UCE, closed_form, key_value_layers

@@ -19,9 +19,11 @@ from torch.autograd.profiler import profile
 
 from dimum_core.conditions import ClassConditions
 from dimum_core.diffusion import add_noise
-from dimum_core.errors import CheckpointError, SettingError, TrainingError
+from dimum_core.errors import CheckpointError, FileError, SettingError, TrainingError
+from dimum_core.files import write_atomically
+from dimum_core.precision import short_attention
 from dimum_core.pretraining import DenoisingObjective, train_base
-from dimum_core.training import STATE_FILE, TrainConfig, short_attention, train, write_atomically
+from dimum_core.training import STATE_FILE, TrainConfig, train
 
 
 @dataclass(frozen=True)
@@ -216,7 +218,7 @@ def test_a_full_disk_leaves_the_former_file_and_no_debris(tmp_path, monkeypatch)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(TrainingError, match="No space left on device.*free some space"):
+    with pytest.raises(FileError, match="No space left on device.*free some space"):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"former" and [p.name for p in tmp_path.iterdir()] == ["file"]
 

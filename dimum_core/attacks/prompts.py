@@ -19,8 +19,9 @@ from ..errors import DataError
 from ..evaluation import check_judge, find_judge
 from ..judge import Judge, PairJudge
 from ..metrics import wilson_interval
+from ..precision import short_attention
 from ..targets import Target
-from ..training import TrainConfig, short_attention, train
+from ..training import TrainConfig, train
 
 
 def probe_prompts(

@@ -12,8 +12,8 @@ from ..checkpoints import load_pipeline
 from ..conditions import conditions_of, image_size
 from ..data import load_dataset
 from ..evaluation import draw_samples
+from ..precision import autocast
 from ..pretraining import DenoisingObjective
-from ..training import autocast
 from .plan import Plan
 
 TERMS = 2.2  # forward-and-backward passes of a typical method in a step

@@ -11,8 +11,8 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 
+from ..files import write_atomically
 from ..metrics import MetricError
-from ..training import write_atomically
 from .figures import Panel, panels
 from .report import LEAST_RA, LEAST_UA, Contest, comparisons, contests, leaderboard, resolution
 from .results import EVALUATIONS, PROVENANCE, ResultsError, check_provenance

@@ -12,7 +12,7 @@ import pandas as pd
 
 from ..checking import check_kind
 from ..errors import DimumError, brief
-from ..training import write_atomically
+from ..files import write_atomically
 from .store import RESULT
 
 ORDER = ["seed", "target", "label", "budget", "auxiliary", "optimizer", "attack_rate", "step"]

@@ -10,9 +10,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import TrainingError
-from ..locking import locked
-from ..training import check_writable, write_atomically
+from ..errors import FileError
+from ..files import check_writable, locked, write_atomically
 
 RESULT = "result.json"
 
@@ -31,14 +30,14 @@ def write_cell(out: Path, cell: str, result: dict) -> None:
     try:
         write_atomically(aside / RESULT, json.dumps(result, indent=1, sort_keys=True).encode())
         os.rename(aside, cell_folder(out, cell))
-    except (OSError, TrainingError):
+    except (OSError, FileError):
         shutil.rmtree(aside, ignore_errors=True)
         if not is_done(out, cell):
             raise
 
 
 def record_failure(out: Path, cell: str, config: dict, traceback: str) -> None:
-    """Raises TrainingError if not even this can be written: the disk is full, and no other cell would come out."""
+    """Raises FileError if not even this can be written: the disk is full, and no other cell would come out."""
     text = json.dumps(config, indent=1, sort_keys=True) + "\n\n" + traceback
     write_atomically(Path(out) / "failures" / f"{cell}.txt", text.encode())
 
@@ -64,10 +63,7 @@ def prepare(out: Path) -> None:
 
 @contextlib.contextmanager
 def claim(out: Path, cell: str, wait: bool = False) -> Iterator[bool]:
-    """Hold a model for this process, so that another run on the same folder takes the next one; false if another holds it.
-
-    Where there are no locks (Windows), two runs on one folder do some work twice, and still no harm.
-    """
+    """Hold a model for this process, so that another run on the same folder takes the next one; false if another holds it."""
     folder = Path(out) / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / cell, wait) as free:

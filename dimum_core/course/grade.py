@@ -29,7 +29,7 @@ import yaml
 
 from ..checking import check_kind, check_number
 from ..errors import DimumError, brief
-from ..training import check_writable
+from ..files import check_writable
 from . import checks, wire
 from .variants import variant
 

@@ -18,9 +18,10 @@ from ..conditions import ClassConditions, PromptConditions, conditions_of, image
 from ..data import Dataset, ImageSet
 from ..errors import DataError, TrainingError
 from ..judge import Judge, PairJudge
+from ..precision import autocast
 from ..sampling import check_classes, check_pipeline
 from ..targets import find_target
-from ..training import TrainConfig, autocast, digest_of, train
+from ..training import TrainConfig, digest_of, train
 from .adapters import add_lora, merged, train_only
 from .alternatives import build_alternative
 from .base import Method, Step, get_method

@@ -1,0 +1,40 @@
+"""In which precision a device computes, and by which kernels."""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+PLAIN_ATTENTION = range(17, 65)  # places for which it is the faster; for fewer there is nothing to gain
+
+
+def native_precision(device: torch.device) -> str:
+    """The fastest precision that this device computes natively: emulated bf16 is slower than fp32."""
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return "bf16" if device.type == "cpu" and supported() else "fp32"
+
+
+def resolved_precision(device: torch.device, precision: str) -> str:
+    return native_precision(device) if precision == "auto" else precision
+
+
+def autocast(device: torch.device, precision: str = "auto") -> torch.autocast:
+    precision = resolved_precision(device, precision)
+    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
+
+
+def short_attention(x_t: Tensor) -> contextlib.AbstractContextManager:
+    """Plain matrix products in place of fused attention, where a step of training gains by them: on a CPU, in bf16, at few places.
+
+    There the fused backward pass takes up to ten times as long (benchmarks/attention.py); at 256 places it is the faster one.
+    x_t: what the network is about to see, B x C x H x W.
+    """
+    few = x_t.shape[-2] * x_t.shape[-1] in PLAIN_ATTENTION
+    slow = few and x_t.device.type == "cpu" and torch.is_grad_enabled() and torch.is_autocast_enabled("cpu")
+    return sdpa_kernel(SDPBackend.MATH) if slow else contextlib.nullcontext()
