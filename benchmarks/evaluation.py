@@ -21,9 +21,9 @@ from joblib import Parallel, delayed, parallel_config
 from scipy.stats import kendalltau
 
 from dimum_core import load_dataset, load_pipeline, relearn, unlearn
+from dimum_core.data.targets import find_target
 from dimum_core.evaluation import draw_samples, find_judge
 from dimum_core.metrics import frechet_distance, wilson_interval
-from dimum_core.targets import find_target
 
 TARGET = "3"
 ATTACK = {"steps": 30, "learning_rate": 3e-4, "samples": 1, "evaluate_every": 30, "progress": False}

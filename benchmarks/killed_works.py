@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-from dimum_core import cifar10
 from dimum_core.cli import main as dimum
+from dimum_core.data import cifar10
 from dimum_core.errors import DimumError
 
 ROOT = Path(__file__).resolve().parent.parent

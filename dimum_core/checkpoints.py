@@ -20,8 +20,8 @@ from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from torch import nn
 
-from .captions import PARTIAL_TEMPLATES, TEMPLATES
 from .data import DATA_FOLDER, HOW_TO_GET
+from .data.captions import PARTIAL_TEMPLATES, TEMPLATES
 from .errors import CheckpointError, SettingError, brief
 from .files import ASIDE, unwritten
 from .sampling import ClassConditionalPipeline

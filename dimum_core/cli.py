@@ -199,7 +199,7 @@ def run_sample(args) -> None:
 
 def _classes_to_draw(args, pipe) -> dict[int, str]:
     """Number -> name of the classes that --label asks for; without it, of all."""
-    from .targets import find_target
+    from .data.targets import find_target
 
     if not hasattr(pipe, "class_names"):
         raise DimumError(f"{args.checkpoint} names no classes: say with --prompt what to draw.")

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from .captions import CANVAS_TEMPLATES, PARTIAL_SHARE, caption
 from .data import step_generator
+from .data.captions import CANVAS_TEMPLATES, PARTIAL_SHARE, caption
+from .data.targets import Target, find_target
 from .diffusion import ALPHAS_CUMPROD, SCHEDULER_CONFIG, drop_labels
 from .errors import DataError, DimumError
 from .precision import short_attention
 from .sampling import ClassConditionalPipeline
-from .targets import Target, find_target
 
 LABEL_DROPOUT = 0.1
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from diffusers import UNet2DConditionModel, UNet2DModel
 
-from .captions import PARAPHRASES, PARTIAL_TEMPLATES, TEMPLATES, caption
+from .data.captions import PARAPHRASES, PARTIAL_TEMPLATES, TEMPLATES, caption
 from .errors import UnknownName
 from .text_to_image import TextDenoiser, word_tokenizer
 from .training import TrainConfig

@@ -75,8 +75,8 @@ def checkpoints() -> dict[str, str]:
 def preset_minutes(preset: Preset, steps: int = 3) -> float:
     """Minutes that training a preset takes on this machine, from a few timed steps on random images."""
     from .data import from_uint8
+    from .data.shapes import CLASS_NAMES
     from .pretraining import train_base
-    from .shapes import CLASS_NAMES
 
     channels = 1 if preset.dataset == "digits" else 3
     generator = torch.Generator().manual_seed(0)

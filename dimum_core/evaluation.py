@@ -29,12 +29,12 @@ from .checkpoints import (
 from .conditions import ClassConditions, PromptConditions, conditions_of, draw
 from .counting import accuracies, as_table, drawn_for
 from .data import Dataset, ImageSet, load_dataset, step_generator
+from .data.targets import find_target, word_kinds
 from .errors import CheckpointError, DataError, SettingError, brief
 from .judge import Judge, PairJudge, Verdict
 from .metrics import Interval, accuracy, copied_items, fidelity, nearest_neighbours, per_class_accuracy, wilson_interval
 from .precision import autocast
 from .sampling import ClassConditionalPipeline, check_pipeline, check_sampling
-from .targets import find_target, word_kinds
 from .text_to_image import TextToImagePipeline
 from .training import digest_of
 

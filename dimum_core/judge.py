@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .checking import check_kind
+from .data.targets import Target, word_kinds
 from .errors import DataError
-from .targets import Target, word_kinds
 
 NONE_OF_THESE = -1
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .checking import check_kind, check_number, check_whole
-from .data import class_index
+from .data.targets import class_index
 from .diffusion import NUM_TIMESTEPS
 from .errors import DataError, SettingError, brief
 

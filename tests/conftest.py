@@ -63,7 +63,7 @@ def shapes():
     import numpy as np
 
     from dimum_core.data import Dataset
-    from dimum_core.shapes import CLASS_NAMES, render
+    from dimum_core.data.shapes import CLASS_NAMES, render
 
     labels = (np.arange(36).repeat(4), np.arange(36).repeat(2))
     return Dataset(*(from_uint8("shapes", render(part, seed), part, CLASS_NAMES) for seed, part in enumerate(labels)))

@@ -15,8 +15,8 @@ import time
 import numpy as np
 import pytest
 
-from dimum_core import cifar10
-from dimum_core.cifar10 import FOLDER, extract, fetch_archive, find_folder, read_cifar10, read_pickle
+from dimum_core.data import cifar10
+from dimum_core.data.cifar10 import FOLDER, extract, fetch_archive, find_folder, read_cifar10, read_pickle
 from dimum_core.errors import DataError
 
 NAMES = [b"airplane", b"automobile", b"bird", b"cat", b"deer", b"dog", b"frog", b"horse", b"ship", b"truck"]
@@ -203,7 +203,7 @@ def test_a_broken_download_goes_on_where_it_stopped(tmp_path, server, archive):
 def test_of_several_processes_one_downloads_and_the_others_wait(tmp_path, server, archive):
     server.files["/a"], server.pause = archive, 1.0
     code = (
-        "from pathlib import Path; from dimum_core.cifar10 import fetch_archive; print(flush=True); input(); "
+        "from pathlib import Path; from dimum_core.data.cifar10 import fetch_archive; print(flush=True); input(); "
         f"fetch_archive(Path({str(tmp_path / 'cache')!r}), ({server.url + '/a'!r},), {md5(archive)!r})"
     )
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}

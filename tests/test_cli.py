@@ -203,7 +203,7 @@ def test_options_that_would_be_ignored(capsys, tmp_path):
 
 
 def test_missing_data(capsys, tmp_path, monkeypatch):
-    from dimum_core import cifar10
+    from dimum_core.data import cifar10
 
     monkeypatch.setattr(cifar10, "cache_folder", lambda: tmp_path / "cache")
     monkeypatch.setattr(cifar10, "SOURCES", ("http://127.0.0.1:9/nothing",))
@@ -324,7 +324,8 @@ def test_the_doctor_times_a_model_of_labels_and_one_of_prompts(name):
 
 
 def test_the_doctor_reports_every_section(capsys, monkeypatch, tiny_preset, tmp_path):
-    from dimum_core import cifar10, doctor
+    from dimum_core import doctor
+    from dimum_core.data import cifar10
 
     monkeypatch.setattr(cifar10, "cache_folder", lambda: tmp_path)
     monkeypatch.setattr(doctor, "PRESETS", {"tiny": tiny_preset})

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from dimum_core import data as data_module
-from dimum_core.data import batch_indices, draw_batch, load_dataset, step_generator
+from dimum_core.data import Dataset, batch_indices, draw_batch, load_dataset, loaders, step_generator
 from dimum_core.diffusion import drop_labels
 from dimum_core.errors import DataError, UnknownName
 
@@ -52,7 +51,7 @@ def test_the_forget_and_the_retain_set_are_a_partition(tiny_data):
     assert set(forget.labels.tolist()) == {1} and set(retain.labels.tolist()) == {0, 2}
     assert sorted([*forget.item_hashes.tolist(), *retain.item_hashes.tolist()]) == sorted(tiny_data.item_hashes.tolist())
     assert forget.class_names == retain.class_names == tiny_data.class_names
-    dataset = data_module.Dataset(tiny_data, tiny_data)
+    dataset = Dataset(tiny_data, tiny_data)
     assert len(dataset.without(1).test) == len(retain) and len(dataset.only("top").train) == len(forget)
 
 
@@ -155,11 +154,11 @@ def test_a_missing_or_damaged_mini_set_says_how_to_mend_it(tmp_path, monkeypatch
     path = tmp_path / "cifar10-mini" / "images.npz"
     path.parent.mkdir()
     if content == "truncated":
-        content = (data_module.DATA_FOLDER / "cifar10-mini" / "images.npz").read_bytes()[:100_000]
+        content = (loaders.DATA_FOLDER / "cifar10-mini" / "images.npz").read_bytes()[:100_000]
     if content is not None:
         path.write_bytes(content)
-    monkeypatch.setattr(data_module, "DATA_FOLDER", tmp_path)
-    data_module._load_cifar10_mini.cache_clear()
+    monkeypatch.setattr(loaders, "DATA_FOLDER", tmp_path)
+    loaders._load_cifar10_mini.cache_clear()
     with pytest.raises(DataError, match=r"images.npz is (missing|damaged).*git checkout -- data"):
         load_dataset("cifar10-mini")
-    data_module._load_cifar10_mini.cache_clear()
+    loaders._load_cifar10_mini.cache_clear()

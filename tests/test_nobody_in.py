@@ -17,12 +17,12 @@ import pandas as pd
 import pytest
 import torch
 
-from dimum_core import cifar10, load_pipeline, widgets
-from dimum_core import data as data_module
+from dimum_core import load_pipeline, widgets
 from dimum_core.benchmark import load_plan, read_results, report
 from dimum_core.benchmark.results import ResultsError
 from dimum_core.checkpoints import CHECKPOINT_FOLDER, command_line, provenance, render_card
 from dimum_core.course import grade
+from dimum_core.data import cifar10, loaders
 from dimum_core.errors import CheckpointError, DataError, DimumError
 from dimum_core.evaluation import load_judge
 from dimum_core.metrics import FrechetStatistics, MetricError
@@ -129,10 +129,10 @@ def test_arrays_frames_and_states_that_are_a_pickle_are_not_run(tmp_path, trace,
     for name in ("cifar10-mini/images.npz", "denoising.npz", "statistics.npz", "training.safetensors"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)
-    monkeypatch.setattr(data_module, "DATA_FOLDER", tmp_path)
+    monkeypatch.setattr(loaders, "DATA_FOLDER", tmp_path)
     monkeypatch.setattr(widgets, "FRAMES_FOLDER", tmp_path)
     with pytest.raises(DataError, match="is damaged"):
-        data_module._load_cifar10_mini.__wrapped__()
+        loaders._load_cifar10_mini.__wrapped__()
     with pytest.raises(DataError, match="is damaged"):
         widgets.denoising_scrubber()
     with pytest.raises(MetricError, match="no reference statistics"):

@@ -13,11 +13,11 @@ from dimum_core import evaluate, load_pipeline, relearn, unlearn
 from dimum_core.attacks import search_embedding
 from dimum_core.cli import main
 from dimum_core.conditions import conditions_of, image_size
+from dimum_core.data import load_unlearn_canvas
 from dimum_core.errors import CheckpointError, DataError, DimumError, SettingError, UnknownName
 from dimum_core.evaluation import draw_samples
 from dimum_core.judge import Judge, PairJudge
 from dimum_core.text_to_image import word_tokenizer
-from dimum_core.unlearn_canvas import load_unlearn_canvas
 
 STYLES, OBJECTS = ("Crayon", "Van_Gogh"), ("Cats", "Dogs", "Trees")
 QUICK = {"batch_size": 2, "progress": False}

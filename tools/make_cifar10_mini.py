@@ -13,8 +13,8 @@ import io
 import numpy as np
 from PIL import Image
 
-from dimum_core.cifar10 import read_cifar10
 from dimum_core.data import DATA_FOLDER
+from dimum_core.data.cifar10 import read_cifar10
 
 OUT = DATA_FOLDER / "cifar10-mini" / "images.npz"
 JPEG = {"format": "JPEG", "quality": 75, "subsampling": 2, "optimize": True}

@@ -7,8 +7,8 @@ import torch
 from ..checking import check_whole
 from ..conditions import conditions_of
 from ..data import ImageSet, from_uint8, step_generator
+from ..data.targets import Target, find_target
 from ..errors import DataError, UnknownName
-from ..targets import Target, find_target
 
 KINDS = ("class", "mixed", "images", "generated", "noise")
 FEW = 16

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .errors import DataError, brief
+from ..errors import DataError, brief
 
 KINDS = ("style", "object")  # what the words of a two-word class name are
 TEMPLATES = (

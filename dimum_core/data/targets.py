@@ -5,16 +5,24 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from numbers import Integral
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import DataError, UnknownName
+from ..errors import DataError, UnknownName
 
-if TYPE_CHECKING:
-    from .data import ImageSet
+
+class Labelled(Protocol):
+    """What a target asks of an image set (`ImageSet` is one)."""
+
+    name: str
+    labels: Tensor
+    class_names: tuple[str, ...]
+    item_hashes: np.ndarray
+
+    def __len__(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -31,7 +39,7 @@ class Target:
     position: int | None = None
     items: frozenset[bytes] = frozenset()
 
-    def selects(self, images: ImageSet) -> Tensor:
+    def selects(self, images: Labelled) -> Tensor:
         """Which images of a set are to be forgotten: bool, N. A single image is known by its pixels, so its repeats are too."""
         if not self.items:
             return self.among(images.labels)
@@ -80,7 +88,7 @@ class Target:
         return torch.tensor(found or [i for i in range(len(self.class_names)) if i not in own], dtype=torch.int64)
 
 
-def find_target(target: str | int | Target | ImageSet, class_names: tuple[str, ...]) -> Target:
+def find_target(target: str | int | Target | Labelled, class_names: tuple[str, ...]) -> Target:
     """A class by name or number, a word of class names, a prompt that has such words in it, or an image set: just these images.
 
     Raises UnknownName for a name that is none of these, DataError for a prompt that has none, or two of a kind, and for images of
@@ -105,7 +113,7 @@ def find_target(target: str | int | Target | ImageSet, class_names: tuple[str, .
     return find_target(named, class_names)
 
 
-def _single_images(images: ImageSet, class_names: tuple[str, ...]) -> Target:
+def _single_images(images: Labelled, class_names: tuple[str, ...]) -> Target:
     if not len(images):
         raise DataError(f"{images.name}: there are no images to forget.")
     if images.class_names != class_names:

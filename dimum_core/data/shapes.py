@@ -10,8 +10,8 @@ import colorsys
 
 import numpy as np
 
-from .checking import check_seed
-from .errors import DataError, brief
+from ..checking import check_seed
+from ..errors import DataError, brief
 
 STYLES = ("outline", "filled", "hatched", "dotted", "checkered", "watercolour")
 OBJECTS = ("circle", "square", "triangle", "star", "cross", "heart")

@@ -22,8 +22,8 @@ import numpy as np
 import pooch
 from tqdm.auto import tqdm
 
-from .errors import DataError
-from .files import locked
+from ..errors import DataError
+from ..files import locked
 
 FOLDER = "cifar-10-batches-py"
 ARCHIVE = "cifar-10-python.tar.gz"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .checking import check_kind, check_whole
-from .data import Dataset, ImageSet, from_uint8
-from .errors import DataError, UnknownName
+from ..checking import check_kind, check_whole
+from ..errors import DataError, UnknownName
+from .image_set import Dataset, ImageSet, from_uint8
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 
