@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from dimum_core.benchmark import contests, leaderboard, read_results, report, write_results
-from dimum_core.benchmark.figures import pareto_front, recovery_bands
+from dimum_core.benchmark.figures import heat_panel, panels, pareto_front, recovery_bands
 from dimum_core.benchmark.page import resolution_sentence, slug, write_report
 from dimum_core.benchmark.report import comparisons, groups, pooled, resolution, runs, strongest, unranked
 from dimum_core.benchmark.results import PROVENANCE, ResultsError, check_provenance
@@ -142,6 +142,62 @@ def test_pairs_that_a_method_lacks_are_left_out_for_all(rows):
     (contest,) = contests(some[~((some.label == "twin") & (some.seed > 0) & (some.target == "7")
                                  | (some.label == "twin") & (some.seed > 1))])
     assert "twin" in contest.left_out and len(contest.pivot()) == 7 and "has 3 of 8 pairs" in contest.left_out["twin"]
+
+
+def test_figures_and_controls_average_over_the_pairs_of_the_contest_and_nothing_else(rows):
+    """Of a method that lacks one pair and of one that is left out, whatever their other rows say: by hand from the rows."""
+    some = rows[~((rows.label == "weak") & (rows.seed == 3) & (rows.target == "7"))]
+    some = some[(some.label != "twin") | (some.seed == 0) & (some.target == "3")].copy()
+    elsewhere = (some.seed == 3) & (some.target == "7")
+    some.loc[elsewhere, "target accuracy"] = 0.9  # were it counted, every mean would move
+    some.loc[elsewhere & (some.label == "original"), "retained accuracy"] = 0.0
+    (contest,) = contests(some)
+    kept = some[~elsewhere]
+    assert contest.pairs_left_out == (("7", 3),) and "twin" in contest.left_out
+    drawn = {panel.name: panel.data for panel in panels(some, contest)}
+    by_hand = kept[kept["step"] == 20].groupby(["label", "attack_rate"])["target accuracy"].mean()
+    heat = drawn["rates"].query("step == 20").set_index(["label", "attack_rate"])
+    assert heat["mean"].to_dict() == pytest.approx(by_hand[["strong", "weak", "idle", "wrecked"]].to_dict())
+    assert heat["pairs"].eq(7).all()
+    curves = drawn["curves"].query("step == 20").set_index("label")["mean"]
+    assert curves["retrained"] == 0.0 and curves["strong"] == pytest.approx(by_hand["strong", 1e-3])
+    assert drawn["area"].set_index("method").loc["retrained", ["area", "pairs"]].tolist() == [0.0, 7]
+    assert set(contest.controls.query("label == 'original'")["RA"]) == {0.95}  # what decides who is ranked
+    chosen = some.query(contest.where)
+    assert len(chosen) == len(kept[kept["label"] != "twin"]) and set(chosen["label"]) == set(RECOVERED) - {"twin"}
+
+
+def test_the_heat_map_has_a_row_for_each_setting_of_the_attacker(rows):
+    """Two optimizers at one rate are two settings: a mean of both would be brighter or darker than what was measured."""
+    gentle = rows.assign(optimizer="sgd", cell=rows["cell"] + "sgd")
+    gentle.loc[gentle["step"] > 0, "target accuracy"] = 0.05
+    gentle = gentle[gentle["label"] != "strong"]  # not attacked so: no row of its own, and no shift of the others
+    both = pd.concat([rows, gentle])
+    (contest,) = contests(both)
+    panel = heat_panel(both, contest, leaderboard(contest))
+    heat = panel.data.set_index(["label", "attack_rate", "optimizer", "step"])["mean"]
+    assert heat["weak", 1e-3, "sgd", 20] == pytest.approx(0.05) and heat["weak", 1e-3, "adamw", 20] == pytest.approx(0.7)
+    assert "(adamw) after" in panel.alt
+    maps = {ax.get_title(): ax.images[0].get_array() for ax in panel.figure.axes if ax.get_title()}
+    assert {values.shape for values in maps.values()} == {(4, 3)}
+    assert np.ma.getmaskarray(maps["strong"])[:, 1].tolist() == [False, True, False, True]
+    assert maps["weak"][:, 1].tolist() == pytest.approx([0.35, 0.05, 0.7, 0.05])
+
+
+def test_a_control_meets_the_same_luck_as_the_methods():
+    """Where a method has one seed of a target, all attackers choose on the seed itself, the controls' too."""
+    rows = made_up(seeds=[0, 1])
+    lucky = (rows["label"] == "retrained") & (rows["seed"] == 0) & (rows["attack_rate"] == 1e-4) & (rows["step"] > 0)
+    rows.loc[lucky, "target accuracy"] = 0.5
+    (contest,) = contests(rows[~((rows["label"] == "twin") & (rows["target"] == "3") & (rows["seed"] == 1))])
+    rates = contest.controls.query("label == 'retrained'").set_index(["target", "seed"])["attack_rate"]
+    assert rates["3", 0] == 1e-4
+
+
+def test_methods_that_each_have_a_third_of_the_pairs_make_no_contest():
+    rows = made_up(seeds=range(3), targets=("3",))
+    place = rows["label"].map({"strong": 0, "twin": 1, "weak": 2, "original": 0})
+    assert contests(rows[rows["seed"] == place]) == []
 
 
 def test_what_so_few_pairs_can_tell_is_said():

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ..plots import COLOURS, STYLE
-from .report import CHOICES, PAIR, Contest, leaderboard, mean_interval
+from .report import CHOICES, PAIR, Contest, leaderboard, mean_interval, on_pairs
 
 WIDTH = 5.4  # inches: the letters are still legible when a phone shrinks it
 
@@ -134,31 +134,50 @@ def recovery_bands(rows: pd.DataFrame, value: str = "target accuracy") -> pd.Dat
 
 
 def heat_panel(rows: pd.DataFrame, contest: Contest, board: pd.DataFrame) -> Panel:
-    """Accuracy on the target by the attacker's learning rate and steps, mean over pairs, a map for each method."""
-    where = (rows["auxiliary"] == contest.auxiliary) & (rows["budget"] == contest.budget) & rows["label"].isin(board["method"])
-    data = rows[where].groupby(["label", "attack_rate", "step"])["target accuracy"].agg(["mean", "count"]).reset_index()
+    """Accuracy on the target by the attacker's setting and steps, mean over the contest's pairs, a map for each method."""
+    data = setting_means(rows, contest)
     figure, axes = _small_multiples(list(board["method"]))
-    image = None
+    everywhere = data.pivot(index="label", columns=[*CHOICES, "step"], values="mean")  # one scale of settings and steps for all
     for method, ax in axes.items():
-        table = data[data["label"] == method].pivot(index="attack_rate", columns="step", values="mean")
-        image = ax.imshow(table, cmap="cividis", vmin=0, vmax=1, aspect="auto", origin="lower")
-        ax.set_xticks(range(table.shape[1]), [f"{step:g}" for step in table.columns], fontsize=7)
-        ax.set_yticks(range(len(table)), [f"{rate:g}" for rate in table.index], fontsize=7)
-        ax.grid(False)
-        for (y, x), share in np.ndenumerate(table.to_numpy()):
-            ax.text(x, y, f"{100 * share:.0f}", ha="center", va="center", fontsize=6, color="wk"[int(share > 0.6)])
-    figure.colorbar(image, ax=list(axes.values()), label="accuracy on the target", shrink=0.5, pad=0.02)
-    figure.suptitle("At which rate it comes back", fontsize=11, fontweight="bold")
+        _heat_map(ax, everywhere.loc[method].unstack(), data)
+    figure.colorbar(ax.images[0], ax=list(axes.values()), label="accuracy on the target", shrink=0.5, pad=0.02)
+    figure.suptitle("At which setting it comes back", fontsize=11, fontweight="bold")
     figure.supxlabel("attack steps", fontsize=9)
-    figure.supylabel("learning rate of the attacker", fontsize=9)
+    figure.supylabel("the attacker's learning rate", fontsize=9)
     ranked = data[data["label"].isin(board.loc[board["note"] == "", "method"])]
     worst = (ranked if len(ranked) else data).nlargest(1, "mean").iloc[0]
     return Panel(
-        "rates", "Learning rate and steps of the attacker",
-        "Accuracy on the forgotten class in per cent, mean over pairs. A defence is judged by its brightest row.",
+        "rates", "The attacker's setting and steps",
+        "Accuracy on the forgotten class in per cent, mean over the pairs that were attacked so. A defence is judged by its "
+        "brightest row.",
         f"Heat maps of {len(axes)} methods. Among the ranked ones, most comes back for {worst['label']} at learning rate "
-        f"{worst['attack_rate']:g} after {worst['step']:g} steps: {worst['mean']:.2f}.", contest.where, data, figure,
+        f"{_setting(worst[CHOICES], data)} after {worst['step']:g} steps: {worst['mean']:.2f}.", contest.where, data, figure,
     )
+
+
+def setting_means(rows: pd.DataFrame, contest: Contest) -> pd.DataFrame:
+    """Mean accuracy on the target of each method, by the attacker's setting and step, and over how many of the contest's pairs."""
+    where = (rows["auxiliary"] == contest.auxiliary) & (rows["budget"] == contest.budget)
+    compared = on_pairs(rows[where & rows["label"].isin(contest.runs["label"])], contest.pivot().index)
+    means = compared.groupby(["label", *CHOICES, "step"])["target accuracy"].agg(mean="mean", pairs="count")
+    return means.reset_index()
+
+
+def _heat_map(ax, table: pd.DataFrame, data: pd.DataFrame) -> None:
+    """One method's map; table: a row for each setting, a column for each step, NaN where it was not attacked so."""
+    ax.imshow(table, cmap="cividis", vmin=0, vmax=1, aspect="auto", origin="lower")
+    ax.set_xticks(range(table.shape[1]), [f"{step:g}" for step in table.columns], fontsize=7)
+    ax.set_yticks(range(len(table)), [_setting(choice, data) for choice in table.index], fontsize=7)
+    ax.grid(False)
+    for (y, x), share in np.ndenumerate(table.to_numpy()):
+        if np.isfinite(share):
+            ax.text(x, y, f"{100 * share:.0f}", ha="center", va="center", fontsize=6, color="wk"[int(share > 0.6)])
+
+
+def _setting(choice, data: pd.DataFrame) -> str:
+    """A learning rate, and the optimizer where there are several; choice: in the order of CHOICES."""
+    rate, optimizer = choice
+    return f"{rate:g}" if data["optimizer"].nunique() == 1 else f"{rate:g} ({optimizer})"
 
 
 def _small_multiples(names: list[str], columns: int = 4) -> tuple[Figure, dict]:
@@ -192,7 +211,7 @@ def _numbered(ax, data: pd.DataFrame) -> None:
 
 def _area_of(group: pd.DataFrame) -> dict:
     interval = mean_interval(group["area"])
-    return {"area": interval.value, "area low": interval.low, "area high": interval.high}
+    return {"pairs": interval.n, "area": interval.value, "area low": interval.low, "area high": interval.high}
 
 
 def _extremes(table: pd.DataFrame, value: str) -> str:

@@ -107,8 +107,9 @@ def with_interval(values: pd.Series, digits: int) -> str:
 class Contest:
     """Methods that had the same budget and met the same attacker, on the (target, seed) pairs that they all have.
 
-    runs: one row a method and pair, the attacker at his best. controls: the same of the original and the retrained model.
-    left_out: why a method is not compared.
+    runs: one row a method and pair, at the attacker's best setting. controls: the same of the original and the retrained model, on
+    those of the pairs for which they were run. left_out: why a method is not compared. pairs_left_out: those that some of the
+    methods lack, and that are therefore compared for none.
     """
 
     budget: str
@@ -116,6 +117,7 @@ class Contest:
     runs: pd.DataFrame
     controls: pd.DataFrame
     left_out: dict[str, str] = field(default_factory=dict)
+    pairs_left_out: tuple[tuple[str, int], ...] = ()
 
     @property
     def name(self) -> str:
@@ -124,7 +126,9 @@ class Contest:
     @property
     def where(self) -> str:
         """The rows of the table that it is made from, as pandas' `query` takes it."""
-        return f"auxiliary == {self.auxiliary!r} and budget in [{self.budget!r}, 'none']"
+        methods = f" and label not in {list(self.left_out)!r}" if self.left_out else ""
+        pairs = "".join(f" and not (target == {target!r} and seed == {seed})" for target, seed in self.pairs_left_out)
+        return f"auxiliary == {self.auxiliary!r} and budget in [{self.budget!r}, 'none']{methods}{pairs}"
 
     def pivot(self, value: str = "area", labels=None) -> pd.DataFrame:
         """A row for each (target, seed) pair, a column for each method."""
@@ -137,29 +141,40 @@ def contests(rows: pd.DataFrame) -> list[Contest]:
     attacks, found = runs(rows), []
     best = strongest(attacks)
     for (budget, auxiliary), group in best[~best["label"].isin(CONTROLS)].groupby(["budget", "auxiliary"]):
-        controls = best[best["label"].isin(CONTROLS) & (best["auxiliary"] == auxiliary)]
         table, left_out = group.pivot(index=PAIR, columns="label", values="area"), {}
         for label, count in table.notna().sum().items():
             if 2 * count < len(table):
                 left_out[label] = f"has {count} of {len(table)} pairs only"
         complete = table.drop(columns=list(left_out)).dropna()
-        kept = group[group["label"].isin(complete.columns) & pd.MultiIndex.from_frame(group[PAIR]).isin(complete.index)]
-        if len(kept):
-            kept = _chosen_alike(kept, group, attacks)
-            found.append(Contest(budget, auxiliary, kept.reset_index(drop=True), controls.reset_index(drop=True), left_out))
+        if complete.size:
+            entries = group[group["label"].isin(complete.columns)]
+            controls = best[best["label"].isin(CONTROLS) & (best["auxiliary"] == auxiliary)]
+            lucky = _targets_of_one_seed(entries)
+            compared = [_chosen_alike(on_pairs(chosen, complete.index), lucky, attacks) for chosen in (entries, controls)]
+            found.append(Contest(budget, auxiliary, *compared, left_out, tuple(table.index.difference(complete.index))))
     return found
 
 
-def _chosen_alike(kept: pd.DataFrame, group: pd.DataFrame, attacks: pd.DataFrame) -> pd.DataFrame:
-    """The runs of a contest, met by one attacker: for a target of which a method has one seed only, luck is included for all.
+def on_pairs(rows: pd.DataFrame, pairs: pd.MultiIndex) -> pd.DataFrame:
+    """The rows whose (target, seed) is one of these pairs."""
+    return rows[pd.MultiIndex.from_frame(rows[PAIR]).isin(pairs)]
+
+
+def _targets_of_one_seed(entries: pd.DataFrame) -> set[str]:
+    """Targets of which a method has one seed only, so that its attacker's choice includes luck."""
+    seeds = entries.groupby(DEFENCE)["seed"].nunique()
+    return set(seeds[seeds == 1].index.get_level_values("target"))
+
+
+def _chosen_alike(chosen: pd.DataFrame, lucky: set[str], attacks: pd.DataFrame) -> pd.DataFrame:
+    """Runs of a contest, met by one attacker: luck is included for all methods and controls on the targets in `lucky`.
 
     Otherwise a method would look worse than one with more seeds, for no other reason than that its attacker had the luck.
     """
-    seeds = group[group["label"].isin(kept["label"])].groupby(DEFENCE)["seed"].nunique()
-    alone = kept["target"].isin(seeds[seeds == 1].index.get_level_values("target"))
-    if not alone.any():
-        return kept
-    return pd.concat([kept[~alone], _luckiest(attacks.merge(kept.loc[alone, [*DEFENCE, "seed"]]))])
+    alone = chosen["target"].isin(lucky)
+    if alone.any():
+        chosen = pd.concat([chosen[~alone], _luckiest(attacks.merge(chosen.loc[alone, [*DEFENCE, "seed"]]))])
+    return chosen.reset_index(drop=True)
 
 
 def unranked(contest: Contest) -> dict[str, str]:
