@@ -16,11 +16,11 @@ from pathlib import Path
 
 import torch
 
-from dimum_core.checkpoints import save_checkpoint
-from dimum_core.conditions import conditions_of
 from dimum_core.data import ImageSet, from_uint8, load_dataset
-from dimum_core.denoiser import Preset, get_preset
 from dimum_core.evaluation import evaluate, find_judge
+from dimum_core.models.checkpoints import save_checkpoint
+from dimum_core.models.conditions import conditions_of
+from dimum_core.models.denoiser import Preset, get_preset
 from dimum_core.pictures import image_grid, save_picture
 from dimum_core.pretraining import DenoisingObjective, base_card, new_model
 from dimum_core.training import TrainConfig, train

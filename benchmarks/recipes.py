@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from dimum_core import TrainConfig, load_dataset, train
-from dimum_core.conditions import conditions_of
 from dimum_core.data import draw_batch, step_generator
-from dimum_core.denoiser import Preset, get_preset
-from dimum_core.diffusion import add_noise, draw_noise
 from dimum_core.evaluation import evaluate, find_judge
+from dimum_core.models.conditions import conditions_of
+from dimum_core.models.denoiser import Preset, get_preset
+from dimum_core.models.diffusion import add_noise, draw_noise
 from dimum_core.pretraining import DenoisingObjective, new_model
 
 

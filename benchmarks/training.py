@@ -22,9 +22,9 @@ from torch.nn import functional as F
 
 from dimum_core import train_base
 from dimum_core.data import ImageSet, from_uint8
-from dimum_core.denoiser import Preset, build_denoiser, get_preset
-from dimum_core.diffusion import SCHEDULER_CONFIG
 from dimum_core.doctor import matmul_gflops
+from dimum_core.models.denoiser import Preset, build_denoiser, get_preset
+from dimum_core.models.diffusion import SCHEDULER_CONFIG
 
 
 def random_images(preset: Preset, count: int) -> ImageSet:

@@ -143,9 +143,9 @@ def run_train(args) -> None:
     import torch
 
     from .checking import check_whole
-    from .denoiser import PRESETS
     from .errors import UnknownName
     from .judge_training import JUDGE_PRESETS, train_judge
+    from .models.denoiser import PRESETS
     from .pretraining import train_base
 
     if args.preset not in PRESETS | JUDGE_PRESETS:
@@ -172,11 +172,11 @@ def run_train(args) -> None:
 
 
 def run_sample(args) -> None:
-    from .checkpoints import load_pipeline
     from .evaluation import draw_samples
     from .files import check_writable
+    from .models.checkpoints import load_pipeline
+    from .models.sampling import ClassConditionalPipeline
     from .pictures import save_picture, tile
-    from .sampling import ClassConditionalPipeline
 
     if args.count < 1 or args.steps < 1:
         raise DimumError("--count and --steps must be at least 1.")
@@ -210,9 +210,9 @@ def _classes_to_draw(args, pipe) -> dict[int, str]:
 def run_evaluate(args) -> None:
     import json
 
-    from .checkpoints import load_pipeline
     from .data import load_dataset
     from .evaluation import default_data, evaluate
+    from .models.checkpoints import load_pipeline
 
     if args.count < 1 or args.steps < 1:
         raise DimumError("--count and --steps must be at least 1.")
@@ -232,9 +232,9 @@ def run_evaluate(args) -> None:
 
 
 def run_unlearn(args) -> None:
-    from .checkpoints import command_line, load_pipeline, provenance, save_checkpoint
     from .data import load_dataset
     from .evaluation import default_data
+    from .models.checkpoints import command_line, load_pipeline, provenance, save_checkpoint
     from .unlearning import load_plugin, unlearn
 
     if args.plugin:
@@ -276,10 +276,10 @@ def _setting(text: str) -> tuple[str, int | float | str]:
 
 def run_relearn(args) -> None:
     from .attacks import auxiliary_set, relearn
-    from .checkpoints import command_line, load_pipeline, provenance, save_checkpoint
     from .data import load_dataset
     from .evaluation import default_data
     from .files import check_writable, write_atomically
+    from .models.checkpoints import command_line, load_pipeline, provenance, save_checkpoint
 
     if args.drawn_by and args.auxiliary != "synthetic":
         raise DimumError("--drawn-by says who draws synthetic data: add --auxiliary synthetic, or leave it out.")

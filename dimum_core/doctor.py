@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
-from .checkpoints import CARD_FILE, CHECKPOINT_FOLDER, read_card, shipped_checkpoints
 from .data import DATASETS, ImageSet, load_dataset
-from .denoiser import PRESETS, Preset
 from .errors import DimumError
+from .models.checkpoints import CARD_FILE, CHECKPOINT_FOLDER, read_card, shipped_checkpoints
+from .models.denoiser import PRESETS, Preset
 from .precision import native_precision
 
 PACKAGES = ("torch", "diffusers", "transformers", "tokenizers", "accelerate", "peft", "safetensors", "numpy", "scipy",

@@ -17,7 +17,13 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from .checking import check_apart, check_kind, check_seed, check_whole
-from .checkpoints import (
+from .counting import accuracies, as_table, drawn_for
+from .data import Dataset, ImageSet, load_dataset, step_generator
+from .data.targets import find_target, word_kinds
+from .errors import CheckpointError, DataError, SettingError, brief
+from .judge import Judge, PairJudge, Verdict
+from .metrics import Interval, accuracy, copied_items, fidelity, nearest_neighbours, per_class_accuracy, wilson_interval
+from .models.checkpoints import (
     CHECKPOINT_FOLDER,
     check_finite,
     find_checkpoint,
@@ -26,16 +32,10 @@ from .checkpoints import (
     read_card,
     shipped_checkpoints,
 )
-from .conditions import ClassConditions, PromptConditions, conditions_of, draw
-from .counting import accuracies, as_table, drawn_for
-from .data import Dataset, ImageSet, load_dataset, step_generator
-from .data.targets import find_target, word_kinds
-from .errors import CheckpointError, DataError, SettingError, brief
-from .judge import Judge, PairJudge, Verdict
-from .metrics import Interval, accuracy, copied_items, fidelity, nearest_neighbours, per_class_accuracy, wilson_interval
+from .models.conditions import ClassConditions, PromptConditions, conditions_of, draw
+from .models.sampling import ClassConditionalPipeline, check_pipeline, check_sampling
+from .models.text_to_image import TextToImagePipeline
 from .precision import autocast
-from .sampling import ClassConditionalPipeline, check_pipeline, check_sampling
-from .text_to_image import TextToImagePipeline
 from .training import digest_of
 
 _DRAWN: dict[bytes, Tensor] = {}

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from .data import ImageSet, step_generator
-from .diffusion import NUM_TIMESTEPS, add_noise
 from .errors import DimumError
-from .sampling import ClassConditionalPipeline
+from .models.diffusion import NUM_TIMESTEPS, add_noise
+from .models.sampling import ClassConditionalPipeline
 from .unlearning.base import gradient, shifted
 
 

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .checking import check_apart
-from .checkpoints import check_dtype, command_line, provenance, save_checkpoint
 from .data import Dataset, ImageSet, draw_batch, load_dataset, step_generator
 from .data.captions import KINDS
 from .errors import DataError, UnknownName
 from .files import write_atomically
 from .judge import Judge, class_gaussians, fit_temperature
+from .models.checkpoints import check_dtype, command_line, provenance, save_checkpoint
 from .training import TrainConfig, TrainResult, train
 
 

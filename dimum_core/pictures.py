@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .checking import check_whole
-from .conditions import draw
 from .data.targets import word_kinds
 from .errors import DataError
 from .files import write_atomically
-from .sampling import ClassConditionalPipeline
+from .models.conditions import draw
+from .models.sampling import ClassConditionalPipeline
 
 
 def image_grid(pipe: ClassConditionalPipeline, rows: int = 4, seed: int = 0, **sampling) -> Tensor:

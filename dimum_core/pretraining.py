@@ -8,15 +8,15 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from .checking import check_kind
-from .checkpoints import build_pipeline, check_dtype, command_line, provenance, save_checkpoint
-from .conditions import ClassConditions, PromptConditions, conditions_of
 from .data import ImageSet, draw_batch, load_dataset, step_generator
-from .denoiser import Preset, build_denoiser, build_text_denoiser, get_preset
-from .diffusion import add_noise, draw_noise
 from .errors import DataError, UnknownName
 from .files import write_atomically
-from .sampling import ClassConditionalPipeline
-from .text_to_image import TextToImagePipeline
+from .models.checkpoints import build_pipeline, check_dtype, command_line, provenance, save_checkpoint
+from .models.conditions import ClassConditions, PromptConditions, conditions_of
+from .models.denoiser import Preset, build_denoiser, build_text_denoiser, get_preset
+from .models.diffusion import add_noise, draw_noise
+from .models.sampling import ClassConditionalPipeline
+from .models.text_to_image import TextToImagePipeline
 from .training import TrainConfig, TrainResult, train
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dimum_core.checkpoints import load_pipeline
 from dimum_core.data import from_uint8, load_dataset
-from dimum_core.denoiser import Preset
+from dimum_core.models.checkpoints import load_pipeline
+from dimum_core.models.denoiser import Preset
 from dimum_core.training import TrainConfig
 
 

@@ -24,7 +24,6 @@ from dimum_core.attacks import add_weight_noise, auxiliary_set, few_shot, probe_
 from dimum_core.benchmark import load_plan, read_results, report, write_results
 from dimum_core.benchmark import reading as plans
 from dimum_core.benchmark.page import write_report
-from dimum_core.checkpoints import CHECKPOINT_FOLDER, check_finite
 from dimum_core.cli import main
 from dimum_core.course import check, grade, hint
 from dimum_core.course import given as numbers_of
@@ -32,10 +31,11 @@ from dimum_core.data import DATA_FOLDER, Dataset, ImageSet, from_uint8, load_unl
 from dimum_core.data.captions import caption
 from dimum_core.data.shapes import CLASS_NAMES, render
 from dimum_core.data.targets import find_target
-from dimum_core.denoiser import Preset
 from dimum_core.errors import DimumError, UnknownName
 from dimum_core.evaluation import draw_samples, evaluate, guidance_sweep, load_judge, nearest_images, unconditional_share
 from dimum_core.judge import Judge
+from dimum_core.models.checkpoints import CHECKPOINT_FOLDER, check_finite
+from dimum_core.models.denoiser import Preset
 from dimum_core.pictures import save_picture, tile
 from dimum_core.pretraining import new_model
 from dimum_core.training import TrainConfig, read_state

@@ -19,8 +19,8 @@ from dimum_core.benchmark.plan import _method_files, cell_id, checkpoint_digest,
 from dimum_core.benchmark.reading import PlanError, check_plan
 from dimum_core.benchmark.results import ResultsError
 from dimum_core.benchmark.store import claim, failures, is_done, record_failure, write_cell
-from dimum_core.checkpoints import CHECKPOINT_FOLDER, load_pipeline, save_checkpoint
 from dimum_core.cli import main
+from dimum_core.models.checkpoints import CHECKPOINT_FOLDER, load_pipeline, save_checkpoint
 from dimum_core.training import STATE_FILE
 from dimum_core.unlearning import METHODS, load_plugin, register
 

@@ -27,9 +27,9 @@ from dimum_core.benchmark.evaluations import attack_evaluations, counted
 from dimum_core.benchmark.reading import PlanError
 from dimum_core.benchmark.run import run_task
 from dimum_core.benchmark.store import failures
-from dimum_core.checkpoints import CHECKPOINT_FOLDER
 from dimum_core.cli import main
 from dimum_core.errors import DimumError
+from dimum_core.models.checkpoints import CHECKPOINT_FOLDER
 from dimum_core.unlearning import METHODS
 
 ROOT = Path(__file__).parent.parent

@@ -16,13 +16,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from dimum_core import checkpoints, cli, denoiser
-from dimum_core.checkpoints import load_pipeline, read_card, save_checkpoint, shipped_checkpoints
+from dimum_core import cli
 from dimum_core.cli import build_parser, main
 from dimum_core.data import Dataset
 from dimum_core.errors import CheckpointError, SettingError
 from dimum_core.judge import Judge
 from dimum_core.judge_training import train_judge
+from dimum_core.models import checkpoints, denoiser
+from dimum_core.models.checkpoints import load_pipeline, read_card, save_checkpoint, shipped_checkpoints
 from dimum_core.pictures import save_picture, tile
 from dimum_core.pretraining import train_base
 
@@ -316,8 +317,8 @@ def test_help_is_quick_and_names_every_command():
 
 @pytest.mark.parametrize("name", ["digits", "shapes"])
 def test_the_doctor_times_a_model_of_labels_and_one_of_prompts(name):
-    from dimum_core.denoiser import PRESETS
     from dimum_core.doctor import preset_minutes
+    from dimum_core.models.denoiser import PRESETS
 
     preset = PRESETS[name]
     assert preset_minutes(replace(preset, training=replace(preset.training, batch_size=4, steps=60)), steps=1) > 0

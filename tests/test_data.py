@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from dimum_core.data import Dataset, batch_indices, draw_batch, load_dataset, loaders, step_generator
-from dimum_core.diffusion import drop_labels
 from dimum_core.errors import DataError, UnknownName
+from dimum_core.models.diffusion import drop_labels
 
 
 @pytest.mark.parametrize(("name", "shape", "train", "test"), [

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dimum_core.denoiser import PRESETS, build_denoiser, get_preset
 from dimum_core.errors import UnknownName
+from dimum_core.models.denoiser import PRESETS, build_denoiser, get_preset
 
 
 @pytest.mark.parametrize(("name", "low", "high"), [

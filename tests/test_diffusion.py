@@ -9,7 +9,7 @@ import torch
 from diffusers import DDPMScheduler
 
 from dimum_core.data import step_generator
-from dimum_core.diffusion import (
+from dimum_core.models.diffusion import (
     ALPHAS_CUMPROD,
     NUM_TIMESTEPS,
     SCHEDULER_CONFIG,

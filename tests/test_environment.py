@@ -58,7 +58,7 @@ def test_the_version_is_said_alike_everywhere():
 
 @pytest.mark.parametrize("kind", [DeprecationWarning, PendingDeprecationWarning, FutureWarning])
 def test_what_is_about_to_be_removed_is_an_error_in_our_code_only(kind):
-    for module in ("dimum_core.sampling", "tests.test_sampling"):
+    for module in ("dimum_core.models.sampling", "tests.test_sampling"):
         with pytest.raises(kind, match="old"):
             warnings.warn_explicit("old", kind, "file.py", 1, module=module)
     with pytest.warns(kind, match="old"):

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from dimum_core import geometry, load_dataset, load_pipeline
-from dimum_core.checkpoints import build_pipeline
-from dimum_core.denoiser import build_denoiser
-from dimum_core.diffusion import ALPHAS_CUMPROD
 from dimum_core.geometry import GeometryError, Probe
+from dimum_core.models.checkpoints import build_pipeline
+from dimum_core.models.denoiser import build_denoiser
+from dimum_core.models.diffusion import ALPHAS_CUMPROD
 from dimum_core.unlearning.base import shifted
 
 

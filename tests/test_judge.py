@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from dimum_core.checkpoints import load_pipeline, save_checkpoint
 from dimum_core.data import Dataset, from_uint8
 from dimum_core.errors import CheckpointError, DataError, UnknownName
 from dimum_core.evaluation import load_judge
@@ -25,6 +24,7 @@ from dimum_core.judge_training import (
     outliers,
     shift_randomly,
 )
+from dimum_core.models.checkpoints import load_pipeline, save_checkpoint
 from dimum_core.training import train
 
 TINY = replace(JUDGE_PRESETS["digits-judge"], widths=(8, 16, 16))

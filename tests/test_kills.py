@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from dimum_core.benchmark import store
-from dimum_core.checkpoints import CARD_FILE, load_pipeline, save_checkpoint
 from dimum_core.errors import CheckpointError, FileError
+from dimum_core.models.checkpoints import CARD_FILE, load_pipeline, save_checkpoint
 from dimum_core.training import STATE_FILE, train
 from tests.test_training import Line, line_config, new_line
 
@@ -104,7 +104,7 @@ def test_a_card_never_stands_beside_the_weights_of_another_model(tmp_path, monke
             raise KeyboardInterrupt
         moved.append(destination)
 
-    monkeypatch.setattr("dimum_core.checkpoints._replace", killed)
+    monkeypatch.setattr("dimum_core.models.checkpoints._replace", killed)
     with pytest.raises(KeyboardInterrupt):
         save_checkpoint(pipe, tmp_path, CARD | {"title": "another"})
     assert not (tmp_path / CARD_FILE).exists()

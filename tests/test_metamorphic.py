@@ -15,15 +15,15 @@ import torch
 
 from dimum_core import evaluate, relearn, unlearn
 from dimum_core.attacks import refuse_leaks
-from dimum_core.checkpoints import build_pipeline
 from dimum_core.counting import accuracies, drawn_for
 from dimum_core.data import Dataset, ImageSet
 from dimum_core.data.targets import find_target
-from dimum_core.denoiser import PRESETS
 from dimum_core.errors import DataError
 from dimum_core.evaluation import copying_rate, draw_samples, load_judge, nearest_images
 from dimum_core.judge import Judge, class_gaussians, fit_temperature
 from dimum_core.metrics import frechet_distance, kernel_distance, per_class_accuracy, precision_recall
+from dimum_core.models.checkpoints import build_pipeline
+from dimum_core.models.denoiser import PRESETS
 
 MOVED = torch.tensor([4, 7, 0, 9, 1, 3, 8, 2, 5, 6])  # class k becomes number MOVED[k]
 SMALL = {"batch_size": 16, "progress": False, "precision": "fp32"}

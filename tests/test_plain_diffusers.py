@@ -11,7 +11,7 @@ import torch
 from diffusers import DDPMScheduler
 
 from dimum_core import load_pipeline
-from dimum_core.checkpoints import CHECKPOINT_FOLDER
+from dimum_core.models.checkpoints import CHECKPOINT_FOLDER
 
 # What someone would write who has diffusers and one of our folders. The image is folded into channels, patch by patch.
 SCRIPT = """

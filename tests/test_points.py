@@ -11,14 +11,14 @@ from sklearn.neighbors import NearestNeighbors
 
 from dimum_core import TrainConfig, evaluate, load_dataset, load_pipeline, relearn, train, unlearn
 from dimum_core.attacks import auxiliary_set, refuse_leaks
-from dimum_core.checkpoints import build_pipeline
-from dimum_core.conditions import conditions_of
 from dimum_core.data import Dataset
-from dimum_core.denoiser import build_denoiser
 from dimum_core.errors import DataError, TrainingError
 from dimum_core.evaluation import copying_rate, draw_samples
 from dimum_core.judge import Judge
 from dimum_core.metrics import MetricError, copied_items, wilson_interval
+from dimum_core.models.checkpoints import build_pipeline
+from dimum_core.models.conditions import conditions_of
+from dimum_core.models.denoiser import build_denoiser
 from dimum_core.pretraining import DenoisingObjective
 from dimum_core.unlearning import METHODS, get_method
 from dimum_core.unlearning.run import method_data

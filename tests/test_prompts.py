@@ -10,17 +10,17 @@ from PIL import Image
 
 from dimum_core import evaluate, load_pipeline, relearn, unlearn
 from dimum_core.attacks import auxiliary_set, probe_prompts, search_embedding, swap_embedding
-from dimum_core.checkpoints import read_card, save_checkpoint
 from dimum_core.cli import main
-from dimum_core.conditions import conditions_of
 from dimum_core.data import step_generator
 from dimum_core.data.captions import PARAPHRASES, TEMPLATES, caption
 from dimum_core.data.shapes import CLASS_NAMES, OBJECTS, STYLES
 from dimum_core.data.targets import find_target
-from dimum_core.denoiser import Preset
 from dimum_core.errors import DataError, TrainingError, UnknownName
 from dimum_core.evaluation import accuracies, draw_samples
 from dimum_core.judge import Judge, PairJudge, PairVerdict
+from dimum_core.models.checkpoints import read_card, save_checkpoint
+from dimum_core.models.conditions import conditions_of
+from dimum_core.models.denoiser import Preset
 from dimum_core.precision import autocast
 from dimum_core.pretraining import DenoisingObjective, new_model, train_base
 from dimum_core.training import TrainConfig, train

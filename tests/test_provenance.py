@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from dimum_core.checkpoints import render_card
 from dimum_core.data import DATASETS
+from dimum_core.models.checkpoints import render_card
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 MODELS = sorted(path for path in (DATA / "checkpoints").iterdir())

@@ -11,8 +11,8 @@ import torch
 from dimum_core import load_dataset, load_pipeline, relearn, unlearn
 from dimum_core.attacks.relearning import refuse_leaks
 from dimum_core.data import step_generator
-from dimum_core.diffusion import denoising_loss
 from dimum_core.errors import DataError
+from dimum_core.models.diffusion import denoising_loss
 
 
 def test_it_is_plain_finetuning_on_the_auxiliary_set():
@@ -22,7 +22,7 @@ def test_it_is_plain_finetuning_on_the_auxiliary_set():
     attack = relearn(pipe, data, target="3", samples=2, progress=False, **settings)
 
     from dimum_core.data import draw_batch
-    from dimum_core.diffusion import drop_labels
+    from dimum_core.models.diffusion import drop_labels
 
     unet = copy.deepcopy(pipe.unet).train()
     optimizer = torch.optim.AdamW(unet.parameters(), lr=1e-4, weight_decay=0.0)
@@ -94,7 +94,7 @@ def test_an_unlearned_pipeline_knows_what_must_not_come_back():
 
 def test_a_model_attacked_again_is_not_sampled_again_before_the_attack(monkeypatch):
     from dimum_core import evaluation
-    from dimum_core.sampling import ClassConditionalPipeline
+    from dimum_core.models.sampling import ClassConditionalPipeline
 
     pipe, data, drawn = load_pipeline("digits"), load_dataset("digits").train.without("3"), []
     real = ClassConditionalPipeline.__call__

@@ -10,11 +10,11 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from PIL import Image
 
-from dimum_core.checkpoints import build_pipeline
-from dimum_core.denoiser import build_denoiser
-from dimum_core.diffusion import ALPHAS_CUMPROD
 from dimum_core.errors import UnknownName
-from dimum_core.sampling import ClassConditionalPipeline
+from dimum_core.models.checkpoints import build_pipeline
+from dimum_core.models.denoiser import build_denoiser
+from dimum_core.models.diffusion import ALPHAS_CUMPROD
+from dimum_core.models.sampling import ClassConditionalPipeline
 
 NAMES = ("left", "top", "checks")
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from dimum_core import load_dataset, load_pipeline, relearn, unlearn
-from dimum_core.conditions import ClassConditions
 from dimum_core.errors import TrainingError
+from dimum_core.models.conditions import ClassConditions
 from dimum_core.unlearning import get_method, gradient
 from tests.test_unlearning import Step, direction, row_gradient, toy_step, vars_of
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from dimum_core.conditions import ClassConditions
 from dimum_core.data import load_dataset
 from dimum_core.data.shapes import CLASS_NAMES, DISTANCES, OBJECTS, STYLES, render
 from dimum_core.data.targets import find_target, word_kinds
 from dimum_core.errors import DataError, UnknownName
+from dimum_core.models.conditions import ClassConditions
 
 
 def test_pictures_are_a_function_of_labels_and_seed():

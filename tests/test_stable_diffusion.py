@@ -12,12 +12,12 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from dimum_core import evaluate, load_pipeline, relearn, unlearn
 from dimum_core.attacks import search_embedding
 from dimum_core.cli import main
-from dimum_core.conditions import conditions_of, image_size
 from dimum_core.data import load_unlearn_canvas
 from dimum_core.errors import CheckpointError, DataError, DimumError, SettingError, UnknownName
 from dimum_core.evaluation import draw_samples
 from dimum_core.judge import Judge, PairJudge
-from dimum_core.text_to_image import word_tokenizer
+from dimum_core.models.conditions import conditions_of, image_size
+from dimum_core.models.text_to_image import word_tokenizer
 
 STYLES, OBJECTS = ("Crayon", "Van_Gogh"), ("Cats", "Dogs", "Trees")
 QUICK = {"batch_size": 2, "progress": False}
@@ -106,7 +106,7 @@ def test_latents_noise_and_words_are_stable_diffusions(stable_diffusion, canvas)
     vae, images = stable_diffusion.vae, canvas.test.images[:2]
     with torch.no_grad():
         assert torch.allclose(conditions.encode(images), vae.encode(images).latent_dist.mean * vae.config.scaling_factor)
-    from dimum_core.diffusion import add_noise
+    from dimum_core.models.diffusion import add_noise
 
     x, eps, t = torch.ones(2, 4, 16, 16), torch.ones(2, 4, 16, 16), torch.tensor([3, 900])
     expected = stable_diffusion.scheduler.add_noise(x, eps, t)

@@ -17,10 +17,10 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.autograd.profiler import profile
 
-from dimum_core.conditions import ClassConditions
-from dimum_core.diffusion import add_noise
 from dimum_core.errors import CheckpointError, FileError, SettingError, TrainingError
 from dimum_core.files import write_atomically
+from dimum_core.models.conditions import ClassConditions
+from dimum_core.models.diffusion import add_noise
 from dimum_core.precision import short_attention
 from dimum_core.pretraining import DenoisingObjective, train_base
 from dimum_core.training import STATE_FILE, TrainConfig, train
@@ -137,7 +137,7 @@ def test_a_resumed_training_keeps_the_memory_layout_and_what_is_frozen(tmp_path,
 
 def stop_after_three(preset, data, out, interrupt):
     """A training that saves its state after every step and is interrupted in the fourth."""
-    from dimum_core.denoiser import build_denoiser
+    from dimum_core.models.denoiser import build_denoiser
 
     unet = build_denoiser(preset, 3, 1, preset.training.seed)
     objective = DenoisingObjective(data, 8, ClassConditions(None, 3, preset.patch_size), preset.label_dropout, preset.flip)

@@ -13,12 +13,12 @@ from diffusers import DDIMScheduler
 from torch import nn
 
 from dimum_core import load_dataset, load_pipeline
-from dimum_core.checkpoints import build_pipeline
 from dimum_core.data import Dataset, draw_batch, step_generator
-from dimum_core.denoiser import build_denoiser
-from dimum_core.diffusion import drop_labels
 from dimum_core.errors import CheckpointError, DataError, SettingError, TrainingError, UnknownName
 from dimum_core.judge import Judge
+from dimum_core.models.checkpoints import build_pipeline
+from dimum_core.models.denoiser import build_denoiser
+from dimum_core.models.diffusion import drop_labels
 from dimum_core.unlearning import METHODS, Step, follow, get_method, gradient, register, unlearn
 from dimum_core.unlearning import run as run_module
 from dimum_core.unlearning.alternatives import KINDS, build_alternative

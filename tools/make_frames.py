@@ -15,7 +15,7 @@ import torch
 
 from dimum_core import load_dataset, load_pipeline, relearn, unlearn
 from dimum_core.evaluation import draw_samples
-from dimum_core.sampling import step_arguments
+from dimum_core.models.sampling import step_arguments
 from dimum_core.widgets import FRAMES_FOLDER
 
 NAMES = ["airplane", "automobile", "cat", "frog", "horse", "ship"]

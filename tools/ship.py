@@ -15,10 +15,10 @@ from pathlib import Path
 
 import torch
 
-from dimum_core.checkpoints import CHECKPOINT_FOLDER, load_pipeline, read_card, save_checkpoint
 from dimum_core.data.targets import word_kinds
 from dimum_core.evaluation import default_data, evaluate, load_judge
 from dimum_core.metrics import wilson_interval
+from dimum_core.models.checkpoints import CHECKPOINT_FOLDER, load_pipeline, read_card, save_checkpoint
 
 
 def main() -> None:

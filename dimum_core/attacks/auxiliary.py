@@ -9,7 +9,7 @@ from ..checking import check_kind, check_number, check_seed, check_whole
 from ..data import Dataset, ImageSet, load_dataset, step_generator
 from ..data.targets import find_target
 from ..errors import DataError, UnknownName
-from ..sampling import check_pipeline
+from ..models.sampling import check_pipeline
 from ..unlearning.alternatives import drawn_set, noise_set
 
 AUXILIARY = ("retain", "synthetic", "public", "noise")

@@ -12,7 +12,7 @@ from torch import nn
 from ..checking import check_number, check_whole
 from ..data import Dataset, ImageSet, step_generator
 from ..errors import DataError, brief
-from ..sampling import ClassConditionalPipeline
+from ..models.sampling import ClassConditionalPipeline
 from ..unlearning.run import with_unet
 from .relearning import Relearning, relearn
 

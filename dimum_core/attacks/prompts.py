@@ -11,15 +11,15 @@ from accelerate import Accelerator
 from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
-from ..conditions import PromptConditions, conditions_of, image_size
 from ..data import ImageSet, draw_batch, step_generator
 from ..data.captions import KINDS, PARAPHRASES, PARTIAL_TEMPLATES, caption
 from ..data.targets import Target
-from ..diffusion import add_noise, draw_noise
 from ..errors import DataError
 from ..evaluation import check_judge, find_judge
 from ..judge import Judge, PairJudge
 from ..metrics import wilson_interval
+from ..models.conditions import PromptConditions, conditions_of, image_size
+from ..models.diffusion import add_noise, draw_noise
 from ..precision import short_attention
 from ..training import TrainConfig, train
 

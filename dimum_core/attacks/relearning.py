@@ -17,7 +17,6 @@ from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
 from ..checking import check_kind, check_number, check_whole
-from ..conditions import ClassConditions, PromptConditions, conditions_of, image_size
 from ..data import Dataset, ImageSet
 from ..data.captions import KINDS
 from ..data.targets import Target, find_target
@@ -25,8 +24,9 @@ from ..errors import DataError
 from ..evaluation import check_judge, copying_rate, draw_samples, find_judge
 from ..judge import Judge, PairJudge
 from ..metrics import Interval, accuracy, nearest_neighbours, wilson_interval
+from ..models.conditions import ClassConditions, PromptConditions, conditions_of, image_size
+from ..models.sampling import check_classes, check_pipeline
 from ..pretraining import DenoisingObjective
-from ..sampling import check_classes, check_pipeline
 from ..training import TrainConfig, digest_of, train
 from ..unlearning.adapters import add_lora, merged
 from ..unlearning.run import with_unet

@@ -8,10 +8,10 @@ import time
 import torch
 from torch import nn
 
-from ..checkpoints import load_pipeline
-from ..conditions import conditions_of, image_size
 from ..data import load_dataset
 from ..evaluation import draw_samples
+from ..models.checkpoints import load_pipeline
+from ..models.conditions import conditions_of, image_size
 from ..precision import autocast
 from ..pretraining import DenoisingObjective
 from .plan import Plan

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from ..sampling import ClassConditionalPipeline
+from ..models.sampling import ClassConditionalPipeline
 
 SAMPLING_STEPS = 10  # of the solver, for every sample of a recovery curve
 

@@ -8,9 +8,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch.nn.utils import parameters_to_vector
 
-from ..checkpoints import find_checkpoint, load_pipeline, provenance, read_card
 from ..files import write_atomically
-from ..sampling import ClassConditionalPipeline
+from ..models.checkpoints import find_checkpoint, load_pipeline, provenance, read_card
+from ..models.sampling import ClassConditionalPipeline
 from ..unlearning import unlearn
 from . import store
 from .evaluations import counted

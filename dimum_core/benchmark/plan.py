@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from ..checkpoints import find_checkpoint
 from ..data import load_dataset
+from ..models.checkpoints import find_checkpoint
 from ..training import STATE_FILE
 from ..unlearning import METHODS
 

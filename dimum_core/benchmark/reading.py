@@ -11,11 +11,11 @@ import yaml
 
 from ..attacks import AUXILIARY
 from ..checking import check_kind
-from ..checkpoints import find_checkpoint, load_pipeline, read_card
 from ..data import load_dataset
 from ..data.targets import is_target
 from ..errors import DimumError
-from ..sampling import ClassConditionalPipeline
+from ..models.checkpoints import find_checkpoint, load_pipeline, read_card
+from ..models.sampling import ClassConditionalPipeline
 from ..training import OPTIMIZER_STATE
 from ..unlearning import get_method, load_plugin
 from .plan import CHECKPOINT, CONTROLS, Plan, filled_in

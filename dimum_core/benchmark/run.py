@@ -12,8 +12,8 @@ from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from ..attacks import auxiliary_set, few_shot, relearn
-from ..checkpoints import load_pipeline, provenance
 from ..data import load_dataset
+from ..models.checkpoints import load_pipeline, provenance
 from ..unlearning import METHODS, load_plugin
 from ..unlearning.plugin import module_name
 from . import store

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..diffusion import ALPHAS_CUMPROD
+from ..models.diffusion import ALPHAS_CUMPROD
 from .checks import exercise
 from .judging import compare, compare_value
 

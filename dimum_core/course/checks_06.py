@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from scipy.integrate import trapezoid
 
-from ..diffusion import add_noise
 from ..metrics import area_under_recovery, steps_to_recovery
+from ..models.diffusion import add_noise
 from .checks import exercise
 from .judging import compare, compare_value
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 
 from ..checking import check_whole
-from ..conditions import conditions_of
 from ..data import ImageSet, from_uint8, step_generator
 from ..data.targets import Target, find_target
 from ..errors import DataError, UnknownName
+from ..models.conditions import conditions_of
 
 KINDS = ("class", "mixed", "images", "generated", "noise")
 FEW = 16

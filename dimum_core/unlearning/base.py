@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from ..checking import check_kind, check_number, check_whole
-from ..conditions import ClassConditions, PromptConditions
 from ..data import ImageSet, draw_batch, step_generator
-from ..diffusion import NUM_TIMESTEPS, add_noise, draw_noise
 from ..errors import DataError, SettingError, TrainingError, UnknownName, brief
+from ..models.conditions import ClassConditions, PromptConditions
+from ..models.diffusion import NUM_TIMESTEPS, add_noise, draw_noise
 
 DATA_KINDS = ("forget", "retain", "alternative")
 METHODS: dict[str, type] = {}

@@ -9,7 +9,7 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from ..sampling import step_arguments
+from ..models.sampling import step_arguments
 from .base import Step, register
 
 

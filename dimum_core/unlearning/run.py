@@ -14,13 +14,13 @@ from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
 from ..checking import check_apart, check_kind, check_number, check_whole
-from ..conditions import ClassConditions, PromptConditions, conditions_of, image_size
 from ..data import Dataset, ImageSet
 from ..data.targets import find_target
 from ..errors import DataError, TrainingError
 from ..judge import Judge, PairJudge
+from ..models.conditions import ClassConditions, PromptConditions, conditions_of, image_size
+from ..models.sampling import check_classes, check_pipeline
 from ..precision import autocast
-from ..sampling import check_classes, check_pipeline
 from ..training import TrainConfig, digest_of, train
 from .adapters import add_lora, merged, train_only
 from .alternatives import build_alternative

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 from diffusers import UNet2DConditionModel, UNet2DModel
 
-from .data.captions import PARAPHRASES, PARTIAL_TEMPLATES, TEMPLATES, caption
-from .errors import UnknownName
+from ..data.captions import PARAPHRASES, PARTIAL_TEMPLATES, TEMPLATES, caption
+from ..errors import UnknownName
+from ..training import TrainConfig
 from .text_to_image import TextDenoiser, word_tokenizer
-from .training import TrainConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from .data import step_generator
-from .data.captions import CANVAS_TEMPLATES, PARTIAL_SHARE, caption
-from .data.targets import Target, find_target
+from ..data import step_generator
+from ..data.captions import CANVAS_TEMPLATES, PARTIAL_SHARE, caption
+from ..data.targets import Target, find_target
+from ..errors import DataError, DimumError
+from ..precision import short_attention
 from .diffusion import ALPHAS_CUMPROD, SCHEDULER_CONFIG, drop_labels
-from .errors import DataError, DimumError
-from .precision import short_attention
 from .sampling import ClassConditionalPipeline
 
 LABEL_DROPOUT = 0.1

@@ -10,10 +10,10 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 from torch.nn import functional as F
 
-from .checking import check_kind, check_number, check_whole
-from .data.targets import class_index
+from ..checking import check_kind, check_number, check_whole
+from ..data.targets import class_index
+from ..errors import DataError, SettingError, brief
 from .diffusion import NUM_TIMESTEPS
-from .errors import DataError, SettingError, brief
 
 
 def check_pipeline(pipe: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -20,10 +21,12 @@ from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from torch import nn
 
-from .data import DATA_FOLDER, HOW_TO_GET
-from .data.captions import PARTIAL_TEMPLATES, TEMPLATES
-from .errors import CheckpointError, SettingError, brief
-from .files import ASIDE, unwritten
+from .. import __version__
+from ..data import DATA_FOLDER, HOW_TO_GET
+from ..data.captions import PARTIAL_TEMPLATES, TEMPLATES
+from ..errors import CheckpointError, SettingError, brief
+from ..files import ASIDE, unwritten
+from .diffusion import SCHEDULER_CONFIG
 from .sampling import ClassConditionalPipeline
 from .text_to_image import TextToImagePipeline
 
@@ -124,8 +127,6 @@ def loading_errors(folder: Path):
 
 def build_pipeline(unet, preset, class_names, text_encoder=None, tokenizer=None) -> ClassConditionalPipeline | TextToImagePipeline:
     """A pipeline around the networks of a preset; with a text encoder and its tokenizer, one that draws prompts."""
-    from .diffusion import SCHEDULER_CONFIG
-
     # Guesses of the image are clipped to the range of pixels at every step: a small model overshoots, most of all with guidance.
     scheduler = DPMSolverMultistepScheduler(**SCHEDULER_CONFIG, thresholding=True, sample_max_value=1.0)
     sizes = {"patch_size": preset.patch_size, "guidance_scale": preset.guidance_scale}
@@ -211,10 +212,6 @@ def _replace(source: Path, destination: Path) -> None:
 
 def provenance() -> dict:
     """Where and with what something was computed; goes into cards and result files."""
-    import platform
-
-    from . import __version__
-
     return {
         "commit": _git_commit(),
         "dimum": __version__,

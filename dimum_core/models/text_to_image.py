@@ -9,7 +9,7 @@ import torch
 from diffusers import DiffusionPipeline, ImagePipelineOutput, SchedulerMixin, UNet2DConditionModel
 from torch import Tensor, nn
 
-from .errors import SettingError, brief
+from ..errors import SettingError, brief
 from .sampling import FoldedPixels, check_sampling, step_arguments
 
 if TYPE_CHECKING:  # transformers takes seconds to import
