@@ -32,7 +32,7 @@ PARTS = {
     "clipping": ("clip_grad.py", "clip_grad_norm_"),
     "the method's trace": ("unlearning/run.py", "traced"),
     "samples to measure on": ("evaluation.py", "draw_samples"),
-    "the judge": ("judge.py", "judge"),
+    "the judge": ("judges/classifier.py", "judge"),
 }
 
 

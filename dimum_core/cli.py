@@ -144,7 +144,7 @@ def run_train(args) -> None:
 
     from .checking import check_whole
     from .errors import UnknownName
-    from .judge_training import JUDGE_PRESETS, train_judge
+    from .judges.training import JUDGE_PRESETS, train_judge
     from .models.denoiser import PRESETS
     from .pretraining import train_base
 

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import torch
 
-from .data import DATASETS, ImageSet, load_dataset
+from .data import DATASETS, ImageSet, from_uint8, load_dataset
+from .data.shapes import CLASS_NAMES
 from .errors import DimumError
 from .models.checkpoints import CARD_FILE, CHECKPOINT_FOLDER, read_card, shipped_checkpoints
 from .models.denoiser import PRESETS, Preset
 from .precision import native_precision
+from .pretraining import train_base
 
 PACKAGES = ("torch", "diffusers", "transformers", "tokenizers", "accelerate", "peft", "safetensors", "numpy", "scipy",
             "scikit-learn", "pandas", "matplotlib", "papermill", "nbconvert", "jupyterlab", "ipywidgets", "torch-fidelity")
@@ -74,10 +76,6 @@ def checkpoints() -> dict[str, str]:
 
 def preset_minutes(preset: Preset, steps: int = 3) -> float:
     """Minutes that training a preset takes on this machine, from a few timed steps on random images."""
-    from .data import from_uint8
-    from .data.shapes import CLASS_NAMES
-    from .pretraining import train_base
-
     channels = 1 if preset.dataset == "digits" else 3
     generator = torch.Generator().manual_seed(0)
     batch = preset.training.batch_size
@@ -87,13 +85,13 @@ def preset_minutes(preset: Preset, steps: int = 3) -> float:
     names = CLASS_NAMES if preset.dataset == "shapes" else [str(k) for k in range(10)]  # prompts need words
     data: ImageSet = from_uint8("random", pixels.byte().numpy(), [i % len(names) for i in range(batch)], names)
     quiet = replace(preset, training=replace(preset.training, batch_size=batch))
-    once = _timed_training(train_base, quiet, data, 1)
-    more = _timed_training(train_base, quiet, data, 1 + steps)
+    once = _timed_training(quiet, data, 1)
+    more = _timed_training(quiet, data, 1 + steps)
     share = preset.training.batch_size / batch
     return max(more - once, 1e-6) / steps * share * preset.training.steps / 60
 
 
-def _timed_training(train_base, preset: Preset, data: ImageSet, steps: int) -> float:
+def _timed_training(preset: Preset, data: ImageSet, steps: int) -> float:
     started = time.perf_counter()
     train_base(preset, data=data, steps=steps, progress=False)
     return time.perf_counter() - started

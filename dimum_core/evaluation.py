@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from .checking import check_apart, check_kind, check_seed, check_whole
-from .counting import accuracies, as_table, drawn_for
 from .data import Dataset, ImageSet, load_dataset, step_generator
 from .data.targets import find_target, word_kinds
 from .errors import CheckpointError, DataError, SettingError, brief
-from .judge import Judge, PairJudge, Verdict
+from .judges.classifier import Judge, PairJudge, Verdict
+from .judges.counting import accuracies, as_table, drawn_for
 from .metrics import Interval, accuracy, copied_items, fidelity, nearest_neighbours, per_class_accuracy, wilson_interval
 from .models.checkpoints import (
     CHECKPOINT_FOLDER,

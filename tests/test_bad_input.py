@@ -33,7 +33,7 @@ from dimum_core.data.shapes import CLASS_NAMES, render
 from dimum_core.data.targets import find_target
 from dimum_core.errors import DimumError, UnknownName
 from dimum_core.evaluation import draw_samples, evaluate, guidance_sweep, load_judge, nearest_images, unconditional_share
-from dimum_core.judge import Judge
+from dimum_core.judges.classifier import Judge
 from dimum_core.models.checkpoints import CHECKPOINT_FOLDER, check_finite
 from dimum_core.models.denoiser import Preset
 from dimum_core.pictures import save_picture, tile

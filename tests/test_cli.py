@@ -20,8 +20,8 @@ from dimum_core import cli
 from dimum_core.cli import build_parser, main
 from dimum_core.data import Dataset
 from dimum_core.errors import CheckpointError, SettingError
-from dimum_core.judge import Judge
-from dimum_core.judge_training import train_judge
+from dimum_core.judges.classifier import Judge
+from dimum_core.judges.training import train_judge
 from dimum_core.models import checkpoints, denoiser
 from dimum_core.models.checkpoints import load_pipeline, read_card, save_checkpoint, shipped_checkpoints
 from dimum_core.pictures import save_picture, tile
@@ -271,7 +271,7 @@ def test_a_place_that_cannot_be_written(trained, capsys, tmp_path, monkeypatch):
 
 
 def test_a_precision_that_no_judge_is_saved_in_is_refused_before_the_training(monkeypatch):
-    monkeypatch.setattr("dimum_core.judge_training.train", pytest.fail)
+    monkeypatch.setattr("dimum_core.judges.training.train", pytest.fail)
     with pytest.raises(SettingError, match="dtype must be float32 or float16, not 'bf16'"):
         train_judge("digits-judge", dtype="bf16", steps=1)
 

@@ -13,7 +13,7 @@ from dimum_core.attacks.controls import concatenate
 from dimum_core.data import DATASETS, Dataset, ImageSet
 from dimum_core.errors import DataError
 from dimum_core.evaluation import load_judge, reference_set
-from dimum_core.judge_training import JUDGE_PRESETS, judge_sets
+from dimum_core.judges.training import JUDGE_PRESETS, judge_sets
 from dimum_core.pretraining import train_base
 from dimum_core.unlearning import METHODS
 

@@ -14,7 +14,7 @@ from dimum_core.attacks import auxiliary_set, refuse_leaks
 from dimum_core.data import Dataset
 from dimum_core.errors import DataError, TrainingError
 from dimum_core.evaluation import copying_rate, draw_samples
-from dimum_core.judge import Judge
+from dimum_core.judges.classifier import Judge
 from dimum_core.metrics import MetricError, copied_items, wilson_interval
 from dimum_core.models.checkpoints import build_pipeline
 from dimum_core.models.conditions import conditions_of

@@ -15,7 +15,7 @@ from dimum_core.cli import main
 from dimum_core.data import load_unlearn_canvas
 from dimum_core.errors import CheckpointError, DataError, DimumError, SettingError, UnknownName
 from dimum_core.evaluation import draw_samples
-from dimum_core.judge import Judge, PairJudge
+from dimum_core.judges.classifier import Judge, PairJudge
 from dimum_core.models.conditions import conditions_of, image_size
 from dimum_core.models.text_to_image import word_tokenizer
 

@@ -15,7 +15,7 @@ from torch import nn
 from dimum_core import load_dataset, load_pipeline
 from dimum_core.data import Dataset, draw_batch, step_generator
 from dimum_core.errors import CheckpointError, DataError, SettingError, TrainingError, UnknownName
-from dimum_core.judge import Judge
+from dimum_core.judges.classifier import Judge
 from dimum_core.models.checkpoints import build_pipeline
 from dimum_core.models.denoiser import build_denoiser
 from dimum_core.models.diffusion import drop_labels

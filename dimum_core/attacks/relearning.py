@@ -22,7 +22,7 @@ from ..data.captions import KINDS
 from ..data.targets import Target, find_target
 from ..errors import DataError
 from ..evaluation import check_judge, copying_rate, draw_samples, find_judge
-from ..judge import Judge, PairJudge
+from ..judges.classifier import Judge, PairJudge
 from ..metrics import Interval, accuracy, nearest_neighbours, wilson_interval
 from ..models.conditions import ClassConditions, PromptConditions, conditions_of, image_size
 from ..models.sampling import check_classes, check_pipeline

@@ -6,7 +6,7 @@ import torch
 
 from ..models.diffusion import ALPHAS_CUMPROD
 from .checks import exercise
-from .judging import compare, compare_value
+from .comparing import compare, compare_value
 
 
 @exercise(

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..metrics import wilson_interval
 from .checks import exercise
-from .judging import choose, compare
+from .comparing import choose, compare
 
 
 def _width(share: float, count: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from .checks import exercise
-from .judging import choose, compare
+from .comparing import choose, compare
 
 
 @exercise(

@@ -9,7 +9,7 @@ from scipy.integrate import trapezoid
 from ..metrics import area_under_recovery, steps_to_recovery
 from ..models.diffusion import add_noise
 from .checks import exercise
-from .judging import compare, compare_value
+from .comparing import compare, compare_value
 
 _CURVES = [([0, 10, 30], [0.0, 0.5, 0.5]), ([0, 5, 6, 20], [0.1, 0.1, 0.9, 0.3]), ([0, 1], [0.2, 0.2])]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from .checks import exercise
-from .judging import compare, compare_value
+from .comparing import compare, compare_value
 
 
 @exercise(

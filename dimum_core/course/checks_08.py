@@ -7,7 +7,7 @@ import pandas as pd
 
 from ..metrics import average_ranks, holm, least_p
 from .checks import exercise
-from .judging import compare, compare_value
+from .comparing import compare, compare_value
 
 
 def _tables(seed: int) -> list[tuple]:

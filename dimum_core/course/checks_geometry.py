@@ -9,7 +9,7 @@ import torch
 from ..geometry import barrier
 from ..metrics import best_attacks
 from .checks import exercise
-from .judging import compare
+from .comparing import compare
 
 
 def _pairs(seed: int) -> list[torch.Tensor]:

@@ -8,6 +8,7 @@ from ..checking import check_whole
 from ..data import ImageSet, from_uint8, step_generator
 from ..data.targets import Target, find_target
 from ..errors import DataError, UnknownName
+from ..evaluation import draw_samples
 from ..models.conditions import conditions_of
 
 KINDS = ("class", "mixed", "images", "generated", "noise")
@@ -63,8 +64,6 @@ def noise_set(count: int, like: ImageSet, target: Target, generator: torch.Gener
 
 def drawn_set(name: str, count: int, pipe, target: Target, seed: int) -> ImageSet:
     """Samples of every class that the target does not take in, evenly."""
-    from ..evaluation import draw_samples
-
     labels = _other_labels(target, count)
     asked = conditions_of(pipe, class_names=target.class_names).asked(labels)
     images = draw_samples(pipe, asked, seed=seed + 10**6, progress=False)

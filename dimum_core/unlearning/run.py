@@ -17,7 +17,8 @@ from ..checking import check_apart, check_kind, check_number, check_whole
 from ..data import Dataset, ImageSet
 from ..data.targets import find_target
 from ..errors import DataError, TrainingError
-from ..judge import Judge, PairJudge
+from ..evaluation import check_judge, draw_samples, find_judge
+from ..judges.classifier import Judge, PairJudge
 from ..models.conditions import ClassConditions, PromptConditions, conditions_of, image_size
 from ..models.sampling import check_classes, check_pipeline
 from ..precision import autocast
@@ -201,8 +202,6 @@ def unlearn(
 
 def _judge_of(pipe: DiffusionPipeline, conditions: ClassConditions | PromptConditions, judge) -> Judge | PairJudge:
     """Who says when to stop, found and checked before anything takes long."""
-    from ..evaluation import check_judge, find_judge
-
     if conditions.forgotten.items:
         raise TrainingError("until asks the judge, which knows no single images: pass evaluate= to measure copies.")
     judge = find_judge(pipe) if judge is None else judge
@@ -222,8 +221,6 @@ def _measures(objective, forgetful, config, judge, evaluate) -> list[Callable[[i
 
         measures.append(traced)
     if judge is not None:
-        from ..evaluation import draw_samples
-
         conditions = objective.conditions
         wanted = conditions.forgotten
         asked = conditions.asked([wanted.labels[i % len(wanted.labels)] for i in range(32)])

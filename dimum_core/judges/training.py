@@ -11,14 +11,15 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .checking import check_apart
-from .data import Dataset, ImageSet, draw_batch, load_dataset, step_generator
-from .data.captions import KINDS
-from .errors import DataError, UnknownName
-from .files import write_atomically
-from .judge import Judge, class_gaussians, fit_temperature
-from .models.checkpoints import check_dtype, command_line, provenance, save_checkpoint
-from .training import TrainConfig, TrainResult, train
+from ..checking import check_apart
+from ..data import Dataset, ImageSet, draw_batch, load_dataset, step_generator
+from ..data.captions import KINDS
+from ..errors import DataError, UnknownName
+from ..files import write_atomically
+from ..metrics import accuracy, auroc, expected_calibration_error
+from ..models.checkpoints import check_dtype, command_line, provenance, save_checkpoint
+from ..training import TrainConfig, TrainResult, train
+from .classifier import Judge, class_gaussians, fit_temperature
 
 
 @dataclass(frozen=True)
@@ -231,8 +232,6 @@ def outliers(images: Tensor, labels: Tensor, seed: int = 0) -> dict[str, Tensor]
 
 def measure_judge(judge: Judge, test: ImageSet) -> dict:
     """Accuracy, calibration error and the detection of outliers, on images that neither training nor calibration saw."""
-    from .metrics import accuracy, auroc, expected_calibration_error
-
     verdict = judge.judge(test.images)
     quality = {
         "accuracy": str(accuracy(verdict.forced_labels, test.labels)),

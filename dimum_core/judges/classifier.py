@@ -16,9 +16,9 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .checking import check_kind
-from .data.targets import Target, word_kinds
-from .errors import DataError
+from ..checking import check_kind
+from ..data.targets import Target, word_kinds
+from ..errors import DataError
 
 NONE_OF_THESE = -1
 

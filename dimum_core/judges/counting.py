@@ -6,9 +6,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .data.targets import Target, word_kinds
-from .judge import PairVerdict, Verdict
-from .metrics import Interval, wilson_interval
+from ..data.targets import Target, word_kinds
+from ..metrics import Interval, wilson_interval
+from .classifier import PairVerdict, Verdict
 
 
 def accuracies(judged: Verdict | Tensor, labels: Tensor, target: Target | None) -> dict[str, Interval]:

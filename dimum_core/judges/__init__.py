@@ -1,0 +1,1 @@
+"""Judges: what a sample shows, how they are trained, and how their verdicts are counted."""
