@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import codecs
+import io
 import sys
 from pathlib import Path
 
@@ -369,7 +371,19 @@ def _tensorboard_writer(out: Path):
     return write
 
 
+def _write_any_character() -> None:
+    """Where the shell's encoding lacks a character, its number is written; the C locale gets UTF-8, as in Python's UTF-8 mode."""
+    for stream in (sys.stdout, sys.stderr):
+        if not isinstance(stream, io.TextIOWrapper):
+            continue
+        if codecs.lookup(stream.encoding).name == "ascii":
+            stream.reconfigure(encoding="utf-8", errors="surrogateescape")
+        else:
+            stream.reconfigure(errors="backslashreplace")
+
+
 def main(argv: list[str] | None = None) -> int:
+    _write_any_character()
     args = build_parser().parse_args(argv)
     try:
         args.run(args)

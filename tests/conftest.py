@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -9,6 +14,18 @@ from dimum_core.data import from_uint8, load_dataset
 from dimum_core.models.checkpoints import load_pipeline
 from dimum_core.models.denoiser import Preset
 from dimum_core.training import TrainConfig
+
+
+@pytest.fixture
+def in_c_locale():
+    """Runs Python in a process of its own whose system encoding is ASCII, as on a bare server."""
+
+    def run_python(*arguments, cwd=None) -> subprocess.CompletedProcess:
+        plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), **plain}
+        return subprocess.run([sys.executable, *map(str, arguments)], env=environment, cwd=cwd, capture_output=True)
+
+    return run_python
 
 
 @pytest.fixture(autouse=True, scope="session")

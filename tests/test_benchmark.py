@@ -32,6 +32,20 @@ CONTENT = {
 }
 
 
+OWN_METHOD = """
+from dataclasses import dataclass
+from dimum_core.unlearning import register
+
+@register("own-zero")
+@dataclass(frozen=True)
+class Zero:
+    needs = frozenset({"forget"})  # ein Verfahren für nichts
+
+    def loss(self, step):
+        return step.predict(*step.batch("forget")).sum() * 0
+"""
+
+
 def table(out) -> pd.DataFrame:
     return read_results(out).drop(columns=["seconds", "unlearning_seconds", "commit"])
 
@@ -157,13 +171,59 @@ sample: 3
         load_plan(path)
     message = str(caught.value)
     for part in (
-        "unknown setting 'sample'", "cifar10-mini has other classes", "'three' is no class", "no checkpoint 'digits-without-8'",
+        "unknown setting 'sample'", "cifar10-mini has other classes", "'three' is no class", "digits-without-8'",
         "no method 'random-labels'. Did you mean 'random-label'", "was given alternativ", "not 5", "{'steps': 0}",
         "'until': 2", "not -0.1", "not 'adam'", "not 'retain 200 %'", "not 'x'",
     ):
         assert part in message, part
     with pytest.raises(PlanError, match="checkpoint is missing"):
         check_plan({"name": "x"})
+
+
+def test_a_plan_has_the_same_cells_whatever_the_systems_encoding(tmp_path, in_c_locale):
+    folder = tmp_path / "Pläne"
+    folder.mkdir()
+    (folder / "own.py").write_text(OWN_METHOD, encoding="utf-8")
+    path = folder / "Größe.yaml"
+    path.write_text("checkpoint: digits\ndata: digits\ntargets: ['3']\nbudgets: [{steps: 2, label: kürzer}]\nplugins: [own.py]\n"
+                    "methods: [{method: own-zero, label: für nichts}]\n", encoding="utf-8")
+    try:
+        here = load_plan(path)
+        assert {model["label"] for model in here.models()} == {"original", "für nichts"}
+        code = ("import sys; from dimum_core.benchmark import load_plan; from dimum_core.benchmark.plan import cell_id\n"
+                "print(*(cell_id(model) for model in load_plan(sys.argv[1]).models()))")
+        there = in_c_locale("-c", code, path)
+        assert there.stdout.decode().split() == [cell_id(model) for model in here.models()], there.stderr.decode()
+    finally:
+        METHODS.pop("own-zero")
+    path.write_text(path.read_text(encoding="utf-8"), encoding="cp1252")
+    with pytest.raises(PlanError, match="is not in UTF-8: have your editor save it so"):
+        load_plan(path)
+
+
+def test_a_failure_is_written_down_with_whatever_bytes_are_in_its_paths(tmp_path):
+    record_failure(tmp_path, "ab", {}, "No such file: 'Pl\udce4ne'")  # how Python holds a byte that is no text
+    assert "'Pl\\udce4ne'" in failures(tmp_path)[0].read_text(encoding="utf-8")
+
+
+def test_the_models_that_a_plan_names_are_looked_for_beside_it(tmp_path, monkeypatch):
+    plans, elsewhere = tmp_path / "plans", tmp_path / "elsewhere"
+    for folder in (plans / "mine", tmp_path / "retrained"):
+        shutil.copytree(CHECKPOINT_FOLDER / "digits-without-3", folder)
+    shutil.copytree(CHECKPOINT_FOLDER / "cifar10-small", elsewhere / "mine")  # what the working directory holds is another
+    monkeypatch.chdir(elsewhere)
+    (plans / "plan.yaml").write_text(
+        "checkpoint: mine\ndata: digits\ntargets: {'7': ../retrained}\nmethods: [esd]\nbudgets: [2]\n", encoding="utf-8"
+    )
+    plan = load_plan(plans / "plan.yaml")
+    found = {model["method"]: load_pipeline(plan.folder(model)).image_shape for model in plan.models() if model["method"] != "esd"}
+    assert found == {"original": (1, 8, 8), "retrained": (1, 8, 8)}
+    (elsewhere / "only-here").mkdir()
+    (plans / "plan.yaml").write_text(
+        "checkpoint: only-here\ndata: digits\ntargets: ['7']\nmethods: [esd]\nbudgets: [2]\n", encoding="utf-8"
+    )
+    with pytest.raises(PlanError, match="no checkpoint '.*plans/only-here'"):
+        load_plan(plans / "plan.yaml")
 
 
 def test_combinations_that_are_none_are_named():

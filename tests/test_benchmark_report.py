@@ -234,6 +234,23 @@ def test_the_page_needs_nothing_else_and_its_figures_name_their_rows(rows, tmp_p
 def test_names_of_every_script_have_files_of_their_own():
     assert slug("200 steps, retain_set") == "200-steps-retain-set"
     assert len({slug(f"{budget}; retain") for budget in ("短い", "長い", "кратко", "долго", "short")}) == 5
+    assert slug("短い").isascii() and slug("kürzer, retain").startswith("kurzer-retain-") and slug("kürzer") != slug("kurzer")
+
+
+def test_a_report_is_written_whatever_the_shells_encoding(rows, tmp_path, in_c_locale):
+    folder = tmp_path / "Läufe"
+    named = rows.assign(
+        budget=rows["budget"].replace("matched", "kürzer"), label=rows["label"].replace("weak", "schwächer"),
+    )
+    write_results(named, folder / "Ü.csv")
+    arguments = ("benchmark", "report", folder / "Ü.csv", "--out", folder / "page", "--csv", folder / "again.csv")
+    done = in_c_locale("-m", "dimum_core.cli", *arguments)
+    assert done.returncode == 0, done.stderr.decode()
+    printed, page = done.stdout.decode(), (folder / "page" / "report.html").read_text(encoding="utf-8")
+    assert "±" in printed and "schwächer" in printed and str(folder) in printed
+    assert "<h1>Leaderboard: Ü</h1>" in page and "schwächer" in page and "“kürzer”" in page
+    assert (folder / "again.csv").read_bytes() == (folder / "Ü.csv").read_bytes()
+    assert all(path.name.isascii() for path in (folder / "page").rglob("*"))
 
 
 def test_results_survive_both_formats(rows, tmp_path, capsys):

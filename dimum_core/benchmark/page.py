@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import re
+import unicodedata
 from html import escape
 from pathlib import Path
 
@@ -50,6 +52,7 @@ def write_report(rows: pd.DataFrame, out: str | Path, title: str) -> Path:
     refused.
     """
     check_provenance(rows)
+    title = title.encode(errors="surrogateescape").decode(errors="replace")  # a path's name, in whatever encoding the shell has
     out, found = Path(out), contests(rows)
     if not found:
         raise ResultsError("No pair of target and seed is complete for two methods yet: let the plan run on, then report.")
@@ -69,7 +72,10 @@ def write_report(rows: pd.DataFrame, out: str | Path, title: str) -> Path:
 
 
 def slug(name: str) -> str:
-    return re.sub(r"[\W_]+", "-", name.lower()).strip("-")  # letters of every script tell names apart
+    """A name for files and anchors, in ASCII, which every system can write; letters of other scripts count by their hash."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    word = re.sub(r"[\W_]+", "-", plain.lower()).strip("-")
+    return word if name.isascii() else f"{word}-{hashlib.blake2b(name.encode(), digest_size=4).hexdigest()}".strip("-")
 
 
 def _introduction(rows: pd.DataFrame) -> str:

@@ -9,6 +9,7 @@ import itertools
 import json
 from dataclasses import dataclass, field
 from functools import lru_cache
+from importlib.util import decode_source
 from pathlib import Path
 
 from ..data import load_dataset
@@ -127,7 +128,7 @@ def _digest(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
     """Kept for as long as the files have the same sizes and times: one that is saved anew is another checkpoint."""
     digest = hashlib.blake2b(digest_size=10)
     for path, _, _ in files:
-        digest.update(str(path.relative_to(folder)).encode() + path.read_bytes())
+        digest.update(path.relative_to(folder).as_posix().encode(errors="surrogateescape") + path.read_bytes())
     return digest.hexdigest()
 
 
@@ -144,7 +145,7 @@ def source_digest(method: str) -> str:
     """
     digest = hashlib.blake2b(digest_size=10)
     for path in sorted(_method_files(METHODS[method]), key=lambda path: path.name):
-        digest.update(code_of(path.read_text()).encode())
+        digest.update(code_of(decode_source(path.read_bytes())).encode())
     return digest.hexdigest()
 
 
@@ -157,7 +158,7 @@ def _method_files(method: type) -> set[Path]:
         path = ahead.pop()
         if path not in found:
             found.add(path)
-            imports = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom))
+            imports = (node for node in ast.walk(ast.parse(path.read_bytes())) if isinstance(node, ast.ImportFrom))
             ahead += [homes[name] for name in ((node.module or "").rpartition(".")[2] for node in imports) if name in homes]
     return found
 

@@ -14,7 +14,7 @@ from ..checking import check_kind
 from ..data import load_dataset
 from ..data.targets import is_target
 from ..errors import DimumError
-from ..models.checkpoints import find_checkpoint, load_pipeline, read_card
+from ..models.checkpoints import find_checkpoint, load_pipeline, read_card, shipped_checkpoints
 from ..models.sampling import ClassConditionalPipeline
 from ..training import OPTIMIZER_STATE
 from ..unlearning import get_method, load_plugin
@@ -33,8 +33,10 @@ def load_plan(path: str | Path) -> Plan:
     check_kind("path", path, (str, os.PathLike), "a YAML file")
     path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, ValueError) as error:  # a ValueError: not text, or no name of a file
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise PlanError(f"{path} is not in UTF-8: have your editor save it so.") from error
+    except (OSError, ValueError) as error:  # a ValueError: no name of a file
         raise PlanError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
     except yaml.YAMLError as error:
         raise PlanError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
@@ -49,6 +51,13 @@ def load_plan(path: str | Path) -> Plan:
 def _from_folder(content: dict, folder: Path) -> dict:
     """Files that a plan names are looked for beside it, from wherever it is run."""
     content = dict(content)
+    if isinstance(content.get(CHECKPOINT), str):
+        content[CHECKPOINT] = _model_of(folder, content[CHECKPOINT])
+    if isinstance(content.get("targets"), dict):
+        content["targets"] = {
+            target: _model_of(folder, retrained) if isinstance(retrained, str) else retrained
+            for target, retrained in content["targets"].items()
+        }
     if "plugins" in content:
         content["plugins"] = [_beside(folder, "plugin", str(plugin)) for plugin in _as_list(content["plugins"])]
     if "methods" in content:
@@ -57,6 +66,12 @@ def _from_folder(content: dict, folder: Path) -> dict:
             for m in _as_list(content["methods"])
         ]
     return content
+
+
+def _model_of(folder: Path, name: str) -> str:
+    """The plan's own model, or one retrained for it: a folder, from the plan's on, or the name of a shipped one."""
+    beside = folder / name
+    return name if name in shipped_checkpoints() and not os.path.isdir(beside) else str(beside)
 
 
 def _beside(folder: Path, kind: str, name: str) -> str:

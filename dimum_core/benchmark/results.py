@@ -104,7 +104,7 @@ def _from_cells(folder: Path) -> pd.DataFrame:
     cells, rows = {}, []
     for path in found:
         with _reading(path):
-            cells[path.parent.name] = dict(json.loads(path.read_text()))
+            cells[path.parent.name] = dict(json.loads(path.read_text(encoding="utf-8")))
     for cell, result in cells.items():
         if "curve" not in result:
             continue

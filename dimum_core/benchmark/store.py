@@ -39,7 +39,8 @@ def write_cell(out: Path, cell: str, result: dict) -> None:
 def record_failure(out: Path, cell: str, config: dict, traceback: str) -> None:
     """Raises FileError if not even this can be written: the disk is full, and no other cell would come out."""
     text = json.dumps(config, indent=1, sort_keys=True) + "\n\n" + traceback
-    write_atomically(Path(out) / "failures" / f"{cell}.txt", text.encode())
+    content = text.encode(errors="backslashreplace")  # a path in a traceback may hold bytes that are no text
+    write_atomically(Path(out) / "failures" / f"{cell}.txt", content)
 
 
 def forget_failure(out: Path, cell: str) -> None:
