@@ -144,14 +144,16 @@ def _add_finetuning(parser, steps: int) -> None:
 def run_train(args) -> None:
     import torch
 
+    from .autoencoder import AUTOENCODER_PRESETS, train_autoencoder
     from .checking import check_whole
     from .errors import UnknownName
     from .judges.training import JUDGE_PRESETS, train_judge
     from .models.denoiser import PRESETS
     from .pretraining import train_base
 
-    if args.preset not in PRESETS | JUDGE_PRESETS:
-        raise UnknownName("preset", args.preset, PRESETS | JUDGE_PRESETS)
+    known = PRESETS | JUDGE_PRESETS | AUTOENCODER_PRESETS
+    if args.preset not in known:
+        raise UnknownName("preset", args.preset, known)
     for option, value in (("--threads", args.threads), ("--samples-every", args.samples_every)):
         if value is not None:
             check_whole(option, value)
@@ -165,6 +167,10 @@ def run_train(args) -> None:
         if args.without or args.samples_every:
             raise DimumError("A judge knows every class and draws no samples: leave --without and --samples-every out.")
         _, result = train_judge(args.preset, args.out, **settings)
+    elif args.preset in AUTOENCODER_PRESETS:
+        if args.samples_every:
+            raise DimumError("An autoencoder draws no samples: leave --samples-every out.")
+        _, result = train_autoencoder(args.preset, args.out, without=args.without, **settings)
     else:
         _, result = train_base(
             args.preset, args.out, without=args.without, evaluate_every=args.samples_every or 0,
