@@ -1,7 +1,7 @@
 """A small autoencoder between photographs and the denoiser: its presets, its training and what it loses.
 
-The class is diffusers' own `AutoencoderKL`, so that `AutoencoderKL.from_pretrained` loads what is saved here. Its input is the image
-folded by pixel-unshuffle, as a denoiser of folded pixels sees it: most of the work is done at a quarter of the places.
+The class is diffusers' own `AutoencoderKL`, so that `AutoencoderKL.from_pretrained` loads what is saved here. Its input is the
+image folded by pixel-unshuffle, as a denoiser of folded pixels sees it: most of the work is done at a quarter of the places.
 """
 
 from __future__ import annotations
@@ -14,10 +14,22 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .checkpoints import check_dtype, command_line, provenance, save_checkpoint
-from .data import ImageSet, draw_batch, load_dataset, step_generator
+from .data import Dataset, ImageSet, draw_batch, load_dataset, step_generator
 from .errors import UnknownName
-from .training import TrainConfig, TrainResult, autocast, train, write_atomically
+from .files import write_atomically
+from .models.checkpoints import (
+    check_dtype,
+    check_finite,
+    command_line,
+    find_checkpoint,
+    loading_errors,
+    provenance,
+    quiet_diffusers,
+    save_checkpoint,
+)
+from .models.codec import Codec
+from .precision import autocast
+from .training import TrainConfig, TrainResult, train
 
 
 @dataclass(frozen=True)
@@ -27,8 +39,8 @@ class AutoencoderPreset:
     patch_size: images are folded by pixel-unshuffle first, patch_size^2 pixels to one position.
     channels, layers: width of each level (each but the last halves the side), and residual blocks a level.
     latent_channels: of the latents, which have side image_size / patch_size / 2^(levels - 1).
-    absolute_weight, kl_weight: of the mean absolute error, which keeps edges, and of the divergence of the posterior from N(0, I) per
-        latent element, beside the mean squared error.
+    absolute_weight, kl_weight: beside the mean squared error, of the mean absolute error, which keeps edges, and of the divergence
+        of the posterior from N(0, I), per latent element.
     """
 
     name: str
@@ -74,6 +86,15 @@ def build_autoencoder(preset: AutoencoderPreset, image_channels: int, seed: int 
         )
 
 
+def load_autoencoder(checkpoint: str | Path) -> AutoencoderKL:
+    """A shipped autoencoder by name, or one from a folder, in float32 on the CPU."""
+    folder = find_checkpoint(checkpoint)
+    with loading_errors(folder), quiet_diffusers():
+        vae = AutoencoderKL.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+    check_finite(vae, folder)
+    return vae.float().eval().requires_grad_(False)
+
+
 @dataclass(frozen=True)
 class ReconstructionObjective:
     """Squared and absolute error of the reconstruction from a latent drawn from the posterior, and its divergence from N(0, I)."""
@@ -106,50 +127,51 @@ def train_autoencoder(
     out: Path | None = None,
     *,
     without: str | None = None,
+    data: Dataset | None = None,
     resume: bool = False,
     dtype: str = "float32",
     on_log=None,
+    progress: bool = True,
     **settings,
 ) -> tuple[AutoencoderKL, TrainResult]:
     """Train an autoencoder, scale its latents to mean 0 and variance 1, and measure it on the test split.
 
     without: a class that it never sees, to learn whether an autoencoder betrays what a denoiser has forgotten.
+    data: a data set in place of the preset's own; its test split measures what is lost.
     settings: fields of TrainConfig that differ from the preset's.
     """
     preset = get_autoencoder_preset(preset) if isinstance(preset, str) else preset
     check_dtype(dtype)
     config = replace(preset.training, **settings)
-    data = load_dataset(preset.dataset, preset.image_size)
+    data = load_dataset(preset.dataset, preset.image_size) if data is None else data
     images = data.train if without is None else data.train.without(without)
     vae = build_autoencoder(preset, images.images.shape[1], config.seed)
     objective = ReconstructionObjective(
         images, config.batch_size, preset.patch_size, preset.flip, preset.absolute_weight, preset.kl_weight
     )
-    result = train(vae, objective, config, out=out, resume=resume, on_log=on_log, description=f"training {preset.name}")
-    standardise(vae, encoded(vae, images.images, preset.patch_size))
+    result = train(
+        vae, objective, config, out=out, resume=resume, on_log=on_log, description=f"training {preset.name}", progress=progress
+    )
+    codec = Codec(preset.patch_size, vae)
+    standardise(vae, encoded(codec, images.images))
     if out is not None:
         write_atomically(Path(out) / "log.csv", result.log.to_csv(index=False).encode())
         save_checkpoint(vae, Path(out), autoencoder_card(preset, config, images, data.test, vae, without, result), dtype)
     return vae, result
 
 
-@torch.no_grad()
-def encoded(vae: AutoencoderKL, images: Tensor, patch_size: int, batch_size: int = 500) -> Tensor:
-    """The most probable latents of images, B x C x H x W."""
-    with autocast(vae.device):
-        return torch.cat([
-            vae.encode(F.pixel_unshuffle(batch, patch_size).to(vae.device)).latent_dist.mode().float().cpu()
-            for batch in images.split(batch_size)
-        ])
+def encoded(codec: Codec, images: Tensor, batch_size: int = 500) -> Tensor:
+    """The most probable latents of images, B x C x H x W, on the CPU."""
+    with autocast(codec.vae.device):
+        return torch.cat([codec.encode(batch).cpu() for batch in images.split(batch_size)])
 
 
 @torch.no_grad()
-def reconstructed(vae: AutoencoderKL, images: Tensor, patch_size: int, batch_size: int = 500) -> Tensor:
-    """Images after encoding and decoding, clamped to [-1, 1]."""
-    with autocast(vae.device):
+def reconstructed(codec: Codec, images: Tensor, batch_size: int = 500) -> Tensor:
+    """Images after encoding and decoding, clamped to [-1, 1], on the CPU."""
+    with autocast(codec.vae.device):
         return torch.cat([
-            F.pixel_shuffle(vae.decode(latents.to(vae.device)).sample.float(), patch_size).clamp(-1, 1).cpu()
-            for latents in encoded(vae, images, patch_size, batch_size).split(batch_size)
+            codec.decode(codec.encode(batch)).float().clamp(-1, 1).cpu() for batch in images.split(batch_size)
         ])
 
 
@@ -173,9 +195,9 @@ def psnr(images: Tensor, others: Tensor) -> Tensor:
     return 10 * (4 / (images - others).square().flatten(1).mean(1)).log10()
 
 
-def measure_autoencoder(vae: AutoencoderKL, test: ImageSet, patch_size: int) -> dict:
+def measure_autoencoder(codec: Codec, test: ImageSet) -> dict:
     """PSNR of held-out images, of all and by class."""
-    values = psnr(test.images, reconstructed(vae, test.images, patch_size))
+    values = psnr(test.images, reconstructed(codec, test.images))
     each = {name: values[test.labels == label].mean() for label, name in enumerate(test.class_names)}
     return {
         "PSNR of held-out images": f"{values.mean():.2f} dB, n = {len(values)}",
@@ -200,6 +222,6 @@ def autoencoder_card(preset, config: TrainConfig, data: ImageSet, test: ImageSet
             "seconds": round(result.seconds),
         },
         "data": {"name": data.name, "images": len(data), "image_size": preset.image_size, "digest": data.digest},
-        "quality": measure_autoencoder(vae, test, preset.patch_size),
+        "quality": measure_autoencoder(Codec(preset.patch_size, vae), test),
         "provenance": provenance(),
     }

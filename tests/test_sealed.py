@@ -9,6 +9,7 @@ import torch
 
 from dimum_core import load_dataset, load_pipeline, relearn, unlearn
 from dimum_core.errors import TrainingError
+from dimum_core.models.codec import Codec
 from dimum_core.models.conditions import ClassConditions
 from dimum_core.unlearning import get_method, gradient
 from tests.test_unlearning import Step, direction, row_gradient, toy_step, vars_of
@@ -25,7 +26,7 @@ def test_only_the_targets_weight_is_private(tiny_data):
     nothing = toy_step(tiny_data)
     nothing.model.weights.data[1] = 0.0
     nothing.batch = lambda kind: (torch.zeros(6, 4, 4, 4), torch.tensor([0, 2, 0, 2, 0, 2]))
-    nothing.conditions = ClassConditions(0, 3, 2)  # a target that the retained data hold: every weight is shared
+    nothing.conditions = ClassConditions(0, 3, Codec(2))  # a target that the retained data hold: every weight is shared
     with pytest.raises(TrainingError, match="nothing to seal"):
         method.private_weights(nothing)
 

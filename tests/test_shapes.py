@@ -10,6 +10,7 @@ from dimum_core.data import load_dataset
 from dimum_core.data.shapes import CLASS_NAMES, DISTANCES, OBJECTS, STYLES, render
 from dimum_core.data.targets import find_target, word_kinds
 from dimum_core.errors import DataError, UnknownName
+from dimum_core.models.codec import Codec
 from dimum_core.models.conditions import ClassConditions
 
 
@@ -86,9 +87,9 @@ def test_classes_of_several_words_that_are_no_grid_are_all_neighbours(names):
 def test_what_stands_in_is_drawn_for_each_label_from_all_of_its_own():
     names = ("a star", "b star", "c star", "a heart", "b heart")  # no c heart
     condition = torch.tensor([0] * 50 + [3] * 50)
-    drawn = ClassConditions("a", 5, 1, names).instead(condition, torch.Generator().manual_seed(0))
+    drawn = ClassConditions("a", 5, Codec(), names).instead(condition, torch.Generator().manual_seed(0))
     assert set(drawn[:50].tolist()) == {1, 2} and set(drawn[50:].tolist()) == {4}
-    stars = ClassConditions("outline", 36, 1, CLASS_NAMES)
+    stars = ClassConditions("outline", 36, Codec(), CLASS_NAMES)
     near = torch.stack([stars.forgotten.neighbours(label) for label in range(6)])
     asked = torch.arange(6).repeat(20)
     at_once = torch.randint(5, asked.shape, generator=torch.Generator().manual_seed(1))  # results were made with this draw

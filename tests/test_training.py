@@ -19,6 +19,7 @@ from torch.autograd.profiler import profile
 
 from dimum_core.errors import CheckpointError, FileError, SettingError, TrainingError
 from dimum_core.files import write_atomically
+from dimum_core.models.codec import Codec
 from dimum_core.models.conditions import ClassConditions
 from dimum_core.models.diffusion import add_noise
 from dimum_core.precision import short_attention
@@ -140,7 +141,7 @@ def stop_after_three(preset, data, out, interrupt):
     from dimum_core.models.denoiser import build_denoiser
 
     unet = build_denoiser(preset, 3, 1, preset.training.seed)
-    objective = DenoisingObjective(data, 8, ClassConditions(None, 3, preset.patch_size), preset.label_dropout, preset.flip)
+    objective = DenoisingObjective(data, 8, ClassConditions(None, 3, Codec(preset.patch_size)), preset.label_dropout, preset.flip)
     train(unet, objective, preset.training, out=out, on_log=interrupt, checkpoint_seconds=0, progress=False)
 
 

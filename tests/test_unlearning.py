@@ -17,6 +17,7 @@ from dimum_core.data import Dataset, draw_batch, step_generator
 from dimum_core.errors import CheckpointError, DataError, SettingError, TrainingError, UnknownName
 from dimum_core.judges.classifier import Judge
 from dimum_core.models.checkpoints import build_pipeline
+from dimum_core.models.codec import Codec
 from dimum_core.models.denoiser import build_denoiser
 from dimum_core.models.diffusion import drop_labels
 from dimum_core.unlearning import METHODS, Step, follow, get_method, gradient, register, unlearn
@@ -53,7 +54,7 @@ def latent_shape(pipe):
 
 def toy_step(tiny_data, target=1, student=(0.1, 0.2, 0.3, 0.4), original=(0.5, 0.6, 0.7, 0.8)):
     sets = {"forget": tiny_data.only(target), "retain": tiny_data.without(target), "alternative": tiny_data.only("checks")}
-    return Step(Toy(student), Toy(original), ClassConditions(target, 3, 2), sets, 6, (4, 4, 4), seed=0, index=5)
+    return Step(Toy(student), Toy(original), ClassConditions(target, 3, Codec(2)), sets, 6, (4, 4, 4), seed=0, index=5)
 
 
 def replay(tiny_data, kind):
@@ -103,7 +104,7 @@ def test_esd_steers_away_and_its_target_does_not_move(tiny_data):
 
 def test_esds_path_is_the_pipelines_own(pipe, data):
     """The same noise, model and guidance, sampled by the pipeline, go through the same points."""
-    conditions, method = ClassConditions(1, 3, 1), get_method("esd", sampling_steps=4)
+    conditions, method = ClassConditions(1, 3, Codec()), get_method("esd", sampling_steps=4)
     steps = [Step(pipe.unet, pipe.unet, conditions, {}, 6, latent_shape(pipe), seed=0, index=i) for i in range(20)]
     pipe.scheduler = DDIMScheduler(**conditions.scheduler_config, timestep_spacing="trailing")
     seen = set()
@@ -145,7 +146,7 @@ def test_random_labels_target_moves_with_the_student_and_concept_ablations_does_
 
 def test_random_label_never_proposes_the_target_and_all_others_evenly():
     for target in (0, 1, 9):
-        drawn = ClassConditions(target, 10, 1).others(9_000, torch.Generator().manual_seed(0))
+        drawn = ClassConditions(target, 10, Codec()).others(9_000, torch.Generator().manual_seed(0))
         counts = torch.bincount(drawn, minlength=10)
         assert counts[target] == 0 and counts.sum() == 9000 and (counts[counts > 0] > 850).all() and len(counts) == 10
 

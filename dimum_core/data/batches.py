@@ -32,6 +32,11 @@ def batch_indices(size: int, batch_size: int, seed: int, step: int) -> Tensor:
     ])
 
 
+def mirrored(batch_size: int, seed: int, step: int) -> Tensor:
+    """Which images of batch `step` are mirrored: a fresh half, bool, B."""
+    return torch.rand(batch_size, generator=step_generator(f"{seed}/mirror", step)) < 0.5  # nothing else draws from it
+
+
 def draw_batch(data: ImageSet, batch_size: int, seed: int, step: int, flip: bool = False) -> tuple[Tensor, Tensor]:
     """Batch `step` of an image set: images and labels; `flip` mirrors a fresh half of them each time."""
     if not len(data):
@@ -39,6 +44,5 @@ def draw_batch(data: ImageSet, batch_size: int, seed: int, step: int, flip: bool
     indices = batch_indices(len(data), batch_size, seed, step)
     images, labels = data.images[indices], data.labels[indices]
     if flip:
-        mirrored = torch.rand(batch_size, generator=step_generator(f"{seed}/mirror", step)) < 0.5  # nothing else draws from it
-        images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+        images = torch.where(mirrored(batch_size, seed, step)[:, None, None, None], images.flip(-1), images)
     return images, labels

@@ -125,13 +125,16 @@ def loading_errors(folder: Path):
         raise CheckpointError(f"{folder} cannot be loaded ({reason}): it is incomplete, damaged or of another shape.") from error
 
 
-def build_pipeline(unet, preset, class_names, text_encoder=None, tokenizer=None) -> ClassConditionalPipeline | TextToImagePipeline:
+def build_pipeline(
+    unet, preset, class_names, text_encoder=None, tokenizer=None, vae=None
+) -> ClassConditionalPipeline | TextToImagePipeline:
     """A pipeline around the networks of a preset; with a text encoder and its tokenizer, one that draws prompts."""
     # Guesses of the image are clipped to the range of pixels at every step: a small model overshoots, most of all with guidance.
-    scheduler = DPMSolverMultistepScheduler(**SCHEDULER_CONFIG, thresholding=True, sample_max_value=1.0)
+    clipping = {} if vae else {"thresholding": True, "sample_max_value": 1.0}  # latents have no range
+    scheduler = DPMSolverMultistepScheduler(**SCHEDULER_CONFIG, **clipping)
     sizes = {"patch_size": preset.patch_size, "guidance_scale": preset.guidance_scale}
     if text_encoder is None:
-        pipe = ClassConditionalPipeline(unet, scheduler, dict(enumerate(class_names)), **sizes)
+        pipe = ClassConditionalPipeline(unet, scheduler, dict(enumerate(class_names)), vae=vae, **sizes)
     else:
         pipe = TextToImagePipeline(
             unet, text_encoder, tokenizer, scheduler, dict(enumerate(class_names)), TEMPLATES, PARTIAL_TEMPLATES, **sizes

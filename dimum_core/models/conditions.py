@@ -17,6 +17,8 @@ from ..data.captions import CANVAS_TEMPLATES, PARTIAL_SHARE, caption
 from ..data.targets import Target, find_target
 from ..errors import DataError, DimumError
 from ..precision import short_attention
+from ..training import digest_of
+from .codec import PIXELS, Codec
 from .diffusion import ALPHAS_CUMPROD, SCHEDULER_CONFIG, drop_labels
 from .sampling import ClassConditionalPipeline
 
@@ -26,13 +28,26 @@ LABEL_DROPOUT = 0.1
 class Conditions:
     """What both kinds share: arithmetic on the numbers of conditions, where a target is a set of labels.
 
-    A kind has class_names and given_target, a Target or None.
+    A kind has class_names, codec and given_target, a Target or None.
     """
 
     wordings = 1  # of a label that are whole
     all_wordings = 1  # with those that leave a word out, which come last
     alphas_cumprod = ALPHAS_CUMPROD
-    scheduler_config = SCHEDULER_CONFIG | {"clip_sample": True}
+
+    @property
+    def scheduler_config(self) -> dict:
+        """For a sampler of one's own: guesses of the image are clipped to the range of pixels, and latents have none."""
+        return SCHEDULER_CONFIG | {"clip_sample": not self.codec.latent}
+
+    @property
+    def codec_fingerprint(self) -> dict:
+        latents = {"vae": digest_of(self.codec.vae)} if self.codec.latent else {}
+        return {"patch_size": self.codec.patch_size} | latents
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images, B x C x H x W, as the network sees them: folded pixels, or latents."""
+        return self.codec.encode(images)
 
     @property
     def forgotten(self) -> Target:
@@ -130,7 +145,7 @@ class ClassConditions(Conditions):
 
     given_target: Target | int | None
     null_label: int
-    patch_size: int
+    codec: Codec = PIXELS
     class_names: tuple[str, ...] = ()
 
     def __post_init__(self):
@@ -141,20 +156,17 @@ class ClassConditions(Conditions):
     @classmethod
     def of(cls, pipe: ClassConditionalPipeline, target: str | int | Target | None = None) -> ClassConditions:
         names = pipe.class_names
-        return cls(None if target is None else find_target(target, names), pipe.null_label, pipe.config.patch_size, names)
+        return cls(None if target is None else find_target(target, names), pipe.null_label, pipe.codec, names)
 
     @property
     def fingerprint(self) -> dict:
-        return {"null_label": self.null_label, "patch_size": self.patch_size}
+        return {"null_label": self.null_label, **self.codec_fingerprint}
 
     @property
     def target_name(self) -> int | str:
         """As a training's settings record it."""
         whole_class = len(self.forgotten.labels) == 1 and not self.forgotten.items
         return self.forgotten.labels[0] if whole_class else self.forgotten.name
-
-    def encode(self, images: Tensor) -> Tensor:
-        return nn.functional.pixel_unshuffle(images, self.patch_size)
 
     def predict(self, model: nn.Module, x_t: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         with short_attention(x_t):
@@ -185,33 +197,27 @@ class PromptConditions(Conditions):
         self.templates = (*self._configured("templates", CANVAS_TEMPLATES), *self._configured("partial_templates", ()))
         self.all_wordings = len(self.templates)
         self.wordings = self.all_wordings - len(self._configured("partial_templates", ()))
-        if self.latent:  # latents have no range to clip to, and Stable Diffusion has a schedule of its own
+        self.codec = Codec.of(self.pipe)
+        if self.codec.latent:  # Stable Diffusion has a schedule of its own
             self.alphas_cumprod = self.pipe.scheduler.alphas_cumprod.double()
-            kept = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type")
-            self.scheduler_config = {key: config[key] for key in kept} | {"clip_sample": False}
 
     def _configured(self, key: str, default: tuple) -> tuple:
         return tuple(self.pipe.config.get(key) or default)
 
     @property
-    def latent(self) -> bool:
-        return getattr(self.pipe, "vae", None) is not None
+    def scheduler_config(self) -> dict:
+        if not self.codec.latent:
+            return super().scheduler_config
+        kept = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type")
+        return {key: self.pipe.scheduler.config[key] for key in kept} | {"clip_sample": False}
 
     @property
     def fingerprint(self) -> dict:
-        return {"captions": list(self.templates), "patch_size": self.pipe.config.get("patch_size", 1)}
+        return {"captions": list(self.templates), **self.codec_fingerprint}
 
     @property
     def target_name(self) -> str:
         return self.forgotten.name
-
-    @torch.no_grad()
-    def encode(self, images: Tensor) -> Tensor:
-        """Folded pixels, or the most probable latents of the autoencoder, scaled to variance 1."""
-        if not self.latent:
-            return self.pipe.encode(images)
-        vae = self.pipe.vae
-        return vae.encode(images.to(vae.device, vae.dtype)).latent_dist.mode().float() * vae.config.scaling_factor
 
     def of_labels(self, labels: Tensor, seed: int, step: int, partial: bool = False) -> Tensor:
         generator = step_generator(f"{seed}/captions", step)
@@ -262,9 +268,7 @@ class PromptConditions(Conditions):
 
 def image_size(pipe) -> int:
     """The side of the images that a pipeline draws."""
-    if getattr(pipe, "vae", None) is not None:
-        return pipe.unet.config.sample_size * pipe.vae_scale_factor
-    return pipe.image_shape[-1]
+    return pipe.unet.config.sample_size * Codec.of(pipe).factor
 
 
 def conditions_of(

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
-from diffusers import UNet2DConditionModel, UNet2DModel
+from diffusers import AutoencoderKL, UNet2DConditionModel, UNet2DModel
 
 from ..data.captions import PARAPHRASES, PARTIAL_TEMPLATES, TEMPLATES, caption
 from ..errors import UnknownName
 from ..training import TrainConfig
+from .codec import Codec
 from .text_to_image import TextDenoiser, word_tokenizer
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ class Preset:
     """Sizes and budgets of one base model. A preset changes sizes, never the path through the code.
 
     dataset, image_size: what it is trained on.
-    patch_size: images are folded by pixel-unshuffle, patch_size^2 pixels to one position (see `sampling.encode`).
+    patch_size: images are folded by pixel-unshuffle, patch_size^2 pixels to one position (see `Codec`).
+    autoencoder: the checkpoint of one whose latents the network sees; none, folded pixels.
     channels, layers, attention: width of each level, residual blocks a level, and the levels that attend.
     guidance_scale: the default of the pipeline, chosen on held-out noise (notebook 02).
     text_width: of the text encoder's embeddings; 0 is a class-conditional model.
@@ -36,6 +38,7 @@ class Preset:
     channels: tuple[int, ...]
     layers: int
     attention: tuple[bool, ...]
+    autoencoder: str = ""
     dropout: float = 0.0
     label_dropout: float = 0.1
     flip: bool = True
@@ -54,9 +57,11 @@ PRESETS = {
             training=TrainConfig(steps=2_000, batch_size=128, learning_rate=1e-3, warmup_steps=50, ema_decay=0.995),
         ),
         Preset(
-            "cifar10-small", dataset="cifar10", image_size=16, patch_size=2, channels=(96, 192), layers=1,
-            attention=(False, True), guidance_scale=3.0,
-            training=TrainConfig(steps=6_000, batch_size=128, learning_rate=6e-4, warmup_steps=200, ema_decay=0.999),
+            "cifar10-small", dataset="cifar10", image_size=32, patch_size=2, channels=(128, 256), layers=1,
+            attention=(False, True), autoencoder="cifar10-autoencoder", guidance_scale=3.0,
+            training=TrainConfig(  # no decay: a training may be gone on with for more steps, and the average does what decay would
+                steps=40_000, batch_size=128, learning_rate=5e-4, warmup_steps=500, decay=False, ema_decay=0.9997
+            ),
         ),
         Preset(
             "shapes", dataset="shapes", image_size=16, patch_size=2, channels=(48, 96), layers=1, attention=(False, True),
@@ -81,21 +86,23 @@ def get_preset(name: str) -> Preset:
     return PRESETS[name]
 
 
-def build_denoiser(preset: Preset, num_classes: int, image_channels: int, seed: int = 0) -> UNet2DModel:
+def build_denoiser(
+    preset: Preset, num_classes: int, image_channels: int, seed: int = 0, vae: AutoencoderKL | None = None
+) -> UNet2DModel:
     """A freshly initialised UNet for a preset.
 
-    Input and output: B x (C * patch_size^2) x (H / patch_size) x (W / patch_size). Labels 0 to num_classes - 1; the
-    last row of the label embedding, num_classes, is the null condition.
+    Input and output: what `Codec.encode` makes of images: B x (C * patch_size^2) x (H / patch_size) x (W / patch_size), or the
+    latents of `vae`. Labels 0 to num_classes - 1; the last row of the label embedding, num_classes, is the null condition.
     """
     down = ["AttnDownBlock2D" if attends else "DownBlock2D" for attends in preset.attention]
     up = ["AttnUpBlock2D" if attends else "UpBlock2D" for attends in reversed(preset.attention)]
-    folded = image_channels * preset.patch_size**2
+    channels = vae.config.latent_channels if vae else image_channels * preset.patch_size**2
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return UNet2DModel(
-            sample_size=preset.image_size // preset.patch_size,
-            in_channels=folded,
-            out_channels=folded,
+            sample_size=preset.image_size // Codec(preset.patch_size, vae).factor,
+            in_channels=channels,
+            out_channels=channels,
             block_out_channels=preset.channels,
             layers_per_block=preset.layers,
             down_block_types=tuple(down),

@@ -5,14 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DiffusionPipeline, ImagePipelineOutput, SchedulerMixin, UNet2DModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DDPMScheduler,
+    DiffusionPipeline,
+    ImagePipelineOutput,
+    SchedulerMixin,
+    UNet2DModel,
+)
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..checking import check_kind, check_number, check_whole
 from ..data.targets import class_index
 from ..errors import DataError, SettingError, brief
+from .codec import Codec
 from .diffusion import NUM_TIMESTEPS
 
 
@@ -42,8 +50,8 @@ def step_arguments(scheduler: SchedulerMixin, generator) -> dict:
     return {"use_clipped_model_output": True} if isinstance(scheduler, DDIMScheduler) else {}
 
 
-class FoldedPixels:
-    """What pipelines in pixel space share: images folded by pixel-unshuffle, class names, starting noise and output."""
+class CodedImages:
+    """What the pipelines share: a codec between images and network, class names, starting noise and output."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -53,16 +61,20 @@ class FoldedPixels:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of the images."""
-        patch, side = self.config.patch_size, self.unet.config.sample_size
-        return self.unet.config.in_channels // patch**2, side * patch, side * patch
+        side = self.unet.config.sample_size * self.codec.factor
+        return self.codec.image_channels(self.unet.config.in_channels), side, side
+
+    @property
+    def codec(self) -> Codec:
+        return Codec.of(self)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Fold images, B x C x H x W, into what the network sees: B x (C p^2) x (H / p) x (W / p)."""
-        return F.pixel_unshuffle(images, self.config.patch_size)
+        """Images, B x C x H x W, as the network sees them."""
+        return self.codec.encode(images)
 
     def decode(self, latents: Tensor) -> Tensor:
         """The inverse of `encode`."""
-        return F.pixel_shuffle(latents, self.config.patch_size)
+        return self.codec.decode(latents)
 
     def _starting_noise(self, count: int, generator, latents: Tensor | None) -> Tensor:
         side = self.unet.config.sample_size
@@ -76,17 +88,17 @@ class FoldedPixels:
         return latents.to(self.device, self.unet.dtype) * self.scheduler.init_noise_sigma
 
 
-class ClassConditionalPipeline(FoldedPixels, DiffusionPipeline):
+class ClassConditionalPipeline(CodedImages, DiffusionPipeline):
     """Draws images of given classes.
 
     unet: called as unet(x_t, t, class_labels); its last label row is the null condition.
     scheduler: any diffusers scheduler; `pipe.scheduler = DDPMScheduler.from_config(pipe.scheduler.config)` swaps it.
-    patch_size: the network sees images folded by pixel-unshuffle. Folding only reorders the pixels, so noise stays
-        noise and the diffusion is the same one; it plays the part that the autoencoder has in latent diffusion.
     id2label: class names by number (as in diffusers' DiTPipeline).
+    patch_size, vae: what stands between images and network (see `Codec`): folded pixels, or the latents of an autoencoder.
     """
 
-    model_cpu_offload_seq = "unet"
+    model_cpu_offload_seq = "unet->vae"
+    _optional_components = ["vae"]
 
     def __init__(
         self,
@@ -95,9 +107,10 @@ class ClassConditionalPipeline(FoldedPixels, DiffusionPipeline):
         id2label: dict | None = None,
         patch_size: int = 1,
         guidance_scale: float = 1.0,
+        vae: AutoencoderKL | None = None,
     ):
         super().__init__()
-        self.register_modules(unet=unet, scheduler=scheduler)
+        self.register_modules(unet=unet, scheduler=scheduler, vae=vae)
         id2label = {str(key): value for key, value in (id2label or {}).items()}  # JSON has no integer keys
         self.register_to_config(id2label=id2label, patch_size=patch_size, guidance_scale=guidance_scale)
 

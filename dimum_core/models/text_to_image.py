@@ -10,13 +10,13 @@ from diffusers import DiffusionPipeline, ImagePipelineOutput, SchedulerMixin, UN
 from torch import Tensor, nn
 
 from ..errors import SettingError, brief
-from .sampling import FoldedPixels, check_sampling, step_arguments
+from .sampling import CodedImages, check_sampling, step_arguments
 
 if TYPE_CHECKING:  # transformers takes seconds to import
     from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
 
-class TextToImagePipeline(FoldedPixels, DiffusionPipeline):
+class TextToImagePipeline(CodedImages, DiffusionPipeline):
     """Draws what a prompt says: `pipe("a hatched star").images`.
 
     unet: called as unet(x_t, t, encoder_hidden_states); text_encoder: its last hidden states are the condition.

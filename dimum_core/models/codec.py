@@ -1,0 +1,61 @@
+"""What stands between images and the network: folded pixels, an autoencoder, or both. One idea with two verbs: encode, decode."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Codec:
+    """Images, B x C x H x W in [-1, 1], to what the network sees, and back.
+
+    patch_size: images are folded by pixel-unshuffle. That only reorders the pixels, so the diffusion is the same one.
+    vae: encodes what was folded; its most probable latents, by its own scaling factor, have a variance near 1. None: pixels.
+    """
+
+    patch_size: int = 1
+    vae: AutoencoderKL | None = None
+
+    @classmethod
+    def of(cls, pipe) -> Codec:
+        """That of a pipeline, this project's or diffusers' own."""
+        return cls(pipe.config.get("patch_size", 1), getattr(pipe, "vae", None))
+
+    @property
+    def latent(self) -> bool:
+        """Latents have no range to clip to; pixels have."""
+        return self.vae is not None
+
+    @property
+    def factor(self) -> int:
+        """Side of an image by the side of what the network sees."""
+        return self.patch_size * (2 ** (len(self.vae.config.block_out_channels) - 1) if self.latent else 1)
+
+    def image_channels(self, in_channels: int) -> int:
+        """Channels of the images, for a network that sees `in_channels`."""
+        return (self.vae.config.in_channels if self.latent else in_channels) // self.patch_size**2
+
+    def encode(self, images: Tensor) -> Tensor:
+        """What the network sees: B x (C p^2) x (H / p) x (W / p) of folded pixels, or the latents, in float32."""
+        x = F.pixel_unshuffle(images, self.patch_size)
+        if not self.latent:
+            return x
+        shift = self.vae.config.get("shift_factor") or 0.0
+        with torch.no_grad():
+            latents = self.vae.encode(x.to(self.vae.device, self.vae.dtype)).latent_dist.mode().float()
+        return (latents - shift) * self.vae.config.scaling_factor
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """The inverse of `encode`, as far as the autoencoder has one; not clamped."""
+        if self.latent:
+            shift = self.vae.config.get("shift_factor") or 0.0
+            latents = self.vae.decode((latents / self.vae.config.scaling_factor + shift).to(self.vae.dtype)).sample
+        return F.pixel_shuffle(latents, self.patch_size)
+
+
+PIXELS = Codec()  # no codec at all: the network sees the images as they are

@@ -1,0 +1,122 @@
+"""Latents in place of pixels: the autoencoder, the codec, and a pipeline and a training that use them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from diffusers import AutoencoderKL
+from torch.nn import functional as F
+
+from dimum_core.autoencoder import (
+    AUTOENCODER_PRESETS,
+    build_autoencoder,
+    encoded,
+    load_autoencoder,
+    psnr,
+    reconstructed,
+    standardise,
+    train_autoencoder,
+)
+from dimum_core.data import Dataset
+from dimum_core.models.checkpoints import load_pipeline, save_checkpoint
+from dimum_core.models.codec import Codec
+from dimum_core.pretraining import encoded_both_ways, new_model, train_base
+from dimum_core.training import TrainConfig
+
+TINY = replace(
+    AUTOENCODER_PRESETS["cifar10-autoencoder"], image_size=8, channels=(16, 32), latent_channels=4,
+    training=TrainConfig(steps=30, batch_size=16, learning_rate=3e-3, warmup_steps=5, ema_decay=0.0, precision="fp32"),
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("autoencoder")
+
+
+@pytest.fixture
+def vae(tiny_data, folder):
+    """Trained once, by the call that a user makes, and loaded from its folder."""
+    if not (folder / "card.json").exists():
+        train_autoencoder(TINY, folder, data=Dataset(tiny_data, tiny_data.select(range(0, 60, 7))), progress=False)
+    return load_autoencoder(folder)
+
+
+@pytest.fixture
+def latent_preset(tiny_preset, folder, vae):
+    return replace(tiny_preset, autoencoder=str(folder), flip=True)
+
+
+def test_training_brings_images_back_and_plain_diffusers_loads_it(vae, tiny_data, folder):
+    before = psnr(tiny_data.images, reconstructed(Codec(2, build_autoencoder(TINY, 1)), tiny_data.images)).mean()
+    after = psnr(tiny_data.images, reconstructed(Codec(2, vae), tiny_data.images)).mean()
+    assert after > before + 3
+    plain = AutoencoderKL.from_pretrained(folder)
+    x = F.pixel_unshuffle(tiny_data.images[:4], 2)
+    assert torch.equal(plain.encode(x).latent_dist.mode(), vae.encode(x).latent_dist.mode())
+
+
+def test_latents_have_mean_0_and_variance_1_and_are_decoded_as_before(tiny_data):
+    vae = build_autoencoder(TINY, 1, seed=3).requires_grad_(False)
+    codec, images = Codec(2, vae), tiny_data.images
+    plain, deviation = reconstructed(codec, images), vae.encode(F.pixel_unshuffle(images, 2)).latent_dist.std
+    spread = encoded(codec, images).std(dim=(0, 2, 3))
+    standardise(vae, encoded(codec, images))
+    latents = encoded(codec, images)
+    assert torch.allclose(latents.mean(dim=(0, 2, 3)), torch.zeros(4), atol=1e-2)  # the encoder runs in bf16 where that is native
+    assert torch.allclose(latents.std(dim=(0, 2, 3)), torch.ones(4), atol=1e-2)
+    assert torch.allclose(reconstructed(codec, images), plain, atol=0.05)
+    posterior = vae.encode(F.pixel_unshuffle(images, 2)).latent_dist
+    assert torch.allclose(posterior.std * spread[:, None, None], deviation, rtol=0.05)  # the noise shrinks with the latents
+
+
+def test_psnr_by_hand():
+    images = torch.zeros(2, 1, 2, 2)
+    others = torch.tensor([0.2, 0.02])[:, None, None, None].expand_as(images)
+    assert torch.allclose(psnr(images, others), torch.tensor([20.0, 40.0]))  # 10 log10(2^2 / 0.2^2) = 20
+
+
+def test_folding_is_undone_exactly_and_a_shift_and_a_scale_are_those_of_the_autoencoder(vae, tiny_data):
+    images = tiny_data.images[:4]
+    assert torch.equal(Codec(2).decode(Codec(2).encode(images)), images)
+    scaled = Codec(2, AutoencoderKL.from_config(vae.config, scaling_factor=0.5, shift_factor=0.25).requires_grad_(False))
+    scaled.vae.load_state_dict(vae.state_dict())
+    assert torch.allclose(scaled.encode(images), (Codec(2, vae).encode(images) - 0.25) * 0.5, atol=1e-6)
+    assert torch.allclose(scaled.decode(scaled.encode(images)), Codec(2, vae).decode(Codec(2, vae).encode(images)), atol=1e-5)
+
+
+def test_a_pipeline_of_latents_draws_is_saved_and_comes_back(latent_preset, tiny_data, tmp_path):
+    _, pipe = new_model(latent_preset, tiny_data, seed=0)
+    assert pipe.image_shape == (1, 8, 8) and pipe.unet.config.in_channels == 4 and pipe.unet.config.sample_size == 2
+    save_checkpoint(pipe, tmp_path, {"title": "t", "summary": "s", "kind": "denoiser"})
+    again = load_pipeline(tmp_path)
+    draws = [p(["left", "top"], generator=torch.Generator().manual_seed(1), output_type="pt").images for p in (pipe, again)]
+    assert draws[0].shape == (2, 1, 8, 8) and torch.allclose(*draws, atol=5e-3)
+    assert not again.scheduler.config.thresholding  # pixels have a range, latents have none
+
+
+def test_latents_that_were_encoded_once_are_those_encoded_in_each_step(latent_preset, tiny_data):
+    from dimum_core.models.conditions import conditions_of
+    from dimum_core.pretraining import DenoisingObjective
+
+    _, pipe = new_model(latent_preset, tiny_data, seed=0)
+    plain = DenoisingObjective(tiny_data, 16, conditions_of(pipe), flip=True)
+    cached = replace(plain, encoded=encoded_both_ways(pipe.codec, tiny_data))
+    other = replace(cached, encoded=cached.encoded[::-1])  # the mirrored ones in place of the others: told apart
+    for step in range(3):
+        (x, labels), (same, again), (mirrored, _) = (objective.batch(0, step) for objective in (plain, cached, other))
+        assert torch.allclose(x, same, atol=0.02) and torch.equal(labels, again)
+        assert not torch.allclose(x, mirrored, atol=0.2)
+    assert "vae" in plain.fingerprint  # another autoencoder is another training
+
+
+def test_a_base_model_of_latents_trains_and_resumes_bit_for_bit(latent_preset, tiny_data, tmp_path):
+    whole, _ = train_base(latent_preset, data=tiny_data, progress=False)
+    preset = replace(latent_preset, training=replace(latent_preset.training, decay=False))
+    train_base(preset, tmp_path, data=tiny_data, steps=3, progress=False)
+    resumed, _ = train_base(preset, tmp_path, data=tiny_data, steps=6, resume=True, progress=False)
+    unbroken, _ = train_base(preset, data=tiny_data, steps=6, progress=False)
+    same = [torch.equal(a, b) for a, b in zip(resumed.unet.parameters(), unbroken.unet.parameters(), strict=True)]
+    assert all(same) and whole.image_shape == (1, 8, 8)
