@@ -37,6 +37,7 @@ def _add_train(commands) -> None:
     train.add_argument("--out", type=Path, required=True, help="folder for the checkpoint and the resumable state")
     train.add_argument("--steps", type=int, help="optimisation steps (default: the preset's)")
     train.add_argument("--without", metavar="CLASS", help="leave a class out: the model that never saw it")
+    train.add_argument("--start", metavar="CHECKPOINT", help="train on the weights of a checkpoint of the same preset")
     train.add_argument("--resume", action="store_true", help="go on where a killed run stopped, bit for bit")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="of the saved weights")
@@ -164,16 +165,18 @@ def run_train(args) -> None:
         "resume": args.resume, "dtype": args.dtype, "on_log": _tensorboard_writer(args.out) if args.tensorboard else None
     }
     if args.preset in JUDGE_PRESETS:
-        if args.without or args.samples_every:
-            raise DimumError("A judge knows every class and draws no samples: leave --without and --samples-every out.")
+        if args.without or args.samples_every or args.start:
+            raise DimumError(
+                "A judge knows every class, draws no samples and starts afresh: leave --without, --samples-every and --start out."
+            )
         _, result = train_judge(args.preset, args.out, **settings)
     elif args.preset in AUTOENCODER_PRESETS:
-        if args.samples_every:
-            raise DimumError("An autoencoder draws no samples: leave --samples-every out.")
+        if args.samples_every or args.start:
+            raise DimumError("An autoencoder draws no samples and starts afresh: leave --samples-every and --start out.")
         _, result = train_autoencoder(args.preset, args.out, without=args.without, **settings)
     else:
         _, result = train_base(
-            args.preset, args.out, without=args.without, evaluate_every=args.samples_every or 0,
+            args.preset, args.out, without=args.without, start=args.start, evaluate_every=args.samples_every or 0,
             evaluate=_grid_writer(args.out) if args.samples_every else None, **settings,
         )
     print(f"{args.out}: trained {args.preset} in {result.seconds / 60:.1f} minutes")

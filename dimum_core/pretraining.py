@@ -14,14 +14,23 @@ from .checking import check_kind
 from .data import ImageSet, batch_indices, draw_batch, load_dataset, mirrored, step_generator
 from .errors import DataError, UnknownName
 from .files import write_atomically
-from .models.checkpoints import build_pipeline, check_dtype, command_line, provenance, save_checkpoint
+from .models.checkpoints import (
+    build_pipeline,
+    check_dtype,
+    command_line,
+    find_checkpoint,
+    load_pipeline,
+    loading_errors,
+    provenance,
+    save_checkpoint,
+)
 from .models.codec import Codec
 from .models.conditions import ClassConditions, PromptConditions, conditions_of
 from .models.denoiser import Preset, build_denoiser, build_text_denoiser, get_preset
 from .models.diffusion import add_noise, draw_noise
 from .models.sampling import ClassConditionalPipeline
 from .models.text_to_image import TextToImagePipeline
-from .training import TrainConfig, TrainResult, train
+from .training import TrainConfig, TrainResult, digest_of, train
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,7 @@ def train_base(
     *,
     without: str | None = None,
     data: ImageSet | None = None,
+    start: str | Path | None = None,
     resume: bool = False,
     dtype: str = "float32",
     evaluate=None,
@@ -86,6 +96,7 @@ def train_base(
     out: folder for the checkpoint and, while it runs, its resumable state.
     without: a class, style or object that it never sees: the retrained model that unlearning is measured against.
     data: an image set in place of the preset's own.
+    start: a checkpoint of the same preset, whose weights are trained on in place of fresh ones.
     settings: fields of TrainConfig that differ from the preset's, e.g. steps=200, seed=1.
     """
     preset = preset if isinstance(preset, Preset) else get_preset(preset)
@@ -104,11 +115,13 @@ def train_base(
     for combination in preset.held_out:
         data = data.without(combination)
     model, pipe = new_model(preset, data, config.seed)
+    if start is not None:
+        begin_with(model, start)
     pipe.training_set = data  # no reference of its fidelity may be in it
     conditions = conditions_of(pipe, text_trains=preset.text_width > 0)
     latents = encoded_both_ways(pipe.codec, data) if pipe.codec.latent else None
     objective = DenoisingObjective(
-        data, config.batch_size, conditions, preset.label_dropout, preset.flip, encoded=latents
+        data, config.batch_size, conditions, preset.label_dropout, preset.flip, start_of(model, start), latents
     )
     call = None if evaluate is None else lambda step, _: evaluate(step, pipe)
     result = train(
@@ -130,6 +143,17 @@ def new_model(preset: Preset, data: ImageSet, seed: int) -> tuple[nn.Module, Cla
     vae = load_autoencoder(preset.autoencoder) if preset.autoencoder else None
     unet = build_denoiser(preset, len(data.class_names), data.images.shape[1], seed, vae)
     return unet, build_pipeline(unet, preset, data.class_names, vae=vae)
+
+
+def begin_with(model: nn.Module, checkpoint: str | Path) -> None:
+    """Take the weights of a class-conditional checkpoint's network; CheckpointError if it is of another shape."""
+    with loading_errors(find_checkpoint(checkpoint)):
+        model.load_state_dict(load_pipeline(checkpoint).unet.state_dict())
+
+
+def start_of(model: nn.Module, start: str | Path | None) -> dict:
+    """What a training that did not start from fresh weights must have in common with the one that goes on."""
+    return {} if start is None else {"start": digest_of(model)}
 
 
 def encoded_both_ways(codec: Codec, data: ImageSet) -> tuple[Tensor, Tensor]:

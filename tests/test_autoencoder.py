@@ -20,6 +20,7 @@ from dimum_core.autoencoder import (
     train_autoencoder,
 )
 from dimum_core.data import Dataset
+from dimum_core.errors import CheckpointError
 from dimum_core.models.checkpoints import load_pipeline, save_checkpoint
 from dimum_core.models.codec import Codec
 from dimum_core.pretraining import encoded_both_ways, new_model, train_base
@@ -110,6 +111,19 @@ def test_latents_that_were_encoded_once_are_those_encoded_in_each_step(latent_pr
         assert torch.allclose(x, same, atol=0.02) and torch.equal(labels, again)
         assert not torch.allclose(x, mirrored, atol=0.2)
     assert "vae" in plain.fingerprint  # another autoencoder is another training
+
+
+def test_a_training_may_start_from_a_checkpoint_and_is_then_another(tiny_preset, tiny_data, tmp_path):
+    """With no step to go, the result is the start; on resume, another start is refused."""
+    first, _ = train_base(tiny_preset, tmp_path / "first", data=tiny_data, progress=False)
+    second, _ = train_base(tiny_preset, tmp_path / "second", data=tiny_data, start=tmp_path / "first", steps=0, progress=False)
+    pairs = zip(first.unet.parameters(), second.unet.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    with pytest.raises(CheckpointError, match="start"):
+        train_base(tiny_preset, tmp_path / "first", data=tiny_data, start=tmp_path / "second", resume=True, progress=False)
+    other = replace(tiny_preset, channels=(32, 96))
+    with pytest.raises(CheckpointError, match="another shape"):
+        train_base(other, tmp_path / "third", data=tiny_data, start=tmp_path / "first", progress=False)
 
 
 def test_a_base_model_of_latents_trains_and_resumes_bit_for_bit(latent_preset, tiny_data, tmp_path):
