@@ -346,9 +346,11 @@ def run_benchmark_report(args) -> None:
 
 def run_grade(args) -> None:
     from .course.grade import POINTS, grade
+    from .course.marks import one_line
 
     for result in grade(args.folder, args.out, args.points or POINTS, args.seconds, args.memory):
-        print(f"{result.student}: {result.points:g} of {result.out_of:g}" + (f" ({result.note})" if result.note else ""))
+        note = f" ({result.note})" if result.note else ""
+        print(one_line(f"{result.student}: {result.points:g} of {result.out_of:g}{note}"))
 
 
 def run_doctor(args) -> None:

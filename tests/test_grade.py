@@ -57,7 +57,7 @@ def test_reference_answers_get_full_marks_and_an_empty_hand_in_none(tmp_path, ca
     assert main(["grade", str(folder), "--out", str(tmp_path / "marks")]) == 0
     worth, _ = grade.read_points()
     rows = {row["student"]: row for row in csv.DictReader((tmp_path / "marks" / "marks.csv").open())}
-    assert set(rows) == {"grace", "empty", "numbers"} and set(worth) == set(EXERCISES)
+    assert set(rows) == {"grace", "empty", "numbers", "notes"} and set(worth) == set(EXERCISES)
     lacking = [number for number in worth if float(rows["grace"][number]) != worth[number]]
     assert not lacking, (lacking, rows["grace"]["note"])
     assert float(rows["grace"]["points"]) == sum(worth.values()) == float(rows["grace"]["out of"])
@@ -365,19 +365,57 @@ def test_a_file_that_cannot_be_read_costs_only_itself(tmp_path):
     for name, text in {
         "ada/answers.PY": "check('01.1', 259)", "ada/.vscode/settings.json": "// a comment", "ada/__MACOSX/._a.json": "\0",
         "bob/a.json": '\ufeff{"01.1": 259}', "bob/half.json": '{"01.1": ', "eve/answers.txt": "259", "lea.ipynb": "no notebook",
-        ".git/x.py": "", "notes.txt": "",
+        ".git/x.py": "", "kim.zip": "PK", "zoe.html": "<p>259", "bob.pdf": "%PDF", "Thumbs.db": "",
     }.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
+    (folder / "zed").mkdir()
     (tmp_path / "points.yaml").write_text('points: {"01.1": 1}')
     for _ in range(2):  # the second time, the marks of the first are in the folder
         results = grade.grade(folder, folder / "marks", tmp_path / "points.yaml", seconds=8.0)
         found = {result.student: (result.points, result.note) for result in results}
-        assert list(found) == ["ada", "bob", "eve", "lea"] and found["ada"] == (1.0, "")
+        assert list(found) == ["ada", "bob", "eve", "kim", "lea", "zed", "zoe"] and found["ada"] == (1.0, "")
     assert found["bob"][0] == 1.0 and found["bob"][1].startswith("half.json cannot be read: JSONDecodeError: ")
-    assert found["eve"] == (0.0, "there is no file that ends in .ipynb, .py, .json")
+    assert found["bob"][1].endswith("not graded, since only .ipynb, .py, .json can be: bob.pdf")
+    for student, file in {"eve": "answers.txt", "kim": "kim.zip", "zoe": "zoe.html"}.items():
+        assert found[student] == (0.0, f"not graded, since only .ipynb, .py, .json can be: {file}")
+    assert found["zed"] == (0.0, "there is no file that ends in .ipynb, .py, .json")
     assert found["lea"][0] == 0.0 and "lea.ipynb cannot be read" in found["lea"][1]
     assert "half.json cannot be read" in (folder / "marks" / "bob.html").read_text()
+
+
+HOSTILE = ["=1+1", "+1", "-1", "@SUM(A1)", "x;=1+1", "x,=1+1", '"=1+1', 'x;"=1+1', "＝1+1", "<b>bold", "{{rows}}", "two\nlines",
+           "\x1b[31mred", "l" * 250, "\udce9", "o'brien", "Åsa", "de la Cruz, Ana"]
+
+
+def test_names_stay_text_in_the_table_on_the_page_and_on_the_terminal(tmp_path, capsys):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in HOSTILE:
+        (folder / f"{name}.py").write_bytes(b"")
+        (folder / f"{name}").mkdir()
+        (folder / name / "=2+2;=3.txt").write_bytes(b"")
+    (tmp_path / "points.yaml").write_text("points: {}\nothers: 0")
+    out = tmp_path / "marks"
+    assert main(["grade", str(folder), "--out", str(out), "--points", str(tmp_path / "points.yaml")]) == 0
+    shown = capsys.readouterr().out
+    assert len(shown.splitlines()) == len(HOSTILE) and "\x1b" not in shown and "\\udce9" in shown
+    for separator in ",;\t":  # a spreadsheet may cut the lines at another one than we
+        with (out / "marks.csv").open(newline="", encoding="utf-8") as file:
+            rows = list(csv.reader(file, delimiter=separator))
+        assert len(rows) == len(HOSTILE) + 1
+        assert not [cell for row in rows for cell in row if cell.lstrip('"').startswith(tuple("=+-@＝"))]
+        assert separator != "," or {"o'brien", "Åsa", "de la Cruz, Ana", "<b>bold"} <= {row[0] for row in rows}
+    pages = {path.name: path.read_text(encoding="utf-8") for path in out.glob("*.html")}
+    assert len(pages) == len(HOSTILE) and all(page.count("<tr>") == 1 and "<b>" not in page for page in pages.values())
+    assert "<h1>{{rows}}: 0 of 0 points</h1>" in pages["{{rows}}.html"]
+
+
+def test_marks_are_not_written_among_the_hand_ins(tmp_path):
+    (tmp_path / "ada.py").write_text("")
+    with pytest.raises(DimumError, match="a folder of their own"):
+        grade.grade(tmp_path, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["ada.py"]
 
 
 def test_marks_that_are_made_survive_the_end_of_the_grader(tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -75,7 +76,8 @@ def given(number: str, student: str = "") -> dict:
 def identity(student: str, purpose: str) -> int:
     """A number that follows from a student's id and what it is for; the same on every machine."""
     check_kind("student", student, str, "a name or an id in quotation marks")
-    return int.from_bytes(hashlib.sha256(f"{purpose}\0{student.strip().casefold()}".encode()).digest()[:8], "big")
+    same = unicodedata.normalize("NFC", student.strip().casefold())  # macOS takes letters and their accents apart in file names
+    return int.from_bytes(hashlib.sha256(f"{purpose}\0{same}".encode()).digest()[:8], "big")
 
 
 def verdict(number: str, answer, student: str = "", seed: int = 0) -> Verdict:

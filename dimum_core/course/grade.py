@@ -9,9 +9,6 @@ whose seeds are drawn anew here, and only their results come back, as JSON.
 
 from __future__ import annotations
 
-import csv
-import html
-import json
 import math
 import os
 import secrets
@@ -22,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 
 import yaml
@@ -31,41 +28,17 @@ from ..checking import check_kind, check_number
 from ..errors import DimumError, brief
 from ..files import check_writable
 from . import checks, wire
+from .hand_ins import UNREADABLE, HandIn, read, submissions
+from .marks import Mark, Result, book
 from .variants import variant
 
 ROOT = Path(__file__).resolve().parents[2]
 POINTS = Path(__file__).with_name("points.yaml")
 SECRET = ["/proc", str(Path(__file__).parent), *(str(ROOT / name) for name in ("notebooks", "tests", "build", "docs", ".git"))]
-KINDS = (".ipynb", ".py", ".json")
 REPEATS = 3  # hidden seeds for each answer
 RESTARTS = 3  # processes for one student, after an answer that ended the one before
 START = 120.0  # seconds that starting a process and reading the hand-in may take beyond the limit of the answers
 READING = 0.75  # part of START that the hand-in may run for: the rest is for the start
-LARGEST = 50_000_000  # bytes of a submitted file
-UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, OSError)
-
-
-@dataclass(frozen=True)
-class Mark:
-    number: str
-    points: float
-    out_of: float
-    said: str
-
-
-@dataclass
-class Result:
-    student: str
-    marks: list[Mark] = field(default_factory=list)
-    note: str = ""
-
-    @property
-    def points(self) -> float:
-        return sum(mark.points for mark in self.marks)
-
-    @property
-    def out_of(self) -> float:
-        return sum(mark.out_of for mark in self.marks)
 
 
 def read_points(path: Path = POINTS) -> tuple[dict[str, float], bool]:
@@ -87,41 +60,6 @@ def read_points(path: Path = POINTS) -> tuple[dict[str, float], bool]:
     check_kind(f"variants in {path}", plan.get("variants", False), bool, "true or false")
     points = {number: float(listed.get(number, others)) for number in sorted(checks.EXERCISES)}
     return {number: value for number, value in points.items() if value}, plan.get("variants", False)
-
-
-def submissions(folder: Path) -> dict[str, list[Path]]:
-    """Student -> files, from a folder of files or of folders."""
-    if not folder.is_dir():
-        raise DimumError(f"There is no folder {folder} with submissions.")
-
-    def by_programs(path: Path) -> bool:  # .vscode, .ipynb_checkpoints, and __MACOSX in archives
-        return any(part.startswith(".") or part == "__MACOSX" for part in path.relative_to(folder).parts)
-
-    found = {}
-    for entry in sorted(folder.iterdir()):
-        files = sorted(entry.rglob("*")) if entry.is_dir() and not entry.is_symlink() else [entry]
-        files = [file for file in files if file.is_symlink() or (file.suffix.lower() in KINDS and not file.is_dir())]
-        files = [file for file in files if not by_programs(file)]
-        if files or (entry.is_dir() and not by_programs(entry)):  # of a student without any, the marks are to say so
-            found.setdefault(entry.name if entry.is_dir() else entry.stem, []).extend(files)
-    if not any(found.values()):
-        raise DimumError(f"{folder} holds no submissions: {', '.join(KINDS)}, each named after its student.")
-    return found
-
-
-def pieces(file: Path) -> tuple[list[str], bool]:
-    """The cells of a submission, and whether all of them are to be run. Nothing is run here."""
-    if file.is_symlink() or not file.is_file():  # a link may lead to another's answers, and a pipe never ends
-        raise ValueError("it is not a plain file")
-    if file.stat().st_size > LARGEST:
-        raise ValueError(f"it is larger than {LARGEST // 1_000_000} MB")
-    text, kind = file.read_text(encoding="utf-8-sig", errors="replace"), file.suffix.lower()  # -sig: Windows may mark it so
-    if kind == ".py":
-        return [text], True
-    content = json.loads(text)
-    if kind == ".json":
-        return [f"import json\nanswers = json.loads({text!r})"], True  # Python has no literal for NaN and 1e999
-    return ["".join(cell["source"]) for cell in content["cells"] if cell["cell_type"] == "code"], False
 
 
 @contextmanager
@@ -174,41 +112,30 @@ def far_function(line: wire.Line, place: int):
     return call
 
 
-def read(files: list[Path]) -> tuple[list, str]:
-    """The pieces of each of a student's files that can be read, and what is wrong with the others."""
-    found, wrong = [], [] if files else [f"there is no file that ends in {', '.join(KINDS)}"]
-    for file in files:
-        try:
-            found.append(pieces(file))
-        except UNREADABLE as error:
-            wrong.append(f"{file.name} cannot be read: {type(error).__name__}: {error}")
-    return found, "; ".join(wrong)
-
-
 def grade_student(
     student: str, files: list[Path], points: dict, variants: bool, seconds: float, memory: float, secret: Iterable[Path] = ()
 ) -> Result:
     """Judge one student's files; whatever they do, the marks are computed here. secret: what they may not read, beside SECRET."""
-    return grade_pieces(student, *read(files), points, variants, seconds, memory, secret)
+    return grade_hand_in(student, read(files), points, variants, seconds, memory, secret)
 
 
-def grade_pieces(
-    student: str, handed_in: list, wrong: str, points: dict, variants: bool, seconds: float, memory: float, secret: Iterable[Path]
+def grade_hand_in(
+    student: str, hand_in: HandIn, points: dict, variants: bool, seconds: float, memory: float, secret: Iterable[Path]
 ) -> Result:
-    """As grade_student, of what `read` has found."""
+    """As grade_student, of files that have been read."""
     own = student if variants else ""
     hidden = [*SECRET, *(str(path.absolute()) for path in secret if not _needed_to_run(path))]
     found, note = {}, ""
-    if handed_in:
+    if hand_in.pieces:
         try:
             given = {number: checks.given(number, own) for number in points} | {"variant": asdict(variant(own))}
             found, note = judge_all({
-                "pieces": handed_in, "student": own, "memory": int(memory * 1e9), "given": wire.encode(given), "secret": hidden,
-                "readable": readable_paths(hidden), "seconds": seconds, "reading": START * READING,
+                "pieces": hand_in.pieces, "student": own, "memory": int(memory * 1e9), "given": wire.encode(given),
+                "secret": hidden, "readable": readable_paths(hidden), "seconds": seconds, "reading": START * READING,
             }, points, own)
         except UNREADABLE as error:
             note = f"the hand-in cannot be judged: {type(error).__name__}: {error}"
-    note = "; ".join(filter(None, (wrong, note)))
+    note = "; ".join(filter(None, (hand_in.note, note)))
     missing = checks.Verdict(False, "not answered.")
     marks = [(number, out_of, found.get(number, missing)) for number, out_of in points.items()]
     return Result(student, [Mark(n, out_of if v.right is True else 0.0, out_of, str(v.said)) for n, out_of, v in marks], note)
@@ -291,32 +218,15 @@ def grade(folder: Path, out: Path, points: Path = POINTS, seconds: float = 20.0,
     check_number("memory", memory, 0, above=True)
     worth, variants = read_points(points)
     # all is read before the first student's code runs: it must not be able to change what another one handed in
-    handed_in = {student: read(files) for student, files in submissions(folder).items()}
+    hand_ins = {student: read(files) for student, files in submissions(folder).items()}
+    if out.resolve() == folder.resolve():
+        raise DimumError(f"The marks need a folder of their own, not {folder}: there they would be taken for hand-ins.")
     check_writable(out)
     if out.resolve().parent == folder.resolve():
-        handed_in.pop(out.name, None)  # the marks of an earlier run
+        hand_ins.pop(out.name, None)  # the marks of an earlier run
     results = []
-    as_text = {"encoding": "utf-8", "errors": "backslashreplace"}  # what a student's code says may be no text
-    with (out / "marks.csv").open("w", newline="", **as_text) as file:
-        writer = csv.writer(file)
-        writer.writerow(["student", "points", "out of", *worth, "note"])
-        for student, found in handed_in.items():
-            result = grade_pieces(student, *found, worth, variants, seconds, memory, secret=(folder, out, points))
-            (out / f"{student}.html").write_text(page(result), **as_text)
-            writer.writerow([student, f"{result.points:g}", f"{result.out_of:g}",
-                             *(f"{mark.points:g}" for mark in result.marks), result.note])
-            file.flush()  # a run that is killed keeps what it had
-            results.append(result)
+    with book(out, list(worth)) as enter:
+        for student, hand_in in hand_ins.items():
+            results.append(grade_hand_in(student, hand_in, worth, variants, seconds, memory, secret=(folder, out, points)))
+            enter(results[-1])
     return results
-
-
-def page(result: Result) -> str:
-    """What a student gets to see: the marks, and what was said of each answer."""
-    rows = "\n".join(
-        f"<tr><td>{mark.number}</td><td>{mark.points:g} of {mark.out_of:g}</td><td>{html.escape(mark.said)}</td></tr>"
-        for mark in result.marks
-    )
-    note = f"<p><strong>Note:</strong> {html.escape(result.note)}.</p>" if result.note else ""
-    return (Path(__file__).with_name("page.html").read_text()
-            .replace("{{student}}", html.escape(result.student)).replace("{{note}}", note).replace("{{rows}}", rows)
-            .replace("{{points}}", f"{result.points:g}").replace("{{out_of}}", f"{result.out_of:g}"))

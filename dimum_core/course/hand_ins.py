@@ -1,0 +1,76 @@
+"""What was handed in: which files are whose, and what stands in them. Nothing of it is run here."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import DimumError
+
+SUFFIXES = (".ipynb", ".py", ".json")
+LEFT_BY_PROGRAMS = ("__MACOSX", "Thumbs.db", "desktop.ini")
+LARGEST = 50_000_000  # bytes of a submitted file
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, OSError)
+
+
+@dataclass(frozen=True)
+class HandIn:
+    """pieces: of each file that can be read, its cells, and whether all of them are to be run. note: on the other files."""
+
+    pieces: list[tuple[list[str], bool]] = field(default_factory=list)
+    note: str = ""
+
+
+def submissions(folder: Path) -> dict[str, list[Path]]:
+    """Student -> files, from a folder of files or of folders; those that cannot be graded too, so that nobody is passed over."""
+    if not folder.is_dir():
+        raise DimumError(f"There is no folder {folder} with submissions.")
+
+    def by_programs(path: Path) -> bool:  # .vscode and .ipynb_checkpoints, too
+        return any(part.startswith(".") or part in LEFT_BY_PROGRAMS for part in path.relative_to(folder).parts)
+
+    students: dict[str, list[Path]] = {}
+    for entry in sorted(folder.iterdir()):
+        if by_programs(entry):
+            continue
+        is_folder = entry.is_dir() and not entry.is_symlink()
+        files = [file for file in sorted(entry.rglob("*")) if file.is_symlink() or not file.is_dir()] if is_folder else [entry]
+        students.setdefault(entry.name if is_folder else entry.stem, []).extend(file for file in files if not by_programs(file))
+    if not any(can_be_graded(file) for files in students.values() for file in files):
+        raise DimumError(f"{folder} holds no submissions: {', '.join(SUFFIXES)}, each named after its student.")
+    return students
+
+
+def can_be_graded(file: Path) -> bool:
+    return file.suffix.lower() in SUFFIXES or file.is_symlink()  # a link is refused by name, wherever it leads
+
+
+def read(files: list[Path]) -> HandIn:
+    """A student's files, read; each that cannot be costs only itself, and is named."""
+    pieces, notes = [], [] if files else [f"there is no file that ends in {', '.join(SUFFIXES)}"]
+    for file in filter(can_be_graded, files):
+        try:
+            pieces.append(cells_of(file))
+        except UNREADABLE as error:
+            notes.append(f"{file.name} cannot be read: {type(error).__name__}: {error}")
+    others = [file.name for file in files if not can_be_graded(file)]
+    if others:
+        named = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+        notes.append(f"not graded, since only {', '.join(SUFFIXES)} can be: {named}")
+    return HandIn(pieces, "; ".join(notes))
+
+
+def cells_of(file: Path) -> tuple[list[str], bool]:
+    """The cells of a file, and whether all of them are to be run. Raises one of UNREADABLE."""
+    if file.is_symlink() or not file.is_file():  # a link may lead to another's answers, and a pipe never ends
+        raise ValueError("it is not a plain file")
+    if file.stat().st_size > LARGEST:
+        raise ValueError(f"it is larger than {LARGEST // 1_000_000} MB")
+    text, suffix = file.read_text(encoding="utf-8-sig", errors="replace"), file.suffix.lower()  # -sig: Windows may mark it so
+    if suffix == ".py":
+        return [text], True
+    content = json.loads(text)
+    if suffix == ".json":
+        return [f"import json\nanswers = json.loads({text!r})"], True  # Python has no literal for NaN and 1e999
+    return ["".join(cell["source"]) for cell in content["cells"] if cell["cell_type"] == "code"], False
