@@ -29,7 +29,7 @@ lab: $(READY)  ## Open the first chapter in JupyterLab
 	$(BIN)/jupyter lab $(firstword $(sort $(wildcard notebooks/*.ipynb)))
 
 test: $(READY)  ## Run what continuous integration runs
-	$(BIN)/ruff check dimum_core tests tools benchmarks notebooks
+	$(BIN)/ruff check dimum_core tests tools experiments speed notebooks
 	$(BIN)/python tools/notebook_check.py
 	$(BIN)/python -m pytest --quiet --numprocesses 2
 	$(BIN)/python tools/course.py run --smoke

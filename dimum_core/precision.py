@@ -32,7 +32,7 @@ def autocast(device: torch.device, precision: str = "auto") -> torch.autocast:
 def short_attention(x_t: Tensor) -> contextlib.AbstractContextManager:
     """Plain matrix products in place of fused attention, where a step of training gains by them: on a CPU, in bf16, at few places.
 
-    There the fused backward pass takes up to ten times as long (benchmarks/attention.py); at 256 places it is the faster one.
+    There the fused backward pass takes up to ten times as long (speed/attention.py); at 256 places it is the faster one.
     x_t: what the network is about to see, B x C x H x W.
     """
     few = x_t.shape[-2] * x_t.shape[-1] in PLAIN_ATTENTION

@@ -4,7 +4,7 @@
     forget_lab().widget()     the same as ipywidgets (7.7 and 8), for a live notebook
     forget_lab().html()       the same as one self-contained piece of HTML
 
-The frames of the first three come from data/frames/, made by tools/make_frames.py; the recovery explorer draws data/results/.
+The frames of the first three come from data/frames/, made by tools/make/frames.py; the recovery explorer draws data/results/.
 """
 
 from __future__ import annotations
@@ -199,13 +199,13 @@ def as_png(image, method=None) -> bytes:
 def _load(name: str, *needed: str) -> dict[str, np.ndarray]:
     path = FRAMES_FOLDER / f"{name}.npz"
     if not path.is_file():
-        raise DataError(f"There are no frames in {path.name}: python tools/make_frames.py {name}.")
+        raise DataError(f"There are no frames in {path.name}: python tools/make/frames.py {name}.")
     try:
         with np.load(path, allow_pickle=False) as stored:
             return dict(stored) | {key: stored[key] for key in needed}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())[:100]
-        raise DataError(f"{path} is damaged ({reason}): make it again, python tools/make_frames.py {name}.") from error
+        raise DataError(f"{path} is damaged ({reason}): make it again, python tools/make/frames.py {name}.") from error
 
 
 def denoising_scrubber() -> Frames:

@@ -122,7 +122,8 @@ CALLED_BY_OTHERS = {"_repr_html_", "model_cpu_offload_seq"}  # by IPython, by di
 
 def written() -> str:
     """All code of the repository, that of the chapters included, as one text; prose does not make a name alive."""
-    files = [path for folder in ("dimum_core", "tools", "benchmarks", "tests") for path in sorted((ROOT / folder).rglob("*.py"))]
+    folders = ("dimum_core", "tools", "experiments", "speed", "tests")
+    files = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
     chapters = [path for path in sorted((ROOT / "notebooks").rglob("*.ipynb")) if "student" not in path.parts]
     cells = [cell for path in chapters for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
     return "\n".join([*(path.read_text() for path in files), *("".join(cell["source"]) for cell in cells)])

@@ -451,7 +451,7 @@ def test_damaged_frames_say_how_to_make_them_again(tmp_path, monkeypatch, conten
     (tmp_path / "denoising.npz").write_bytes(content)
     assert "is damaged" in refusal(widgets.denoising_scrubber)
     np.savez(tmp_path / "denoising.npz", names=["a"])
-    assert "make it again, python tools/make_frames.py denoising" in refusal(widgets.denoising_scrubber)
+    assert "make it again, python tools/make/frames.py denoising" in refusal(widgets.denoising_scrubber)
 
 
 @pytest.fixture(scope="module")

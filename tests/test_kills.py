@@ -1,4 +1,4 @@
-"""A few kills and full disks of `benchmarks/kills.py`, and tests of what they found."""
+"""A few kills and full disks of `tests/stress/kills.py`, and tests of what they found."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dimum_core.training import STATE_FILE, train
 from tests.test_training import Line, line_config, new_line
 
 resource = pytest.importorskip("resource")
-sys.path.append(str(Path(__file__).resolve().parent.parent / "benchmarks"))
+sys.path.append(str(Path(__file__).resolve().parent / "stress"))
 import killed_works  # noqa: E402
 import kills  # noqa: E402
 

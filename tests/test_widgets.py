@@ -109,7 +109,7 @@ def test_show_has_a_static_form_for_those_without_html(frames, monkeypatch):
 
 
 NEEDS_LAB = pytest.mark.skipif(
-    not (widgets.FRAMES_FOLDER / "forget-lab.npz").exists(), reason="python tools/make_frames.py forget-lab has not been run"
+    not (widgets.FRAMES_FOLDER / "forget-lab.npz").exists(), reason="python tools/make/frames.py forget-lab has not been run"
 )
 
 
@@ -137,5 +137,5 @@ def test_the_lab_says_what_the_pictures_show():
 
 def test_missing_frames_are_named(monkeypatch, tmp_path):
     monkeypatch.setattr(widgets, "FRAMES_FOLDER", tmp_path)
-    with pytest.raises(DataError, match="make_frames.py denoising"):
+    with pytest.raises(DataError, match="make/frames.py denoising"):
         widgets.denoising_scrubber()

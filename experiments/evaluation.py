@@ -1,6 +1,6 @@
 """Do fewer network evaluations tell the same story? UA, recovery and distance of unlearned digits models, by several samplers.
 
-    python benchmarks/evaluation.py [--samples 100] [--seed 0] [--workers 2] [--out data/results/evaluation.csv]
+    python experiments/evaluation.py [--samples 100] [--seed 0] [--workers 2] [--out data/results/evaluation.csv]
 
 Each method forgets a digit until UA is 0.9, and is attacked once. Both models are then asked for the digit by each sampler, and the
 first of them for all others, too: a Frechet distance to held-out digits, on the judge's features. Prints, against 2,000 evaluations

@@ -1,6 +1,6 @@
 """Quality against seconds: what each part of a training recipe buys, when all recipes may take the same time.
 
-    python benchmarks/recipes.py [--preset digits] [--seconds 45 90 180] [--recipes preset ...] [--out data/results/recipes.csv]
+    python experiments/recipes.py [--preset digits] [--seconds 45 90 180] [--recipes preset ...] [--out data/results/recipes.csv]
 
 Every recipe differs from the preset's in one thing. It is timed first and gets the number of steps that fit into each budget, from
 scratch, with its warm-up and its decay ending there; so nothing is charged for another's schedule. Seconds are processor seconds of

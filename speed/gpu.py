@@ -1,7 +1,7 @@
 """The papers' network on one GPU: what a training step costs, and a real training within minutes.
 
-    python benchmarks/gpu.py speed                              # seconds a step: float32, bf16, bf16 and compiled
-    python benchmarks/gpu.py train --out build/cifar10 --steps 10000 [--compile]
+    python speed/gpu.py speed                              # seconds a step: float32, bf16, bf16 and compiled
+    python speed/gpu.py train --out build/cifar10 --steps 10000 [--compile]
 
 The `cifar10` preset takes 400,000 steps, as the papers do. `train` takes few: so it warms up for 500 steps, starts at twice the
 learning rate and lets it decay to zero. Then it measures 1,000 samples by the judge and draws a picture of them, samples.png.

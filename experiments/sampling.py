@@ -1,6 +1,6 @@
 """Quality against the number of network evaluations, from 1,000 DDPM steps down, and against the guidance scale.
 
-    python benchmarks/sampling.py [--checkpoint cifar10-small] [--per-class 50] [--quick]
+    python experiments/sampling.py [--checkpoint cifar10-small] [--per-class 50] [--quick]
 
 Judged on right class and kernel distance to held-out images. Prints a table and, with --out, writes it as CSV.
 """

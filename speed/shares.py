@@ -1,6 +1,6 @@
 """Where the time goes: shares of processor time in a training step, an unlearning with its evaluation, an attack with its curve.
 
-    python benchmarks/shares.py [--checkpoint cifar10-small]
+    python speed/shares.py [--checkpoint cifar10-small]
 
 By Python's own profiler, on one thread and in processor time, so that other work on the machine shifts little. Shares of a job do
 not overlap; the profiler itself makes many small Python calls look somewhat dearer than they are.

@@ -1,6 +1,6 @@
 """Is a style still in the weights? A search over embeddings, in unlearned models and in one that never saw the style.
 
-    python benchmarks/search.py [--seeds 0 1 2] [--methods uce dimum ...] [--out data/results/search.csv]
+    python experiments/search.py [--seeds 0 1 2] [--methods uce dimum ...] [--out data/results/search.csv]
 
 One row for each method, seed and evaluation of the search: how many samples show the target, with a 95 % interval. Only if the
 control stays near zero does a find in another model say that the style is still in it. Rows that the file has already are not

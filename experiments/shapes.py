@@ -1,6 +1,6 @@
 """What is forgotten, what is kept and what comes back, of a style, an object and a combination of `shapes`.
 
-    python benchmarks/shapes.py [--seeds 0 1] [--methods dimum uce ...] [--out data/results/shapes.csv]
+    python experiments/shapes.py [--seeds 0 1] [--methods dimum uce ...] [--out data/results/shapes.csv]
 
 One row for each method, target and seed: UA, IRA and CRA after unlearning, and the accuracy on the target after DiMRA on the
 retained data, each with its 95 % interval. Rows that the file has already are not computed again, so it may be killed at any time.

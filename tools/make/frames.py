@@ -1,7 +1,7 @@
 """Compute the pictures that the course's sliders go through, and keep them in data/frames/.
 
-    python tools/make_frames.py                        all of them; some minutes on two cores
-    python tools/make_frames.py denoising guidance     some of them
+    python tools/make/frames.py                        all of them; some minutes on two cores
+    python tools/make/frames.py denoising guidance     some of them
 """
 
 from __future__ import annotations

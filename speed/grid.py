@@ -1,8 +1,8 @@
 """What engines cost: 1 against 2 workers on the same grid, what a scheduler adds to a cell, and what a dead worker costs.
 
-    python benchmarks/grid.py workers [--engine loky] [--models 8]     ratio of wall times; the aim is 1.8
-    python benchmarks/grid.py overhead [--cells 500]                   milliseconds a cell, of cells that do nothing
-    python benchmarks/grid.py death [--cells 10000]                    a dask worker is killed halfway; are all cells done?
+    python speed/grid.py workers [--engine loky] [--models 8]     ratio of wall times; the aim is 1.8
+    python speed/grid.py overhead [--cells 500]                   milliseconds a cell, of cells that do nothing
+    python speed/grid.py death [--cells 10000]                    a dask worker is killed halfway; are all cells done?
 
 Run it on an idle machine: two workers on a busy core measure the other load.
 """

@@ -1,6 +1,6 @@
 """Do the verdicts depend on the sampler? What DiMRA brings back of three digits over five seeds, with fresh noise and without.
 
-    python benchmarks/fresh_noise.py [--samples 100] [--workers 2] [--out data/results/fresh_noise.csv]
+    python experiments/fresh_noise.py [--samples 100] [--workers 2] [--out data/results/fresh_noise.csv]
 
 As in `evaluation.py`, but on fifteen pairs of target and seed, and with the two samplers that can be afforded: ten steps of
 DPM-Solver++, which the shipped tables were made with, and 25 of Euler ancestral, which comes nearest to a thousand of DDPM. Prints

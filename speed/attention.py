@@ -1,6 +1,6 @@
 """Attention in a step of training on the CPU: the fused kernel against plain matrix products, forward and backward.
 
-    python benchmarks/attention.py [--threads 1]
+    python speed/attention.py [--threads 1]
 
 Which of them is faster depends on the number of places that attend to one another, on the precision, and on the processor.
 `dimum_core.precision.short_attention` takes plain products for few places in bf16.

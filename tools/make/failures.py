@@ -1,6 +1,6 @@
 """Make each kind of failed run on purpose, picture it, and measure it: docs/failure_*.png and data/results/failures.csv.
 
-    python tools/make_failures.py      some minutes on two cores
+    python tools/make/failures.py      some minutes on two cores
 """
 
 from __future__ import annotations
@@ -8,13 +8,13 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from make_frames import as_bytes
+from frames import as_bytes
 
 from dimum_core import evaluate, load_dataset, load_pipeline, relearn, unlearn
 from dimum_core.evaluation import draw_samples
 from dimum_core.widgets import picture_of
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 TARGET, LABELS = "3", ["3"] * 6 + ["0", "1", "5", "7", "8", "9"]
 RUNS = {  # name -> method and its settings; guidance scales to look at
     "healthy": ("dimum", {"steps": 48, "learning_rate": 1e-4}, (None,)),

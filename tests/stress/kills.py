@@ -1,6 +1,6 @@
 """Break off each kind of work at random moments, start it again, and compare what comes of it with an unbroken run.
 
-    python benchmarks/kills.py [--kills 50] [--seed 0] [WORK ...]
+    python tests/stress/kills.py [--kills 50] [--seed 0] [WORK ...]
 
 It is broken off by SIGKILL, SIGTERM, SIGINT and a full disk, equally often. A full disk is a limit on the size of files, at which a
 write fails as it does where no space is left. Checkpoints are written after every step, so that many a kill meets a write.

@@ -1,6 +1,6 @@
 """Make data/cifar10-mini/images.npz: a balanced part of CIFAR-10, small enough to travel with the repository.
 
-    python tools/make_cifar10_mini.py [--train 1000] [--test 200]
+    python tools/make/cifar10_mini.py [--train 1000] [--test 200]
 
 The first images of each class, in the order of the official files; JPEG keeps 12,000 of them under 9 MB.
 """

@@ -1,6 +1,6 @@
 """A training step: the package's loop against the loop of diffusers' unconditional example and against denoising-diffusion-pytorch.
 
-    python benchmarks/training.py [--preset cifar10-small] [--steps 12]
+    python speed/training.py [--preset cifar10-small] [--steps 12]
 
 All of them train a UNet of the preset's size at the preset's batch size on the same random images. The first two share the very
 network, so their ratio is the loop's alone; the third (measured if it is installed: pip install denoising-diffusion-pytorch) has

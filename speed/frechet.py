@@ -1,6 +1,6 @@
 """Frechet distance against the arithmetic of pytorch-fid, on the same features in the same run.
 
-    python benchmarks/frechet.py [--dims 64 256 2048] [--items 500 5000]
+    python speed/frechet.py [--dims 64 256 2048] [--items 500 5000]
 
 pytorch-fid takes scipy's general matrix square root of the product of the covariances; we take the singular
 values of the product of two factors. Both start from features. OMP_NUM_THREADS=1 gives those of one thread.

@@ -21,7 +21,7 @@ from dimum_core.cli import main as dimum
 from dimum_core.data import cifar10
 from dimum_core.errors import DimumError
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / "tools"
 
 PLAN = """
