@@ -6,6 +6,7 @@ import ast
 import collections
 import functools
 import graphlib
+import importlib
 import json
 import re
 from pathlib import Path
@@ -80,6 +81,14 @@ def test_imports_keep_to_the_layers(layer):
 
 def test_imports_never_run_in_a_circle():
     tuple(graphlib.TopologicalSorter(imports(PACKAGE)).static_order())
+
+
+def test_no_function_of_a_package_stands_in_the_place_of_its_module():
+    names = [f"dimum_core.{name}" for name in sources(PACKAGE) if name not in ("dimum_core", "cli")]
+    modules = {name: importlib.import_module(name) for name in names}
+    for name, module in modules.items():
+        parent, _, own = name.rpartition(".")
+        assert getattr(importlib.import_module(parent), own) is module
 
 
 def test_nothing_imports_the_command_line_or_the_doctor_but_the_one_the_other():

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 from dimum_core.benchmark import contests, leaderboard, read_results, report, write_results
+from dimum_core.benchmark.contest import comparisons, groups, pooled, resolution, runs, strongest, unranked
 from dimum_core.benchmark.figures import heat_panel, panels, pareto_front, recovery_bands
 from dimum_core.benchmark.page import resolution_sentence, slug, write_report
-from dimum_core.benchmark.report import comparisons, groups, pooled, resolution, runs, strongest, unranked
 from dimum_core.benchmark.results import PROVENANCE, ResultsError, check_provenance
 from dimum_core.cli import main
 from dimum_core.metrics import MetricError, sign_flip_test, t_interval

@@ -23,9 +23,9 @@ from dimum_core import load_dataset, load_pipeline, relearn, unlearn
 from dimum_core.attacks import auxiliary_set
 from dimum_core.benchmark import check_plan, load_plan, read_results, run, store
 from dimum_core.benchmark.engines import EngineError, run_tasks
-from dimum_core.benchmark.evaluations import attack_evaluations, counted
+from dimum_core.benchmark.nfe import attack_nfes, counted
 from dimum_core.benchmark.reading import PlanError
-from dimum_core.benchmark.run import run_task
+from dimum_core.benchmark.running import run_task
 from dimum_core.benchmark.store import failures
 from dimum_core.cli import main
 from dimum_core.errors import DimumError
@@ -276,7 +276,7 @@ def test_network_evaluations_are_those_that_were_made():
     attack = {"attack_batch_size": 8, "samples": 3}
     with counted(pipe.unet) as seen:
         relearn(pipe, auxiliary_set("retain", data, "3"), steps=4, samples=3, evaluate_every=2, seed=987, **settings)
-    expected = attack_evaluations(attack, pipe, point=2, step=4)
+    expected = attack_nfes(attack, pipe, point=2, step=4)
     assert seen == {"training": expected["attack_nfes"], "sampling": expected["sampling_nfes"]} == {"training": 32, "sampling": 360}
 
 

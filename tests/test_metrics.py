@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import linalg, stats
+from sklearn.metrics import pairwise_distances_chunked
 
 from dimum_core.metrics import (
     REQUIRED_PROVENANCE,
@@ -20,6 +21,7 @@ from dimum_core.metrics import (
     confusion_matrix,
     difference_interval,
     difference_of_proportions,
+    distances,
     expected_calibration_error,
     fidelity,
     frechet_distance,
@@ -27,6 +29,7 @@ from dimum_core.metrics import (
     inception,
     kernel_distance,
     nearest_neighbours,
+    neighbours,
     per_class_accuracy,
     precision_recall,
     t_interval,
@@ -256,14 +259,12 @@ def test_precision_and_recall_are_their_definitions_and_exchange_when_swapped(rn
 
 
 def test_blocks_do_not_change_the_result(rng, monkeypatch):
-    from dimum_core.metrics.fidelity import pairwise_distances_chunked as chunked
-
     real, fake = rng.normal(size=(400, 4)), rng.normal(0.5, size=(300, 4))
     scores, distance = precision_recall(reference=real, samples=fake, k=3), kernel_distance(real, fake)
-    small = lambda *arrays, working_memory: chunked(*arrays, working_memory=0.05)  # noqa: E731
-    module = sys.modules["dimum_core.metrics.fidelity"]  # as an attribute, that name is the function
-    monkeypatch.setattr(module, "pairwise_distances_chunked", small)
-    monkeypatch.setattr(module, "BLOCK", 7)
+    small = lambda *arrays, working_memory: pairwise_distances_chunked(*arrays, working_memory=0.05)  # noqa: E731
+    monkeypatch.setattr(neighbours, "pairwise_distances_chunked", small)
+    for module in (distances, neighbours):
+        monkeypatch.setattr(module, "BLOCK", 7)
     assert precision_recall(reference=real, samples=fake, k=3) == scores
     assert scores == pytest.approx(reference_precision_recall(real, fake, 3))
     again = kernel_distance(real, fake)

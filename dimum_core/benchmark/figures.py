@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ..plots import COLOURS, STYLE
-from .report import CHOICES, PAIR, Contest, leaderboard, mean_interval, on_pairs
+from .contest import CHOICES, PAIR, Contest, leaderboard, mean_interval, on_pairs
 
 WIDTH = 5.4  # inches: the letters are still legible when a phone shrinks it
 

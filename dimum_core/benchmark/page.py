@@ -15,9 +15,9 @@ import pandas as pd
 
 from ..files import write_atomically
 from ..metrics import MetricError
+from .contest import LEAST_RA, LEAST_UA, Contest, comparisons, contests, leaderboard, resolution
 from .figures import Panel, panels
-from .report import LEAST_RA, LEAST_UA, Contest, comparisons, contests, leaderboard, resolution
-from .results import EVALUATIONS, PROVENANCE, ResultsError, check_provenance
+from .results import NFES, PROVENANCE, ResultsError, check_provenance
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1b1b1b; --paper: #ffffff; --soft: #666; --line: #d8d8d8; --blue: #0064a3; }
@@ -40,7 +40,7 @@ figcaption, .soft { font-size: 0.85rem; color: var(--soft); } code { font-size: 
 """
 HEADERS = {
     "method": "method", "group": "group", "area": "area under recovery", "rank": "mean rank", "behind": "behind the best",
-    "recovered": "recovered", "UA": "UA", "RA": "RA", "steps": "steps", "unlearning_nfes": "evaluations", "seconds": "seconds",
+    "recovered": "recovered", "UA": "UA", "RA": "RA", "steps": "steps", "unlearning_nfes": "NFEs", "seconds": "seconds",
     "note": "",
 }
 
@@ -165,7 +165,7 @@ def _origin(rows: pd.DataFrame) -> str:
     cost = ", ".join(
         f"{value:,.0f} {name}" for name, value in (
             ("network evaluations of unlearning", models["unlearning_nfes"]),
-            *((f"of {name.split('_')[0]}", attacks[name].sum(min_count=1)) for name in EVALUATIONS[1:]),
+            *((f"of {name.split('_')[0]}", attacks[name].sum(min_count=1)) for name in NFES[1:]),
             ("seconds of unlearning", models["unlearning_seconds"]), ("seconds of attacks", attacks["seconds"].sum()),
         ) if not pd.isna(value)
     )

@@ -17,8 +17,8 @@ from .store import RESULT
 
 ORDER = ["seed", "target", "label", "budget", "auxiliary", "optimizer", "attack_rate", "step"]
 PROVENANCE = ["commit", "dimum", "python", "torch", "diffusers", "device", "threads"]
-EVALUATIONS = ["unlearning_nfes", "attack_nfes", "sampling_nfes"]
-MEASURED = ["unlearning_steps", "unlearning_seconds", "unlearning_distance", *EVALUATIONS, "seconds"]
+NFES = ["unlearning_nfes", "attack_nfes", "sampling_nfes"]
+MEASURED = ["unlearning_steps", "unlearning_seconds", "unlearning_distance", *NFES, "seconds"]
 CURVE = ["step", "target accuracy", "target low", "target high", "retained accuracy", "distance"]
 FORMATS = (".parquet", ".csv")
 

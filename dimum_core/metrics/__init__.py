@@ -1,6 +1,6 @@
 """Metrics on plain arrays: accuracies with intervals, calibration, and distances between sets of features."""
 
-from .accuracy import accuracy, auroc, confusion_matrix, expected_calibration_error, per_class_accuracy
+from .classification import accuracy, auroc, confusion_matrix, expected_calibration_error, per_class_accuracy
 from .comparison import (
     average_ranks,
     holm,
@@ -15,7 +15,7 @@ from .comparison import (
     wilcoxon_test,
 )
 from .copying import copied_items
-from .fidelity import (
+from .distances import (
     REQUIRED_PROVENANCE,
     Fidelity,
     FrechetStatistics,
@@ -23,8 +23,6 @@ from .fidelity import (
     frechet_distance,
     frechet_noise_floor,
     kernel_distance,
-    nearest_neighbours,
-    precision_recall,
 )
 from .intervals import (
     Interval,
@@ -35,6 +33,7 @@ from .intervals import (
     t_interval,
     wilson_interval,
 )
+from .neighbours import nearest_neighbours, precision_recall
 from .recovery import StepsToRecovery, area_under_recovery, best_attacks, recovery_ratio, steps_to_recovery, worst_case
 
 __all__ = [

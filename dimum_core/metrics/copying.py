@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .fidelity import nearest_neighbours
 from .intervals import MetricError
+from .neighbours import nearest_neighbours
 
 
 def copied_items(samples, reference, ratio: float = 1 / 3) -> np.ndarray:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .fidelity import FrechetStatistics
+from .distances import FrechetStatistics
 from .intervals import MetricError
 
 

@@ -54,7 +54,7 @@ def counted(unet: nn.Module) -> Iterator[dict[str, int]]:
             parameter.requires_grad_(True)
 
 
-def attack_evaluations(attack: dict, pipe: ClassConditionalPipeline, point: int, step: int) -> dict[str, int]:
+def attack_nfes(attack: dict, pipe: ClassConditionalPipeline, point: int, step: int) -> dict[str, int]:
     """What a recovery curve has cost by its `point`-th evaluation (from 0), at attack step `step`."""
     a_sample = SAMPLING_STEPS * (1 if pipe.config.guidance_scale == 1 else 2)
     return {

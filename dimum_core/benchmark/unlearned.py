@@ -13,7 +13,7 @@ from ..models.checkpoints import find_checkpoint, load_pipeline, provenance, rea
 from ..models.sampling import ClassConditionalPipeline
 from ..unlearning import unlearn
 from . import store
-from .evaluations import counted
+from .nfe import counted
 from .plan import CHECKPOINT, CONTROLS, Plan, cell_id
 
 

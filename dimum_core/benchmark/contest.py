@@ -22,7 +22,7 @@ from ..metrics import (
     wilson_interval,
 )
 from .plan import CONTROLS, Plan
-from .results import EVALUATIONS, ResultsError, check_columns, check_provenance
+from .results import NFES, ResultsError, check_columns, check_provenance
 
 DEFENCE = ["budget", "auxiliary", "label", "target"]
 CHOICES = ["attack_rate", "optimizer"]
@@ -47,7 +47,7 @@ def runs(rows: pd.DataFrame) -> pd.DataFrame:
             "RA after": last["retained accuracy"], "half": half.steps, "censored": half.censored,
             "area": area_under_recovery(curve["step"], curve["target accuracy"]),
             "samples": first.get("samples", Plan.samples), "seconds": first["unlearning_seconds"],
-            **{name: last.get(name) for name in EVALUATIONS},
+            **{name: last.get(name) for name in NFES},
         })
     return pd.DataFrame(found)
 
@@ -222,7 +222,7 @@ def leaderboard(contest: Contest) -> pd.DataFrame:
             versus = paired_difference(ranked[label], ranked.iloc[:, 0])
             line |= {"behind": versus.value, "behind low": versus.low, "behind high": versus.high}
         line |= {"rank": ranks.get(label), "group": letters.get(label, ""), "note": out.get(label, "")}
-        line |= {name: group[name].mean() for name in ("steps", "distance", "seconds", *EVALUATIONS)}
+        line |= {name: group[name].mean() for name in ("steps", "distance", "seconds", *NFES)}
         lines.append(line)
     return pd.DataFrame(lines)
 

@@ -13,32 +13,15 @@ from zipfile import BadZipFile
 import numpy as np
 from scipy import linalg
 from scipy.stats import norm
-from sklearn.metrics import pairwise_distances_chunked
 
 from ..checking import check_kind, check_whole
-from .intervals import Interval, MetricError, as_numbers, check_confidence
+from .features import BLOCK, as_features, two_sets
+from .intervals import Interval, MetricError, check_confidence
+from .neighbours import precision_recall
 
 REQUIRED_PROVENANCE = (
     "reference", "split", "resize", "extractor", "weights", "sampler", "steps", "guidance_scale"
 )
-BLOCK = 1024  # rows at a time: memory is bounded by BLOCK x N numbers
-
-
-def as_features(values, least: int = 2) -> np.ndarray:
-    """N x D in float64, or MetricError."""
-    values = as_numbers(values, "Features")
-    if values.ndim != 2 or len(values) < least or not values.shape[1]:
-        raise MetricError(f"Features must be N x D with N of at least {least}, not of shape {values.shape}.")
-    if not np.isfinite(values).all():
-        raise MetricError("Features must be finite: look for NaN in the images or in the extractor.")
-    return values
-
-
-def _two_sets(a, b, least: int = 2) -> tuple[np.ndarray, np.ndarray]:
-    a, b = as_features(a, least), as_features(b, least)
-    if a.shape[1] != b.shape[1]:
-        raise MetricError(f"Both sets need as many features an item, not {a.shape[1]} and {b.shape[1]}.")
-    return a, b
 
 
 # Frechet distance -------------------------------------------------------------------------------------------
@@ -148,7 +131,7 @@ def kernel_distance(a, b, confidence: float = 0.95) -> Interval:
     are nearly equal, when it is up to half as wide again as it need be. n: of the smaller set.
     """
     check_confidence(confidence)
-    a, b = _two_sets(a, b, least=3)
+    a, b = two_sets(a, b, least=3)
     n, m = len(a), len(b)
     within_a, within_b = (_kernel_row_sums(x, x, exclude_self=True) for x in (a, b))
     across_a, across_b = _kernel_row_sums(a, b), _kernel_row_sums(b, a)
@@ -169,92 +152,6 @@ def _kernel_row_sums(a: np.ndarray, b: np.ndarray, exclude_self: bool = False) -
     blocks = (a[i:i + BLOCK] @ b.T for i in range(0, len(a), BLOCK))
     sums = np.concatenate([((block / a.shape[1] + 1) ** 3).sum(1) for block in blocks])
     return sums - (np.square(a).sum(1) / a.shape[1] + 1) ** 3 if exclude_self else sums
-
-
-# Neighbours -------------------------------------------------------------------------------------------------
-
-
-def nearest_neighbours(queries, reference, k: int = 1, exclude_self: bool = False) -> tuple[np.ndarray, ...]:
-    """Euclidean distances and indices of the k nearest reference items of each query; N x k each.
-
-    Nearest first. An exact copy is at a distance of exactly 0.
-    exclude_self: queries and reference are the same array, and an item is not its own neighbour.
-    """
-    queries, reference = _two_sets(queries, reference, least=1)
-    if exclude_self and len(queries) != len(reference):
-        raise MetricError("exclude_self needs the same items as queries and as reference.")
-    check_whole("k", k, 0)
-    if k < 1 or len(reference) < k + exclude_self:
-        raise MetricError(f"There are no {k} neighbours among {len(reference)} reference items.")
-    distances, indices = [], []
-    for start, block in _distance_blocks(queries, reference):
-        rows = np.arange(len(block))
-        if exclude_self:
-            block[rows, start + rows] = np.inf
-        nearest = np.argpartition(block, k - 1, axis=1)[:, :k]
-        exact = _exact_distances(queries, reference, (start + rows).repeat(k), nearest.ravel()).reshape(-1, k)
-        order = np.argsort(exact, axis=1, kind="stable")
-        distances.append(np.take_along_axis(exact, order, axis=1))
-        indices.append(np.take_along_axis(nearest, order, axis=1))
-    return np.concatenate(distances), np.concatenate(indices)
-
-
-def _distance_blocks(a: np.ndarray, b: np.ndarray):
-    """(first row, distances) of some rows of a at a time to all of b; up to rounding, in 64 MiB.
-
-    They come from a matrix product: many times faster than differences, but what is near 0 is all rounding.
-    Centring keeps that small when features are far from the origin.
-    """
-    centre, start = b.mean(0), 0
-    for block in pairwise_distances_chunked(a - centre, b - centre, working_memory=64):
-        yield start, block
-        start += len(block)
-
-
-def _exact_distances(a: np.ndarray, b: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Distances of a[rows] to b[columns] by differences: the same both ways, and 0 for a copy."""
-    pieces = (slice(i, i + BLOCK) for i in range(0, len(rows), BLOCK))
-    squares = [np.square(a[rows[p]] - b[columns[p]]).sum(1) for p in pieces]
-    return np.sqrt(np.concatenate(squares or [np.empty(0)]))
-
-
-def _ball_blocks(a: np.ndarray, b: np.ndarray, radius_a: np.ndarray, radius_b: np.ndarray):
-    """For some rows of a at a time, whether (they lie in b's balls, b lies in theirs); two of rows x len(b).
-
-    An item lies on the very edge of the ball that it defines; where rounding could decide, take differences.
-    """
-    scale = np.square(a - b.mean(0)).sum(1).max() + np.square(b - b.mean(0)).sum(1).max()
-    for start, block in _distance_blocks(a, b):
-        ours = radius_a[start:start + len(block), None]
-        squares, doubtful = np.square(block), np.zeros(block.shape, dtype=bool)
-        for radius in (radius_b, ours):
-            doubtful |= np.abs(squares - np.square(radius)) <= 1e-12 * scale
-        rows, columns = np.nonzero(doubtful)
-        block[rows, columns] = _exact_distances(a, b, start + rows, columns)
-        yield block <= radius_b, block <= ours
-
-
-def precision_recall(*, reference, samples, k: int = 5) -> dict[str, float]:
-    """How many samples look real, and how much of the real set they cover; by name so as not to be swapped.
-
-    reference, samples: N x D and M x D, more than k items each. A ball reaches to its item's k-th neighbour
-    in its own set. precision, recall: Kynkaanniemi et al. 2019, arXiv 1904.06991; density, coverage: Naeem et
-    al. 2020, arXiv 2002.09797. All in [0, 1] but density, which may exceed 1.
-    """
-    check_whole("k", k, 0)
-    reference, samples = _two_sets(reference, samples, least=k + 1)
-    real_radius = nearest_neighbours(reference, reference, k, exclude_self=True)[0][:, -1]
-    fake_radius = nearest_neighbours(samples, samples, k, exclude_self=True)[0][:, -1]
-    balls_around, (recalled, covered) = [], np.zeros((2, len(reference)), dtype=bool)
-    for in_real, in_fake in _ball_blocks(samples, reference, fake_radius, real_radius):
-        balls_around.append(in_real.sum(1))
-        recalled |= in_fake.any(0)
-        covered |= in_real.any(0)
-    balls = np.concatenate(balls_around)
-    return {
-        "precision": float((balls > 0).mean()), "recall": float(recalled.mean()),
-        "density": float(balls.mean() / k), "coverage": float(covered.mean()),
-    }
 
 
 # All together -----------------------------------------------------------------------------------------------
@@ -293,7 +190,7 @@ def fidelity(samples, reference, provenance: dict) -> Fidelity:
     missing = [key for key in REQUIRED_PROVENANCE if key not in provenance]
     if missing:
         raise MetricError(f"A fidelity must say what it was computed on: {', '.join(missing)} is missing.")
-    samples, reference = _two_sets(samples, reference)
+    samples, reference = two_sets(samples, reference)
     return Fidelity(
         frechet_distance(samples, reference), frechet_noise_floor(reference, len(samples)),
         kernel_distance(samples, reference), **precision_recall(reference=reference, samples=samples),

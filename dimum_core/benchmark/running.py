@@ -18,10 +18,10 @@ from ..unlearning import METHODS, load_plugin
 from ..unlearning.plugin import module_name
 from . import store
 from .engines import run_tasks
-from .evaluations import SAMPLING_STEPS, attack_evaluations
-from .models import forget_weights, obtain_model
+from .nfe import SAMPLING_STEPS, attack_nfes
 from .plan import Plan, cell_id, source_digest
 from .reading import PlanError
+from .unlearned import forget_weights, obtain_model
 
 
 @dataclass(frozen=True)
@@ -140,6 +140,6 @@ def attacked(attack: dict, model: dict, pipe, original, data) -> dict:
         )
         curve = relearn(pipe, auxiliary, target=target, forget=data.train.only(target), **settings).curve
     rows = curve.to_dict("records")
-    rows = [{**row, **attack_evaluations(attack, pipe, point, row["step"])} for point, row in enumerate(rows)]
+    rows = [{**row, **attack_nfes(attack, pipe, point, row["step"])} for point, row in enumerate(rows)]
     seconds = round(time.perf_counter() - started, 2)
     return {"config": attack, "curve": rows, "seconds": seconds, "provenance": provenance()}
