@@ -318,6 +318,10 @@ def test_a_cell_is_named_by_the_code_of_its_method_and_of_those_that_it_builds_o
     assert code_of(one) == code_of(longer) and "a text" in code_of(one) and "is" not in code_of(one)
     assert code_of(one) != code_of(one.replace("return 1", "return 2"))
     assert code_of('def f(): "said"; return 1') != code_of('def f(): "said"; return 2')
+    moved = one.replace("class A", "import a\nfrom .b import (\n    c,\n)\n\nclass A")
+    moved = moved.replace("        return", "        import d  # late\n\n        return")
+    assert code_of(moved) == code_of(one)
+    assert code_of("import a; x = 1") != code_of("import a; x = 2")
     files = {name: {path.name for path in _method_files(METHODS[name])} for name in ("salun", "erasediff", "sealed", "dimum")}
     assert files["salun"] == {"salun.py", "random_label.py"} and files["erasediff"] == {"erasediff.py", "random_label.py"}
     assert files["sealed"] == {"sealed.py", "dimum.py"} and files["dimum"] == {"dimum.py"}

@@ -139,7 +139,7 @@ def data_digest(data: str) -> str:
 
 
 def source_digest(method: str) -> str:
-    """Hash of the code that defines a method, docstrings aside: of its file and those of the methods that it builds on.
+    """Hash of the code that defines a method, docstrings and imports aside: of its file and those of the methods that it builds on.
 
     So results of an older version are not mistaken for its own. What all methods share (`base`, `run`) does not count.
     """
@@ -164,11 +164,15 @@ def _method_files(method: type) -> set[Path]:
 
 
 def code_of(source: str) -> str:
-    """A module's text without its docstrings: what is said of a method may change, and its results stay what they are."""
-    lines, said = source.splitlines(), set()
+    """A module's text without docstrings, imports and empty lines: what is said of a method may change, and so may the places of
+    what it uses, and its results stay what they are."""
+    lines, aside = source.splitlines(), set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node, clean=False) is not None:
-            text = node.body[0]
-            if not lines[text.lineno - 1][: text.col_offset].strip():  # on lines of its own
-                said |= set(range(text.lineno - 1, text.end_lineno))
-    return "\n".join(line for number, line in enumerate(lines) if number not in said)
+            node = node.body[0]
+        elif not isinstance(node, (ast.Import, ast.ImportFrom)):
+            continue
+        before, after = lines[node.lineno - 1][: node.col_offset], lines[node.end_lineno - 1][node.end_col_offset :]
+        if not before.strip() and ";" not in after:  # on lines of its own
+            aside |= set(range(node.lineno - 1, node.end_lineno))
+    return "\n".join(line for number, line in enumerate(lines) if number not in aside and line.strip())
