@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -18,21 +17,12 @@ from tqdm.auto import tqdm
 
 from .checking import check_apart, check_kind, check_seed, check_whole
 from .data import Dataset, ImageSet, load_dataset, step_generator
-from .data.targets import find_target, word_kinds
-from .errors import CheckpointError, DataError, SettingError, brief
-from .judges.classifier import Judge, PairJudge, Verdict
-from .judges.counting import accuracies, as_table, drawn_for
+from .data.targets import find_target
+from .errors import DataError, SettingError
+from .judges import Judge, PairJudge, Verdict, accuracies, check_judge, find_judge
+from .judges.counting import as_table, drawn_for
 from .metrics import Interval, accuracy, copied_items, fidelity, nearest_neighbours, per_class_accuracy, wilson_interval
-from .models.checkpoints import (
-    CHECKPOINT_FOLDER,
-    check_finite,
-    find_checkpoint,
-    loading_errors,
-    quiet_diffusers,
-    read_card,
-    shipped_checkpoints,
-)
-from .models.conditions import ClassConditions, PromptConditions, conditions_of, draw
+from .models.conditions import conditions_of, draw
 from .models.sampling import ClassConditionalPipeline, check_pipeline, check_sampling
 from .models.text_to_image import TextToImagePipeline
 from .precision import autocast
@@ -41,54 +31,6 @@ from .training import digest_of
 _DRAWN: dict[bytes, Tensor] = {}
 MOST_KEPT = 256_000_000  # bytes of all drawings that are remembered
 MOST_HASHED = 100_000_000  # weights
-
-
-def load_judge(checkpoint) -> Judge:
-    """A judge in float32, from a folder or by the name of a shipped one. Never unpickles."""
-    folder = find_checkpoint(checkpoint)
-    with loading_errors(folder), quiet_diffusers():
-        judge = Judge.from_pretrained(folder, use_safetensors=True, local_files_only=True)
-    check_finite(judge, folder)
-    return judge.to(memory_format=torch.channels_last).eval()
-
-
-def find_judge(pipe: ClassConditionalPipeline | TextToImagePipeline) -> Judge | PairJudge:
-    """The shipped judge of the images that a pipeline draws: of the same size and the same classes; or one of the styles and one of
-    the objects, which together judge combinations."""
-    if not hasattr(pipe, "class_names"):
-        raise CheckpointError("No judge is shipped for this pipeline: pass judge=, such as PairJudge(style_judge, object_judge).")
-    channels, side, _ = pipe.image_shape
-    return _shipped_judge(side, channels, pipe.class_names)
-
-
-def check_judge(judge: object, asked: DiffusionPipeline | ClassConditions | PromptConditions) -> None:
-    """Refuse what cannot judge: the name of a judge, say, or one of other classes than are asked for, if those have names. What is
-    seen and what was asked for are compared by number."""
-    if not callable(getattr(judge, "judge", None)) or not hasattr(judge, "class_names"):
-        raise SettingError(f"judge must be a judge, such as load_judge('digits-judge'), not {brief(judge)}.")
-    known, drawn = (tuple(getattr(source, "class_names", judge.class_names)) for source in (judge, asked))
-    if known != drawn:
-        raise SettingError(f"The judge knows the classes {brief(known)}, not {brief(drawn)}: pass one of these, in this order.")
-
-
-@lru_cache(maxsize=4)
-def _shipped_judge(image_size: int, image_channels: int, class_names: tuple[str, ...]) -> Judge | PairJudge:
-    judges = [name for name in shipped_checkpoints() if read_card(CHECKPOINT_FOLDER / name).get("kind") == "judge"]
-    kinds = word_kinds(class_names)
-    parts = [_judge_of(judges, image_size, image_channels, names) for names in kinds or (class_names,)]
-    if None not in parts:
-        return PairJudge(*parts) if kinds else parts[0]
-    raise CheckpointError(
-        f"No shipped judge ({', '.join(judges) or 'there are none'}) looks at {image_size} x {image_size} images of these "
-        "classes: train one with `dimum train`, and pass it as judge=."
-    )
-
-
-def _judge_of(judges: list[str], *wanted) -> Judge | None:
-    for judge in map(load_judge, judges):
-        if (judge.image_size, judge.config.image_channels, judge.class_names) == wanted:
-            return judge
-    return None
 
 
 def _networks(pipe: DiffusionPipeline) -> list[nn.Module]:

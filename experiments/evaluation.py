@@ -22,7 +22,8 @@ from scipy.stats import kendalltau
 
 from dimum_core import load_dataset, load_pipeline, relearn, unlearn
 from dimum_core.data.targets import find_target
-from dimum_core.evaluation import draw_samples, find_judge
+from dimum_core.evaluation import draw_samples
+from dimum_core.judges import find_judge
 from dimum_core.metrics import frechet_distance, wilson_interval
 
 TARGET = "3"

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from dimum_core import TrainConfig, load_dataset, train
 from dimum_core.data import draw_batch, step_generator
-from dimum_core.evaluation import evaluate, find_judge
+from dimum_core.evaluation import evaluate
+from dimum_core.judges import find_judge
 from dimum_core.models.conditions import conditions_of
 from dimum_core.models.denoiser import Preset, get_preset
 from dimum_core.models.diffusion import add_noise, draw_noise

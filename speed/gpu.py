@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 
 from dimum_core.data import ImageSet, from_uint8, load_dataset
-from dimum_core.evaluation import evaluate, find_judge
+from dimum_core.evaluation import evaluate
+from dimum_core.judges import find_judge
 from dimum_core.models.checkpoints import save_checkpoint
 from dimum_core.models.conditions import conditions_of
 from dimum_core.models.denoiser import Preset, get_preset

@@ -20,7 +20,8 @@ import torch
 from dimum_core import load_dataset, load_pipeline, unlearn
 from dimum_core.benchmark import read_results
 from dimum_core.benchmark.store import write_cell
-from dimum_core.evaluation import draw_samples, find_judge
+from dimum_core.evaluation import draw_samples
+from dimum_core.judges import find_judge
 from dimum_core.metrics import frechet_distance, kernel_distance, precision_recall
 
 PIPE, DATA = load_pipeline("digits"), load_dataset("digits")

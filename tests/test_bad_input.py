@@ -32,7 +32,8 @@ from dimum_core.data.captions import caption
 from dimum_core.data.shapes import CLASS_NAMES, render
 from dimum_core.data.targets import find_target
 from dimum_core.errors import DimumError, UnknownName
-from dimum_core.evaluation import draw_samples, evaluate, guidance_sweep, load_judge, nearest_images, unconditional_share
+from dimum_core.evaluation import draw_samples, evaluate, guidance_sweep, nearest_images, unconditional_share
+from dimum_core.judges import load_judge
 from dimum_core.judges.classifier import Judge
 from dimum_core.models.checkpoints import CHECKPOINT_FOLDER, check_finite
 from dimum_core.models.denoiser import Preset

@@ -303,7 +303,7 @@ def test_every_shipped_checkpoint_loads_and_its_card_is_complete(name):
         assert load_pipeline(name).unet.dtype == torch.float32
         assert (checkpoints.CHECKPOINT_FOLDER / name / "log.csv").is_file()
     else:
-        from dimum_core.evaluation import load_judge
+        from dimum_core.judges import load_judge
 
         assert load_judge(name).config.threshold < float("inf")
 

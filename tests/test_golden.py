@@ -20,8 +20,9 @@ import pytest
 import torch
 
 from dimum_core import load_dataset, load_pipeline, relearn, unlearn
-from dimum_core.evaluation import draw_samples, load_judge
+from dimum_core.evaluation import draw_samples
 from dimum_core.geometry import weights
+from dimum_core.judges import load_judge
 from dimum_core.models.denoiser import Preset
 from dimum_core.precision import native_precision
 from dimum_core.pretraining import train_base

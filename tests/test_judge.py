@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from dimum_core.data import Dataset, from_uint8
 from dimum_core.errors import CheckpointError, DataError, UnknownName
-from dimum_core.evaluation import load_judge
+from dimum_core.judges import load_judge
 from dimum_core.judges.classifier import NONE_OF_THESE, Judge, class_gaussians, fit_temperature
 from dimum_core.judges.training import (
     JUDGE_PRESETS,

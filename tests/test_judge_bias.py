@@ -8,7 +8,8 @@ import torch
 from sklearn.svm import SVC
 
 from dimum_core import load_dataset, load_pipeline
-from dimum_core.evaluation import draw_samples, load_judge
+from dimum_core.evaluation import draw_samples
+from dimum_core.judges import load_judge
 from dimum_core.metrics import wilson_interval
 
 PER_CLASS = 20

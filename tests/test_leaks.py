@@ -12,7 +12,8 @@ from dimum_core.attacks import auxiliary_set, refuse_leaks
 from dimum_core.attacks.controls import concatenate
 from dimum_core.data import DATASETS, Dataset, ImageSet
 from dimum_core.errors import DataError
-from dimum_core.evaluation import load_judge, reference_set
+from dimum_core.evaluation import reference_set
+from dimum_core.judges import load_judge
 from dimum_core.judges.training import JUDGE_PRESETS, judge_sets
 from dimum_core.pretraining import train_base
 from dimum_core.unlearning import METHODS

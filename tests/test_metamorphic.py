@@ -18,7 +18,8 @@ from dimum_core.attacks import refuse_leaks
 from dimum_core.data import Dataset, ImageSet
 from dimum_core.data.targets import find_target
 from dimum_core.errors import DataError
-from dimum_core.evaluation import copying_rate, draw_samples, load_judge, nearest_images
+from dimum_core.evaluation import copying_rate, draw_samples, nearest_images
+from dimum_core.judges import load_judge
 from dimum_core.judges.classifier import Judge, class_gaussians, fit_temperature
 from dimum_core.judges.counting import accuracies, drawn_for
 from dimum_core.metrics import frechet_distance, kernel_distance, per_class_accuracy, precision_recall

@@ -23,7 +23,7 @@ from dimum_core.benchmark.results import ResultsError
 from dimum_core.course import grade
 from dimum_core.data import cifar10, loaders
 from dimum_core.errors import CheckpointError, DataError, DimumError
-from dimum_core.evaluation import load_judge
+from dimum_core.judges import load_judge
 from dimum_core.metrics import FrechetStatistics, MetricError
 from dimum_core.models.checkpoints import CHECKPOINT_FOLDER, command_line, provenance, render_card
 from dimum_core.training import read_state

@@ -16,7 +16,8 @@ from dimum_core.data.captions import PARAPHRASES, TEMPLATES, caption
 from dimum_core.data.shapes import CLASS_NAMES, OBJECTS, STYLES
 from dimum_core.data.targets import find_target
 from dimum_core.errors import DataError, TrainingError, UnknownName
-from dimum_core.evaluation import accuracies, draw_samples
+from dimum_core.evaluation import draw_samples
+from dimum_core.judges import accuracies
 from dimum_core.judges.classifier import Judge, PairJudge, PairVerdict
 from dimum_core.models.checkpoints import read_card, save_checkpoint
 from dimum_core.models.conditions import conditions_of

@@ -15,8 +15,7 @@ from ..data import ImageSet, draw_batch, step_generator
 from ..data.captions import KINDS, PARAPHRASES, PARTIAL_TEMPLATES, caption
 from ..data.targets import Target
 from ..errors import DataError
-from ..evaluation import check_judge, find_judge
-from ..judges.classifier import Judge, PairJudge
+from ..judges import Judge, PairJudge, check_judge, find_judge
 from ..metrics import wilson_interval
 from ..models.conditions import PromptConditions, conditions_of, image_size
 from ..models.diffusion import add_noise, draw_noise

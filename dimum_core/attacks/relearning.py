@@ -21,8 +21,8 @@ from ..data import Dataset, ImageSet
 from ..data.captions import KINDS
 from ..data.targets import Target, find_target
 from ..errors import DataError
-from ..evaluation import check_judge, copying_rate, draw_samples, find_judge
-from ..judges.classifier import Judge, PairJudge
+from ..evaluation import copying_rate, draw_samples
+from ..judges import Judge, PairJudge, check_judge, find_judge
 from ..metrics import Interval, accuracy, nearest_neighbours, wilson_interval
 from ..models.conditions import ClassConditions, PromptConditions, conditions_of, image_size
 from ..models.sampling import check_classes, check_pipeline

@@ -1,1 +1,7 @@
 """Judges: what a sample shows, how they are trained, and how their verdicts are counted."""
+
+from .classifier import Judge, PairJudge, Verdict
+from .counting import accuracies
+from .finding import check_judge, find_judge, load_judge
+
+__all__ = ["Judge", "PairJudge", "Verdict", "accuracies", "check_judge", "find_judge", "load_judge"]

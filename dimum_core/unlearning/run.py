@@ -17,8 +17,8 @@ from ..checking import check_apart, check_kind, check_number, check_whole
 from ..data import Dataset, ImageSet
 from ..data.targets import find_target
 from ..errors import DataError, TrainingError
-from ..evaluation import check_judge, draw_samples, find_judge
-from ..judges.classifier import Judge, PairJudge
+from ..evaluation import draw_samples
+from ..judges import Judge, PairJudge, check_judge, find_judge
 from ..models.conditions import ClassConditions, PromptConditions, conditions_of, image_size
 from ..models.sampling import check_classes, check_pipeline
 from ..precision import autocast

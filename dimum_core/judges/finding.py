@@ -1,0 +1,72 @@
+"""Judges from their folders: by name, or the shipped one of a pipeline's images; what cannot judge is refused."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from diffusers import DiffusionPipeline
+
+from ..data.targets import word_kinds
+from ..errors import CheckpointError, SettingError, brief
+from ..models.checkpoints import (
+    CHECKPOINT_FOLDER,
+    check_finite,
+    find_checkpoint,
+    loading_errors,
+    quiet_diffusers,
+    read_card,
+    shipped_checkpoints,
+)
+from ..models.conditions import ClassConditions, PromptConditions
+from ..models.sampling import ClassConditionalPipeline
+from ..models.text_to_image import TextToImagePipeline
+from .classifier import Judge, PairJudge
+
+
+def load_judge(checkpoint) -> Judge:
+    """A judge in float32, from a folder or by the name of a shipped one. Never unpickles."""
+    folder = find_checkpoint(checkpoint)
+    with loading_errors(folder), quiet_diffusers():
+        judge = Judge.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+    check_finite(judge, folder)
+    return judge.to(memory_format=torch.channels_last).eval()
+
+
+def find_judge(pipe: ClassConditionalPipeline | TextToImagePipeline) -> Judge | PairJudge:
+    """The shipped judge of the images that a pipeline draws: of the same size and the same classes; or one of the styles and one of
+    the objects, which together judge combinations."""
+    if not hasattr(pipe, "class_names"):
+        raise CheckpointError("No judge is shipped for this pipeline: pass judge=, such as PairJudge(style_judge, object_judge).")
+    channels, side, _ = pipe.image_shape
+    return _shipped_judge(side, channels, pipe.class_names)
+
+
+def check_judge(judge: object, asked: DiffusionPipeline | ClassConditions | PromptConditions) -> None:
+    """Refuse what cannot judge: the name of a judge, say, or one of other classes than are asked for, if those have names. What is
+    seen and what was asked for are compared by number."""
+    if not callable(getattr(judge, "judge", None)) or not hasattr(judge, "class_names"):
+        raise SettingError(f"judge must be a judge, such as load_judge('digits-judge'), not {brief(judge)}.")
+    known, drawn = (tuple(getattr(source, "class_names", judge.class_names)) for source in (judge, asked))
+    if known != drawn:
+        raise SettingError(f"The judge knows the classes {brief(known)}, not {brief(drawn)}: pass one of these, in this order.")
+
+
+@lru_cache(maxsize=4)
+def _shipped_judge(image_size: int, image_channels: int, class_names: tuple[str, ...]) -> Judge | PairJudge:
+    judges = [name for name in shipped_checkpoints() if read_card(CHECKPOINT_FOLDER / name).get("kind") == "judge"]
+    kinds = word_kinds(class_names)
+    parts = [_judge_of(judges, image_size, image_channels, names) for names in kinds or (class_names,)]
+    if None not in parts:
+        return PairJudge(*parts) if kinds else parts[0]
+    raise CheckpointError(
+        f"No shipped judge ({', '.join(judges) or 'there are none'}) looks at {image_size} x {image_size} images of these "
+        "classes: train one with `dimum train`, and pass it as judge=."
+    )
+
+
+def _judge_of(judges: list[str], *wanted) -> Judge | None:
+    for judge in map(load_judge, judges):
+        if (judge.image_size, judge.config.image_channels, judge.class_names) == wanted:
+            return judge
+    return None
