@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, AutoencoderTiny
+from torch import nn
 from torch.nn import functional as F
 
 from dimum_core.autoencoder import (
     AUTOENCODER_PRESETS,
+    ReconstructionObjective,
     build_autoencoder,
     encoded,
     load_autoencoder,
     psnr,
     reconstructed,
-    standardise,
     train_autoencoder,
 )
-from dimum_core.data import Dataset
+from dimum_core.data import Dataset, draw_batch
 from dimum_core.errors import CheckpointError
 from dimum_core.models.checkpoints import load_pipeline, save_checkpoint
 from dimum_core.models.codec import Codec
@@ -27,8 +29,8 @@ from dimum_core.pretraining import encoded_both_ways, new_model, train_base
 from dimum_core.training import TrainConfig
 
 TINY = replace(
-    AUTOENCODER_PRESETS["cifar10-autoencoder"], image_size=8, channels=(16, 32), latent_channels=4,
-    training=TrainConfig(steps=30, batch_size=16, learning_rate=3e-3, warmup_steps=5, ema_decay=0.0, precision="fp32"),
+    AUTOENCODER_PRESETS["cifar10-autoencoder"], image_size=8, channels=16, blocks=(1, 1), latent_channels=4,
+    training=TrainConfig(steps=60, batch_size=16, learning_rate=3e-3, warmup_steps=5, ema_decay=0.0, precision="fp32"),
 )
 
 
@@ -54,23 +56,35 @@ def test_training_brings_images_back_and_plain_diffusers_loads_it(vae, tiny_data
     before = psnr(tiny_data.images, reconstructed(Codec(2, build_autoencoder(TINY, 1)), tiny_data.images)).mean()
     after = psnr(tiny_data.images, reconstructed(Codec(2, vae), tiny_data.images)).mean()
     assert after > before + 3
-    plain = AutoencoderKL.from_pretrained(folder)
+    plain = AutoencoderTiny.from_pretrained(folder)
     x = F.pixel_unshuffle(tiny_data.images[:4], 2)
-    assert torch.equal(plain.encode(x).latent_dist.mode(), vae.encode(x).latent_dist.mode())
+    assert torch.equal(plain.encode(x).latents, vae.encode(x).latents)
 
 
-def test_latents_have_mean_0_and_variance_1_and_are_decoded_as_before(tiny_data):
-    vae = build_autoencoder(TINY, 1, seed=3).requires_grad_(False)
-    codec, images = Codec(2, vae), tiny_data.images
-    plain, deviation = reconstructed(codec, images), vae.encode(F.pixel_unshuffle(images, 2)).latent_dist.std
-    spread = encoded(codec, images).std(dim=(0, 2, 3))
-    standardise(vae, encoded(codec, images))
-    latents = encoded(codec, images)
-    assert torch.allclose(latents.mean(dim=(0, 2, 3)), torch.zeros(4), atol=1e-2)  # the encoder runs in bf16 where that is native
-    assert torch.allclose(latents.std(dim=(0, 2, 3)), torch.ones(4), atol=1e-2)
-    assert torch.allclose(reconstructed(codec, images), plain, atol=0.05)
-    posterior = vae.encode(F.pixel_unshuffle(images, 2)).latent_dist
-    assert torch.allclose(posterior.std * spread[:, None, None], deviation, rtol=0.05)  # the noise shrinks with the latents
+def test_latents_keep_near_mean_0_and_variance_1(vae, tiny_data):
+    latents = encoded(Codec(2, vae), tiny_data.images)
+    assert latents.mean((0, 2, 3)).abs().max() < 0.3 and (latents.std((0, 2, 3)) - 1).abs().max() < 0.3
+
+
+def test_the_objective_by_hand(tiny_data):
+    """With an autoencoder that gives back its latents as they are, the error is the noise, and the scale is that of the pixels."""
+    class Through(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(()))
+
+        def encode(self, x):
+            return SimpleNamespace(latents=x * self.weight)
+
+        def decode(self, latents):
+            return SimpleNamespace(sample=latents)
+
+    objective = ReconstructionObjective(tiny_data, 40, 2, False, absolute_weight=0.5, noise=0.1, scale_weight=2.0)
+    images, _ = draw_batch(tiny_data, 40, 0, 3)
+    x = F.pixel_unshuffle(images, 2)
+    scale = x.mean((0, 2, 3)).square().mean() + x.var((0, 2, 3)).log().square().mean()
+    expected = 0.1**2 + 0.5 * 0.1 * (2 / torch.pi) ** 0.5 + 2 * scale  # E e^2 and E |e| of e ~ N(0, 0.1^2)
+    assert float(objective(Through(), 0, 3).detach()) == pytest.approx(float(expected), rel=0.03)
 
 
 def test_psnr_by_hand():
@@ -79,13 +93,23 @@ def test_psnr_by_hand():
     assert torch.allclose(psnr(images, others), torch.tensor([20.0, 40.0]))  # 10 log10(2^2 / 0.2^2) = 20
 
 
-def test_folding_is_undone_exactly_and_a_shift_and_a_scale_are_those_of_the_autoencoder(vae, tiny_data):
+@pytest.fixture
+def kl_vae():
+    """Such as Stable Diffusion has, with random weights."""
+    return AutoencoderKL(
+        in_channels=4, out_channels=4, block_out_channels=(16, 16), down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, norm_num_groups=4, scaling_factor=0.5, shift_factor=0.25,
+    ).requires_grad_(False)
+
+
+def test_folding_is_undone_exactly_and_a_shift_and_a_scale_are_those_of_the_autoencoder(kl_vae, tiny_data):
     images = tiny_data.images[:4]
     assert torch.equal(Codec(2).decode(Codec(2).encode(images)), images)
-    scaled = Codec(2, AutoencoderKL.from_config(vae.config, scaling_factor=0.5, shift_factor=0.25).requires_grad_(False))
-    scaled.vae.load_state_dict(vae.state_dict())
-    assert torch.allclose(scaled.encode(images), (Codec(2, vae).encode(images) - 0.25) * 0.5, atol=1e-6)
-    assert torch.allclose(scaled.decode(scaled.encode(images)), Codec(2, vae).decode(Codec(2, vae).encode(images)), atol=1e-5)
+    codec, x = Codec(2, kl_vae), F.pixel_unshuffle(images, 2)
+    mode = kl_vae.encode(x).latent_dist.mean
+    assert torch.allclose(codec.encode(images), (mode - 0.25) * 0.5, atol=1e-6)
+    assert torch.allclose(codec.decode(codec.encode(images)), F.pixel_shuffle(kl_vae.decode(mode).sample, 2), atol=1e-5)
+    assert (codec.factor, codec.image_channels(4)) == (4, 1)
 
 
 def test_a_pipeline_of_latents_draws_is_saved_and_comes_back(latent_preset, tiny_data, tmp_path):
@@ -109,7 +133,7 @@ def test_latents_that_were_encoded_once_are_those_encoded_in_each_step(latent_pr
     for step in range(3):
         (x, labels), (same, again), (mirrored, _) = (objective.batch(0, step) for objective in (plain, cached, other))
         assert torch.allclose(x, same, atol=0.02) and torch.equal(labels, again)
-        assert not torch.allclose(x, mirrored, atol=0.2)
+        assert not torch.allclose(x, mirrored, atol=0.05)
     assert "vae" in plain.fingerprint  # another autoencoder is another training
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -19,7 +19,7 @@ class Codec:
     """
 
     patch_size: int = 1
-    vae: AutoencoderKL | None = None
+    vae: AutoencoderTiny | AutoencoderKL | None = None
 
     @classmethod
     def of(cls, pipe) -> Codec:
@@ -47,8 +47,9 @@ class Codec:
             return x
         shift = self.vae.config.get("shift_factor") or 0.0
         with torch.no_grad():
-            latents = self.vae.encode(x.to(self.vae.device, self.vae.dtype)).latent_dist.mode().float()
-        return (latents - shift) * self.vae.config.scaling_factor
+            found = self.vae.encode(x.to(self.vae.device, self.vae.dtype))
+            latents = found.latents if isinstance(self.vae, AutoencoderTiny) else found.latent_dist.mode()
+        return (latents.float() - shift) * self.vae.config.scaling_factor
 
     def decode(self, latents: Tensor) -> Tensor:
         """The inverse of `encode`, as far as the autoencoder has one; not clamped."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel, UNet2DModel
+from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel, UNet2DModel
 
 from ..data.captions import PARAPHRASES, PARTIAL_TEMPLATES, TEMPLATES, caption
 from ..errors import UnknownName
@@ -62,6 +62,13 @@ PRESETS = {
             training=TrainConfig(steps=6_000, batch_size=128, learning_rate=6e-4, warmup_steps=200, ema_decay=0.999),
         ),
         Preset(
+            "cifar10-latent", dataset="cifar10", image_size=32, patch_size=2, channels=(128, 256), layers=1,
+            attention=(False, True), autoencoder="cifar10-autoencoder", guidance_scale=3.0,
+            training=TrainConfig(  # no decay: it can be gone on with for more steps, and the average does what a decay would
+                steps=40_000, batch_size=128, learning_rate=5e-4, warmup_steps=500, decay=False, ema_decay=0.9997
+            ),
+        ),
+        Preset(
             "shapes", dataset="shapes", image_size=16, patch_size=2, channels=(48, 96), layers=1, attention=(False, True),
             flip=False, guidance_scale=3.0, text_width=64,
             held_out=("outline heart", "hatched circle", "dotted square", "watercolour star"),
@@ -85,7 +92,7 @@ def get_preset(name: str) -> Preset:
 
 
 def build_denoiser(
-    preset: Preset, num_classes: int, image_channels: int, seed: int = 0, vae: AutoencoderKL | None = None
+    preset: Preset, num_classes: int, image_channels: int, seed: int = 0, vae: AutoencoderTiny | AutoencoderKL | None = None
 ) -> UNet2DModel:
     """A freshly initialised UNet for a preset.
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from diffusers import (
     AutoencoderKL,
+    AutoencoderTiny,
     DDIMScheduler,
     DDPMScheduler,
     DiffusionPipeline,
@@ -107,7 +108,7 @@ class ClassConditionalPipeline(CodedImages, DiffusionPipeline):
         id2label: dict | None = None,
         patch_size: int = 1,
         guidance_scale: float = 1.0,
-        vae: AutoencoderKL | None = None,
+        vae: AutoencoderTiny | AutoencoderKL | None = None,
     ):
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler, vae=vae)
