@@ -96,7 +96,7 @@ def _decode_split(pack, split: str, class_names: tuple[str, ...]) -> ImageSet:
     blob = pack[f"{split}_bytes"].tobytes()
     starts = np.concatenate([[0], ends[:-1]])
     pixels = np.stack([
-        np.asarray(Image.open(io.BytesIO(blob[start:end]), formats=("JPEG",)))
+        np.asarray(Image.open(io.BytesIO(blob[start:end]), formats=("WEBP",)))
         for start, end in zip(starts, ends, strict=True)
     ])
     return from_uint8("cifar10-mini", pixels.transpose(0, 3, 1, 2), pack[f"{split}_labels"], class_names)

@@ -1,40 +1,43 @@
 """Make data/cifar10-mini/images.npz: a balanced part of CIFAR-10, small enough to travel with the repository.
 
-    python tools/make/cifar10_mini.py [--train 1000] [--test 200]
+    python tools/make/cifar10_mini.py [--items FILE]
 
-The first images of each class, in the order of the official files; JPEG keeps 12,000 of them under 9 MB.
+Which images belong to it is a list of their digests, in data/cifar10-mini/items.npz: so the pack comes out the same from every copy of
+CIFAR-10, whatever the order of its files, and an image whose pixels differ by one bit is missed. Lossless WebP keeps them in 21 MB.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from dimum_core.data import DATA_FOLDER
+from dimum_core.data import DATA_FOLDER, from_uint8
 from dimum_core.data.cifar10 import read_cifar10
 
-OUT = DATA_FOLDER / "cifar10-mini" / "images.npz"
-JPEG = {"format": "JPEG", "quality": 75, "subsampling": 2, "optimize": True}
+FOLDER = DATA_FOLDER / "cifar10-mini"
+WEBP = {"format": "WEBP", "lossless": True, "quality": 100, "method": 6, "exact": True}
 
 
-def first_of_each_class(labels: np.ndarray, count: int) -> np.ndarray:
-    chosen = np.concatenate([np.flatnonzero(labels == label)[:count] for label in range(10)])
-    return np.sort(chosen)
-
-
-def as_jpeg(pixels: np.ndarray) -> bytes:
+def as_webp(pixels: np.ndarray) -> bytes:
     """pixels: uint8, 3 x H x W."""
     buffer = io.BytesIO()
-    Image.fromarray(pixels.transpose(1, 2, 0)).save(buffer, **JPEG)
+    Image.fromarray(pixels.transpose(1, 2, 0)).save(buffer, **WEBP)
     return buffer.getvalue()
 
 
-def pack_split(pixels: np.ndarray, labels: np.ndarray, per_class: int) -> dict[str, np.ndarray]:
-    chosen = first_of_each_class(labels, per_class)
-    files = [as_jpeg(image) for image in pixels[chosen]]
+def pack_split(pixels: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...], items: np.ndarray) -> dict[str, np.ndarray]:
+    """The images whose digests are `items`, in that order; SystemExit if one is not there."""
+    digests = from_uint8("cifar10", pixels, labels, class_names).item_hashes
+    place = {digest.tobytes(): index for index, digest in enumerate(digests)}
+    missing = sum(item.tobytes() not in place for item in items)
+    if missing:
+        raise SystemExit(f"{missing} of {len(items)} images are not in this copy of CIFAR-10: their pixels differ.")
+    chosen = np.array([place[item.tobytes()] for item in items])
+    files = [as_webp(image) for image in pixels[chosen]]
     return {
         "bytes": np.frombuffer(b"".join(files), dtype=np.uint8),
         "sizes": np.array([len(file) for file in files], dtype=np.int32),
@@ -43,17 +46,17 @@ def pack_split(pixels: np.ndarray, labels: np.ndarray, per_class: int) -> dict[s
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--train", type=int, default=1000, help="training images of each class")
-    parser.add_argument("--test", type=int, default=200, help="held-out images of each class")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--items", type=Path, default=FOLDER / "items.npz", help="digests of the images, `train` and `test`")
     args = parser.parse_args()
     arrays = read_cifar10()
     pack = {"class_names": np.array(arrays["class_names"])}
-    for split, per_class in (("train", args.train), ("test", args.test)):
-        pack |= {f"{split}_{key}": value for key, value in pack_split(*arrays[split], per_class).items()}
-    OUT.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(OUT, **pack)
-    print(f"{OUT}: {OUT.stat().st_size / 1e6:.1f} MB")
+    with np.load(args.items, allow_pickle=False) as items:
+        for split in ("train", "test"):
+            parts = pack_split(*arrays[split], arrays["class_names"], items[split])
+            pack |= {f"{split}_{key}": value for key, value in parts.items()}
+    np.savez(FOLDER / "images.npz", **pack)
+    print(f"{FOLDER / 'images.npz'}: {(FOLDER / 'images.npz').stat().st_size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":
