@@ -21,7 +21,7 @@ from dimum_core.benchmark.engines import ENGINES, run_tasks
 
 CONTENT = {
     "name": "grid", "checkpoint": "digits", "data": "digits", "targets": ["3"], "methods": ["random-label"], "budgets": [20],
-    "controls": [], "attack_rates": [1e-4, 3e-4, 1e-3], "attack_steps": 40, "evaluations": 2,
+    "controls": [], "attack_rates": [1e-4, 3e-4, 1e-3], "attack_steps": 40, "points": 3,
 }
 
 

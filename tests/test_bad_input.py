@@ -582,7 +582,7 @@ PLAN = {
     "checkpoint": "tiny", "data": "digits", "targets": ["3"], "methods": ["finetune", {"method": "dimum", "count": 4}],
     "budgets": [2],
     "seeds": [0, 1], "controls": ["original"], "attack_rates": [1e-4], "attack_steps": 4, "optimizers": ["adamw"], "samples": 2,
-    "auxiliaries": ["retain", "retain 10 %"], "batch_size": 8, "learning_rate": 1e-4, "check_every": 1, "evaluations": 2,
+    "auxiliaries": ["retain", "retain 10 %"], "batch_size": 8, "learning_rate": 1e-4, "check_every": 1, "points": 3,
 }
 JUNK = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from((10**30, NAN, INF, -1.5, "", "x", "../../x", "retain 0 %",

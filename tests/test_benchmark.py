@@ -28,7 +28,7 @@ CONTENT = {
     "name": "tiny", "checkpoint": "digits", "data": "digits", "targets": {"3": "digits-without-3"}, "batch_size": 8,
     "methods": ["random-label", {"method": "dimum", "alternative": "mixed", "count": 8, "label": "dimum (mixed)"}],
     "budgets": [2, {"steps": 4, "until": 0.01, "label": "matched"}], "seeds": [0, 1], "attack_steps": 2,
-    "attack_rates": [1e-4, 1e-3], "evaluations": 1, "samples": 2, "check_every": 1,
+    "attack_rates": [1e-4, 1e-3], "points": 2, "samples": 2, "check_every": 1,
 }
 
 
@@ -229,13 +229,14 @@ def test_the_models_that_a_plan_names_are_looked_for_beside_it(tmp_path, monkeyp
 def test_combinations_that_are_none_are_named():
     wrong = {
         **CONTENT, "methods": ["esd", "esd", {"method": "salun", "label": "original"}, {"checkpoint": "x"}], "budgets": [2, 2],
-        "seeds": [1, 1], "attack_steps": 2, "evaluations": 3, "attack_rates": [], "targets": {"3": "cifar10-small", "7": None},
+        "seeds": [1, 1], "attack_steps": 2, "points": 4, "attack_rates": [], "targets": {"3": "cifar10-small", "7": None},
     }
     with pytest.raises(PlanError, match="has 8 mistakes") as caught:
         check_plan(wrong)
     for part in (
         "methods holds 'esd' twice (tell them apart by `label`)", "cannot be called 'original'", "has `checkpoint` and `label`",
-        "budgets holds '2 steps' twice", "seeds holds '1' twice", "3 evaluations do not fit in 2", "attack_rates is empty",
+        "budgets holds '2 steps' twice", "seeds holds '1' twice", "attack_rates is empty",
+        "4 points of a curve, at equal distances, take a multiple of 3 attack_steps, not 2",
         "cifar10-small has other classes or another size",
     ):
         assert part in str(caught.value), part
@@ -244,7 +245,9 @@ def test_combinations_that_are_none_are_named():
 @pytest.mark.parametrize(("key", "value", "message"), [
     ("attack_steps", [20, 40], "attack_steps should hold one whole number of at least 1, not [20, 40]"),
     ("samples", [16], "samples should hold one whole number"), ("batch_size", [], "batch_size should hold one whole number"),
-    ("check_every", (1, 2), "check_every should hold one"), ("evaluations", [1], "evaluations should hold one"),
+    ("check_every", (1, 2), "check_every should hold one"),
+    ("points", [2], "points should hold one"), ("points", 1, "at least 2, not 1"),
+    ("evaluations", 4, "`evaluations: 4` is called `points: 5` now"), ("evaluations", [1], "`points: one more`"),
     ("learning_rate", [1e-4, 1e-3], "learning_rate should hold one number between 0 and 1, not [0.0001, 0.001]"),
     ("optimizers", [], "optimizers is empty"), ("budgets", [True], "a budget is a number of steps"),
     ("budgets", [{"steps": 3, "until": True}], "a budget has `steps`"),

@@ -62,7 +62,7 @@ seeds: [0]
 batch_size: 8
 attack_steps: 2
 attack_rates: [0.0001, 0.001]
-evaluations: 1
+points: 2
 samples: 2
 """
 

@@ -32,8 +32,8 @@ def estimate_minutes(plan: Plan, threads: int = 1) -> float:
         if "steps" in model:
             checks = model["steps"] // model["check_every"] * (32 if model["until"] else 0)
             seconds += model["steps"] * TERMS * step + checks * image
-        curve_point = 2 * plan.samples * image
-        seconds += curve_point + len(plan.attacks(model)) * (plan.attack_steps * step + plan.evaluations * curve_point)
+        point = 2 * plan.samples * image  # the first point of a curve is drawn once for all attacks on a model
+        seconds += point + len(plan.attacks(model)) * (plan.attack_steps * step + (plan.points - 1) * point)
     return seconds / 60
 
 

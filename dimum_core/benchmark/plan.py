@@ -32,7 +32,8 @@ class Plan:
     controls: of original and retrained.
     budgets: mappings with `steps`, and optionally `until` (stop at this unlearning accuracy) and a `label`.
     attack_rates, attack_steps, optimizers, auxiliaries: the attacker's choices; "retain 10 %" is a share of a set.
-    samples: of the target, and as many of the rest, at each of the `evaluations` of a recovery curve.
+    points: of a recovery curve, at equal distances; the first is before the attack, the last after its last step.
+    samples: of the target, and as many of the rest, at each of these points.
     """
 
     name: str
@@ -50,7 +51,7 @@ class Plan:
     attack_rates: tuple[float, ...] = (3e-5, 3e-4, 3e-3)
     optimizers: tuple[str, ...] = ("adamw",)
     auxiliaries: tuple[str, ...] = ("retain",)
-    evaluations: int = 2
+    points: int = 3
     samples: int = 32
     plugins: tuple[str, ...] = field(default=())
 
@@ -89,7 +90,7 @@ class Plan:
             {
                 "model": cell_id(model), "auxiliary": auxiliary, "optimizer": optimizer, "attack_rate": rate,
                 "attack_steps": self.attack_steps, "attack_seed": 1000 + model["seed"], "samples": self.samples,
-                "evaluations": self.evaluations, "attack_batch_size": self.batch_size,
+                "points": self.points, "attack_batch_size": self.batch_size,
             }
             for auxiliary, optimizer, rate in grid
         ]

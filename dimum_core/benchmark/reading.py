@@ -87,7 +87,7 @@ def check_plan(content: dict, where: str = "the plan") -> Plan:
     check_kind("a plan", content, dict, "a mapping of settings such as checkpoint and methods")
     wrong: list[str] = [] if isinstance(content.get("name", ""), str) else [f"name should be a word, not {content['name']!r}"]
     known = {f.name: f for f in dataclasses.fields(Plan)}
-    wrong += [f"unknown setting {key!r}" for key in content if key not in known]
+    wrong += [_unknown(key, value) for key, value in content.items() if key not in known]
     needed = [name for name, f in known.items() if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING]
     wrong += [f"{name} is missing" for name in needed if name not in content]
     values = {key: value for key, value in content.items() if key in known}
@@ -106,6 +106,13 @@ def check_plan(content: dict, where: str = "the plan") -> Plan:
     if wrong:
         raise PlanError(f"{where} has {len(wrong)} mistake{'s' * (len(wrong) > 1)}: " + "; ".join(wrong) + ".")
     return plan
+
+
+def _unknown(key, value) -> str:
+    if key == "evaluations":
+        after = value + 1 if _is_number(value, int) else "one more"
+        return f"`evaluations: {value}` is called `points: {after}` now, with the point before the attack counted, too"
+    return f"unknown setting {key!r}"
 
 
 def _as_list(value) -> list:
@@ -203,8 +210,9 @@ def _check_values(values: dict, content: dict, wrong: list[str]) -> None:
     whole = lambda least: lambda v: _is_number(v, int) and v >= least  # noqa: E731
     share = lambda v: _is_number(v) and 0 < v < 1  # noqa: E731
     expect("seeds", whole(0), "whole numbers of at least 0")
-    for key in ("attack_steps", "batch_size", "samples", "evaluations", "check_every"):  # no dimensions of the grid: no lists
+    for key in ("attack_steps", "batch_size", "samples", "check_every"):  # no dimensions of the grid: no lists
         expect(key, whole(1), "one whole number of at least 1")
+    expect("points", whole(2), "one whole number of at least 2")
     expect("learning_rate", share, "one number between 0 and 1")
     expect("attack_rates", share, "numbers between 0 and 1")
     expect("optimizers", lambda v: isinstance(v, str) and v in OPTIMIZER_STATE, " or ".join(OPTIMIZER_STATE))
@@ -230,9 +238,9 @@ def _check_once(values: dict, wrong: list[str]) -> None:
         twice = {str(entry) for entry in entries if list(map(str, entries)).count(str(entry)) > 1}
         wrong += [f"{key} holds {entry!r} twice" + " (tell them apart by `label`)" * (key == "methods") for entry in sorted(twice)]
     wrong += [f"a method cannot be called {label!r}: that is a control" for label in names["methods"] if label in CONTROLS]
-    steps, evaluations = (values.get(key, getattr(Plan, key)) for key in ("attack_steps", "evaluations"))
-    if isinstance(steps, int) and isinstance(evaluations, int) and evaluations > steps >= 1:
-        wrong.append(f"{evaluations} evaluations do not fit in {steps} attack_steps")
+    steps, points = values.get("attack_steps", Plan.attack_steps), values.get("points", Plan.points)
+    if _is_number(steps, int) and _is_number(points, int) and steps >= 1 and points >= 2 and steps % (points - 1):
+        wrong.append(f"{points} points of a curve, at equal distances, take a multiple of {points - 1} attack_steps, not {steps}")
 
 
 def _check_entries(plan: Plan, pipe: ClassConditionalPipeline, wrong: list[str]) -> None:

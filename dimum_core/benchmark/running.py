@@ -127,7 +127,7 @@ def attacked(attack: dict, model: dict, pipe, original, data) -> dict:
     settings = {
         "steps": attack["attack_steps"], "learning_rate": attack["attack_rate"], "optimizer": attack["optimizer"],
         "batch_size": attack["attack_batch_size"], "seed": attack["attack_seed"], "samples": attack["samples"],
-        "evaluate_every": max(1, attack["attack_steps"] // attack["evaluations"]), "progress": False,
+        "evaluate_every": max(1, attack["attack_steps"] // (attack["points"] - 1)), "progress": False,
         "num_inference_steps": SAMPLING_STEPS,
     }
     kind, _, rest = attack["auxiliary"].partition(" ")

@@ -34,7 +34,7 @@ seeds: [0]
 batch_size: 8
 attack_steps: 2
 attack_rates: [0.0003]
-evaluations: 1
+points: 2
 samples: 2
 """
 
