@@ -1,7 +1,7 @@
 """Shapes: small coloured pictures, an object in a style, in the spirit of UnlearnCanvas (Zhang et al. 2024, arXiv 2402.11846).
 
 Six objects times six styles; position, size, angle, colours and texture vary and mean nothing. A class name is a style and an
-object, such as "hatched star", so that a target may be a style, an object or one combination (see `data.Target`).
+object, such as "hatched star", so that a target may be a style, an object or one combination (see `targets.Target`).
 """
 
 from __future__ import annotations
