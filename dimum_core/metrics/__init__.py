@@ -12,7 +12,6 @@ from .comparison import (
     pairwise_comparisons,
     power,
     sign_flip_test,
-    wilcoxon_test,
 )
 from .copying import copied_items
 from .distances import (
@@ -27,14 +26,11 @@ from .distances import (
 from .intervals import (
     Interval,
     MetricError,
-    bootstrap_interval,
-    difference_interval,
-    difference_of_proportions,
     t_interval,
     wilson_interval,
 )
 from .neighbours import nearest_neighbours, precision_recall
-from .recovery import StepsToRecovery, area_under_recovery, best_attacks, recovery_ratio, steps_to_recovery, worst_case
+from .recovery import StepsToRecovery, area_under_recovery, best_attacks, recovery_ratio, steps_to_recovery
 
 __all__ = [
     "REQUIRED_PROVENANCE",
@@ -48,11 +44,8 @@ __all__ = [
     "auroc",
     "average_ranks",
     "best_attacks",
-    "bootstrap_interval",
     "confusion_matrix",
     "copied_items",
-    "difference_interval",
-    "difference_of_proportions",
     "expected_calibration_error",
     "fidelity",
     "frechet_distance",
@@ -73,7 +66,5 @@ __all__ = [
     "sign_flip_test",
     "steps_to_recovery",
     "t_interval",
-    "wilcoxon_test",
     "wilson_interval",
-    "worst_case",
 ]

@@ -40,18 +40,6 @@ def sign_flip_test(first, second) -> float:
     return as_extreme / 2**n if exact else (as_extreme + 1) / (DRAWN + 1)
 
 
-def wilcoxon_test(first, second) -> float:
-    """Two-sided p-value of Wilcoxon's signed ranks (1945), the sign-flip test on ranks: a single wild pair weighs less.
-
-    Zero differences take part as Pratt (1959) has it, and ties are handled by permuting signs, exactly for up to 13 pairs.
-    """
-    difference = _paired(first, second)
-    if not difference.any():
-        return 1.0
-    method = stats.PermutationMethod(n_resamples=np.inf if len(difference) <= 13 else 9999, rng=np.random.default_rng(0))
-    return float(stats.wilcoxon(difference, zero_method="pratt", method=method).pvalue)
-
-
 def least_p(pairs: int) -> float:
     """The smallest two-sided p-value that `sign_flip_test` gives for so many pairs; where signs are drawn, one in all of them."""
     return min(1.0, 2.0 ** (1 - pairs)) if pairs <= EXACT_UP_TO else 1 / (DRAWN + 1)
@@ -80,10 +68,10 @@ def average_ranks(table: pd.DataFrame) -> pd.Series:
     return table.rank(axis=1, method="average").mean()
 
 
-def pairwise_comparisons(table: pd.DataFrame, test=sign_flip_test, confidence: float = 0.95) -> pd.DataFrame:
+def pairwise_comparisons(table: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
     """All pairs of columns: difference first - second with its interval, p, and p corrected by Holm over all of them.
 
-    table: as for `average_ranks`. test: `sign_flip_test` or `wilcoxon_test`.
+    table: as for `average_ranks`. p: of `sign_flip_test`.
     """
     _complete(table)
     rows = []
@@ -91,7 +79,7 @@ def pairwise_comparisons(table: pd.DataFrame, test=sign_flip_test, confidence: f
         difference = paired_difference(table[first], table[second], confidence)
         rows.append({
             "first": first, "second": second, "difference": difference.value, "low": difference.low, "high": difference.high,
-            "pairs": difference.n, "p": test(table[first], table[second]),
+            "pairs": difference.n, "p": sign_flip_test(table[first], table[second]),
         })
     columns = ["first", "second", "difference", "low", "high", "pairs", "p"]
     found = pd.DataFrame(rows, columns=columns)
@@ -132,28 +120,28 @@ def power(difference: float, deviation: float, pairs: int, confidence: float = 0
     return float(stats.nct.sf(critical, freedom, shift) + wrong_side)
 
 
-def pairs_needed(difference: float, deviation: float, wanted: float = 0.8, confidence: float = 0.95) -> int:
-    """The fewest pairs with which a true difference is found with probability `wanted` (at most 100,000, or MetricError)."""
-    check_confidence(wanted)
+def pairs_needed(difference: float, deviation: float, desired: float = 0.8, confidence: float = 0.95) -> int:
+    """The fewest pairs with which a true difference is found with probability `desired` (at most 100,000, or MetricError)."""
+    check_confidence(desired)
     least, most = 2, 100_000
-    if difference == 0 or power(difference, deviation, most, confidence) < wanted:
+    if difference == 0 or power(difference, deviation, most, confidence) < desired:
         raise MetricError(f"A difference of {difference:g} at a deviation of {deviation:g} takes more than {most:,} pairs.")
     while least < most:
         middle = (least + most) // 2
-        least, most = (least, middle) if power(difference, deviation, middle, confidence) >= wanted else (middle + 1, most)
+        least, most = (least, middle) if power(difference, deviation, middle, confidence) >= desired else (middle + 1, most)
     return least
 
 
-def least_difference(deviation: float, pairs: int, wanted: float = 0.8, confidence: float = 0.95) -> float:
-    """The smallest true difference that so many pairs find with probability `wanted`."""
-    check_confidence(wanted)
+def least_difference(deviation: float, pairs: int, desired: float = 0.8, confidence: float = 0.95) -> float:
+    """The smallest true difference that so many pairs find with probability `desired`."""
+    check_confidence(desired)
     check_number("deviation", deviation, 0, above=True)
-    if wanted <= 1 - confidence:
-        raise MetricError(f"wanted must be above {1 - confidence:g}, which a test reaches without any difference, not {wanted:g}.")
+    if desired <= 1 - confidence:
+        raise MetricError(f"desired must be above {1 - confidence:g}, which a test reaches by chance alone, not {desired:g}.")
     most = 100 * deviation
-    if power(most, deviation, pairs, confidence) < wanted:
-        raise MetricError(f"{pairs} pairs find not even a difference of 100 deviations with probability {wanted:g}: take more.")
-    return float(optimize.brentq(lambda d: power(d, deviation, pairs, confidence) - wanted, 0, most))
+    if power(most, deviation, pairs, confidence) < desired:
+        raise MetricError(f"{pairs} pairs find not even a difference of 100 deviations with probability {desired:g}: take more.")
+    return float(optimize.brentq(lambda d: power(d, deviation, pairs, confidence) - desired, 0, most))
 
 
 def _paired(first, second) -> np.ndarray:

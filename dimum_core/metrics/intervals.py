@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Real
 
 import numpy as np
 from scipy import stats
 
-from ..checking import check_kind
 from ..errors import DimumError, brief
 
 
@@ -32,10 +30,6 @@ class Interval:
     @property
     def percent(self) -> str:
         return f"{self.value:.1%} [{self.low:.1%}, {self.high:.1%}], n = {self.n}"
-
-    def ties_with(self, other: Interval) -> bool:
-        """Whether the two intervals overlap: a difference inside them is called a tie."""
-        return self.low <= other.high and other.low <= self.high
 
 
 def check_confidence(confidence: float) -> None:
@@ -68,27 +62,6 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> Interva
     return Interval(float(successes / n), float(interval.low), float(interval.high), int(n))
 
 
-def difference_interval(first: Interval, second: Interval) -> Interval:
-    """Interval of the difference first - second of two independent proportions, from their Wilson intervals.
-
-    Newcombe 1998, method 10. n of the result is the smaller one.
-    """
-    for name, interval in (("first", first), ("second", second)):
-        check_kind(name, interval, Interval, "an interval, such as wilson_interval(8, 10)")
-    value = first.value - second.value
-    below = np.hypot(first.value - first.low, second.high - second.value)
-    above = np.hypot(first.high - first.value, second.value - second.low)
-    return Interval(value, value - float(below), value + float(above), min(first.n, second.n))
-
-
-def difference_of_proportions(
-    successes_1: int, n_1: int, successes_2: int, n_2: int, confidence: float = 0.95
-) -> Interval:
-    """`difference_interval` from the counts: successes_1 / n_1 - successes_2 / n_2, in [-1, 1]."""
-    first = wilson_interval(successes_1, n_1, confidence)
-    return difference_interval(first, wilson_interval(successes_2, n_2, confidence))
-
-
 def t_interval(values, confidence: float = 0.95) -> Interval:
     """Mean over independent repetitions (seeds) with Student's interval; values: two or more numbers."""
     check_confidence(confidence)
@@ -98,30 +71,3 @@ def t_interval(values, confidence: float = 0.95) -> Interval:
     mean, error = float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))
     reach = float(stats.t.ppf(0.5 + confidence / 2, len(values) - 1)) * error
     return Interval(mean, mean - reach, mean + reach, len(values))
-
-
-def bootstrap_interval(
-    statistic: Callable[..., float], *arrays, resamples: int = 1000, confidence: float = 0.95, seed: int = 0
-) -> Interval:
-    """Percentile bootstrap of statistic(*arrays) over independent items (Efron 1979).
-
-    arrays: one or more of N or N x D, which hold the same N items and are resampled together along axis 0.
-    Not for distances between sets: a resample repeats items, a repeated item is its own nearest neighbour,
-    and a kernel sum "over different items" then holds equal ones, which biases it upwards. `kernel_distance`
-    has an interval of its own. MetricError if the arrays differ in length, N < 2, or a resample has no finite
-    value.
-    """
-    check_confidence(confidence)
-    arrays = [np.asarray(array) for array in arrays]
-    lengths = {len(array) if array.ndim else 0 for array in arrays}
-    if len(lengths) != 1 or min(lengths) < 2:
-        raise MetricError(f"A bootstrap needs arrays of as many items, two or more, not {sorted(lengths)}.")
-    if any(array.dtype.kind not in "biuf" for array in arrays):
-        raise MetricError("A bootstrap needs arrays of real numbers.")
-    n, generator = lengths.pop(), np.random.default_rng(seed)
-    draws = (generator.integers(n, size=n) for _ in range(resamples))
-    drawn = np.array([statistic(*(array[draw] for array in arrays)) for draw in draws], dtype=np.float64)
-    if not len(drawn) or not np.isfinite(drawn).all():
-        raise MetricError("The statistic has no finite value on some resamples: it needs more items.")
-    low, high = np.quantile(drawn, [0.5 - confidence / 2, 0.5 + confidence / 2])
-    return Interval(float(statistic(*arrays)), float(low), float(high), n)

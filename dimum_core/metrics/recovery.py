@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,26 +61,6 @@ def recovery_ratio(unlearned: float, retrained: float, original: float) -> float
             f"{retrained:.0%}: too close for a recovery ratio; use a weaker attack or more samples."
         )
     return (unlearned - retrained) / (original - retrained)
-
-
-def worst_case(table: pd.DataFrame, choices: list[str], value: str, choose_on, report_on, seed: str = "seed") -> dict:
-    """The attacker's best cell, chosen on one set of seeds and reported on another, so that luck is not counted as strength.
-
-    table: one row a run, with columns `choices` (such as learning rate, steps, optimizer), `seed` and `value`.
-    Returns the chosen cell, its mean on the choosing seeds, and its values on the reporting seeds.
-    """
-    _need_columns(table, [*choices, value, seed])
-    for name, seeds in (("choose_on", choose_on), ("report_on", report_on)):
-        check_kind(name, seeds, Iterable, "a list of seeds")
-    if set(choose_on) & set(report_on):
-        raise MetricError("The seeds to choose on and the seeds to report on must differ.")
-    means = table[table[seed].isin(choose_on)].groupby(choices)[value].mean()
-    if means.empty:
-        raise MetricError(f"There are no runs with the seeds {list(choose_on)} to choose on.")
-    best = means.idxmax() if len(choices) > 1 else (means.idxmax(),)
-    cell = dict(zip(choices, best, strict=True))
-    rows = table[table[seed].isin(report_on) & (table[choices] == pd.Series(cell)).all(axis=1)]
-    return {**cell, "chosen on": float(means.max()), "reported": rows[value].tolist()}
 
 
 def best_attacks(table: pd.DataFrame, keys: list[str], choices: list[str], value: str, seed: str = "seed") -> pd.DataFrame:
