@@ -32,8 +32,8 @@ test: $(READY)  ## Run what continuous integration runs
 	$(BIN)/ruff check dimum_core tests tools experiments speed notebooks
 	$(BIN)/python tools/notebook_check.py
 	$(BIN)/python -m pytest --quiet --numprocesses 2
-	$(BIN)/python tools/course.py run --smoke
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --nbval-lax --numprocesses 2 --dist loadfile build/smoke
+	$(BIN)/python tools/course.py smoke
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --nbval-lax --nbval-sanitize-with tests/nbval.cfg --numprocesses 2 --dist loadfile build/smoke
 
 clean:  ## Remove what was built, but not the environment
 	rm -rf build

@@ -15,6 +15,8 @@ except ModuleNotFoundError:  # Python 3.10
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 2_000_000  # bytes
+COMPARED = "nbval-check-output"  # the tag of cells whose output the tests compare with what is stored
+FACTS = 3  # a chapter
 MACHINE_PATH = re.compile(r"(?<![\w.])/(work|home|root|tmp|Users)/\w")
 
 
@@ -40,7 +42,7 @@ if "google.colab" in sys.modules:
 def problems(path: Path, address: str) -> list[str]:
     """What is wrong with a chapter, one sentence each."""
     notebook = nbformat.read(path, as_version=4)
-    found = _structure(notebook, path.name, address) + _outputs(notebook)
+    found = _structure(notebook, path.name, address) + _outputs(notebook) + _facts(notebook)
     if path.stat().st_size > LIMIT:
         found.append(f"it is {path.stat().st_size / 1e6:.1f} MB; the limit is {LIMIT / 1e6:.0f} MB")
     return [f"{path.name}: {problem}" for problem in found]
@@ -77,6 +79,14 @@ def _outputs(notebook) -> list[str]:
             if MACHINE_PATH.search(str(output.get("text", "")) + str(output.get("data", {}).get("text/plain", ""))):
                 found.append(f"the output of cell {cell.execution_count} shows a path of the machine it ran on")
     return found
+
+
+def _facts(notebook) -> list[str]:
+    """Lines, captions and tables that the tests compare with what is stored here."""
+    outputs = [output for cell in notebook.cells if COMPARED in cell.metadata.get("tags", []) for output in cell.outputs]
+    lines = sum(len(output.get("text", "").splitlines()) for output in outputs)
+    facts = lines + sum(bool({"text/markdown", "text/html"} & output.get("data", {}).keys()) for output in outputs)
+    return [] if facts >= FACTS else [f"{facts} exact facts are compared, of {FACTS}: tag cells that print some with {COMPARED}"]
 
 
 def write(path: Path, address: str) -> None:
