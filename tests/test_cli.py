@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import types
@@ -14,12 +13,11 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
 
 from dimum_core import cli
 from dimum_core.cli import build_parser, main
 from dimum_core.data import Dataset
-from dimum_core.errors import CheckpointError, SettingError
+from dimum_core.errors import SettingError
 from dimum_core.judges.classifier import Judge
 from dimum_core.judges.training import train_judge
 from dimum_core.models import checkpoints, denoiser
@@ -177,32 +175,6 @@ def test_tiles_stand_in_rows_and_pictures_are_exact(tmp_path):
 # Refusals -----------------------------------------------------------------------------------------------------------
 
 
-def test_names_that_do_not_exist(capsys, tmp_path):
-    assert "no preset 'digit'. Did you mean 'digits'" in refusal(capsys, "train", "digit", "--out", tmp_path)
-    assert "no class 'cat'" in refusal(capsys, "train", "digits", "--without", "cat", "--out", tmp_path, "--steps", 1)
-    assert "no checkpoint 'digitz'" in refusal(capsys, "evaluate", "digitz")
-    assert "no class '12'" in refusal(capsys, "sample", "digits", "--label", 12, "--out", tmp_path / "x.png")
-    assert "no data set 'mnist'" in refusal(capsys, "evaluate", "digits", "--data", "mnist", "--count", 1)
-    mismatch = ("evaluate", "digits", "--data", "cifar10-mini", "--count", 1, "--steps", 1)
-    assert "other classes than the judge" in refusal(capsys, *mismatch)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_numbers_that_make_no_sense(capsys, tmp_path):
-    assert "must be at least 1" in refusal(capsys, "sample", "digits", "--count", 0, "--out", tmp_path / "x.png")
-    assert "steps must be a whole number of at least 0" in refusal(capsys, "train", "digits", "--steps", -5, "--out", tmp_path)
-    assert "leave --without" in refusal(capsys, "train", "digits-judge", "--without", "3", "--out", tmp_path)
-    assert "--out must be a picture that ends in .png" in refusal(capsys, "sample", "digits", "--out", tmp_path / "x.jpg")
-
-
-def test_options_that_would_be_ignored(capsys, tmp_path):
-    sample = ("sample", "shapes", "--label", "hatched", "--prompt", "a star", "--out", tmp_path / "x.png")
-    assert "leave one of them out" in refusal(capsys, *sample)
-    relearn = ("relearn", "digits", "--target", "3", "--drawn-by", "digits-without-3", "--out", tmp_path / "r")
-    assert "add --auxiliary synthetic" in refusal(capsys, *relearn)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_missing_data(capsys, tmp_path, monkeypatch):
     from dimum_core.data import cifar10
 
@@ -211,55 +183,6 @@ def test_missing_data(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(cifar10.fetch_archive, "__defaults__", (("http://127.0.0.1:9/nothing",), "0"))
     assert "could not be downloaded" in refusal(capsys, "train", "cifar10-small", "--out", tmp_path / "out", "--steps", 1)
     assert not (tmp_path / "out").exists()
-
-
-WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
-
-
-def test_damaged_checkpoints(trained, capsys, tmp_path):
-    weights = trained / WEIGHTS
-    whole, target = weights.read_bytes(), tmp_path / "x.png"
-    sample = ("sample", trained, "--label", "top", "--out", target)
-
-    weights.write_bytes(whole[:-1000])
-    assert "cannot be loaded" in refusal(capsys, *sample)
-    weights.unlink()
-    assert "cannot be loaded" in refusal(capsys, *sample)
-
-    weights.write_bytes(whole)
-    tensors = load_file(weights)
-    first = next(iter(tensors))
-    save_file(tensors | {first: torch.full_like(tensors[first], float("nan"))}, weights)
-    assert "not finite" in refusal(capsys, *sample)
-    save_file(tensors | {"conv_in.weight": torch.zeros(7, 4, 3, 3)}, weights)
-    assert "of another shape" in refusal(capsys, *sample)
-    (trained / "model_index.json").unlink()
-    assert "not a diffusers pipeline" in refusal(capsys, *sample)
-    assert not target.exists()
-
-
-def test_pickled_weights_are_never_loaded(trained, tmp_path):
-    trace = tmp_path / "trace"
-
-    class RunsCode:
-        def __reduce__(self):
-            return os.mkdir, (str(trace),)
-
-    torch.save(RunsCode(), trained / "unet" / "diffusion_pytorch_model.bin")
-    (trained / WEIGHTS).unlink()
-    with pytest.raises(CheckpointError, match="cannot be loaded"):
-        load_pipeline(trained)
-    assert not trace.exists()
-
-
-@pytest.mark.parametrize("library", ["evilmod", "diffusers"])
-def test_code_that_lies_beside_weights_is_refused_before_it_runs(trained, tmp_path, library):
-    trace, index = tmp_path / "trace", trained / "model_index.json"
-    (trained / "unet" / f"{library}.py").write_text(f"import os\nos.mkdir({str(trace)!r})\nclass Evil: pass")
-    index.write_text(json.dumps(json.loads(index.read_text()) | {"unet": [library, "Evil"]}))
-    with pytest.raises(CheckpointError, match="asks for code of its own.*never run"):
-        load_pipeline(trained)
-    assert not trace.exists()
 
 
 def test_a_place_that_cannot_be_written(trained, capsys, tmp_path, monkeypatch):
@@ -274,21 +197,6 @@ def test_a_precision_that_no_judge_is_saved_in_is_refused_before_the_training(mo
     monkeypatch.setattr("dimum_core.judges.training.train", pytest.fail)
     with pytest.raises(SettingError, match="dtype must be float32 or float16, not 'bf16'"):
         train_judge("digits-judge", dtype="bf16", steps=1)
-
-
-def test_a_full_disk_leaves_the_former_checkpoint(tiny_preset, tiny_data, trained, monkeypatch):
-    before = load_pipeline(trained).unet.state_dict()
-
-    def full(*arguments, **keywords):
-        raise OSError(28, "No space left on device")
-
-    pipe = load_pipeline(trained)
-    monkeypatch.setattr(type(pipe), "save_pretrained", full)
-    with pytest.raises(Exception, match="could not be written.*No space left on device.*free some space"):
-        checkpoints.save_checkpoint(pipe, trained, {"title": "t", "summary": "s"})
-    after = load_pipeline(trained).unet.state_dict()
-    assert all(torch.equal(before[key], after[key]) for key in before)
-    assert not list(trained.glob(".saving*"))
 
 
 # What is shipped ------------------------------------------------------------------------------------------------------
