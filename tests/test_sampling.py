@@ -12,6 +12,7 @@ from PIL import Image
 
 from dimum_core.errors import UnknownName
 from dimum_core.models.checkpoints import build_pipeline
+from dimum_core.models.conditions import draw as draw_directly
 from dimum_core.models.denoiser import build_denoiser
 from dimum_core.models.diffusion import ALPHAS_CUMPROD
 from dimum_core.models.sampling import ClassConditionalPipeline
@@ -73,7 +74,7 @@ def test_every_solver_finds_the_data_of_a_perfect_denoiser(pipe, monkeypatch, so
     monkeypatch.setattr(pipe.unet, "forward", perfect_denoiser(0.3))
     pipe.scheduler = solver.from_config(pipe.scheduler.config)
     images = pipe(["left"] * 4, num_inference_steps=20, generator=seeded(), output_type="pt").images
-    torch.testing.assert_close(images, torch.full((4, 1, 8, 8), 0.3), atol=0.02, rtol=0)
+    torch.testing.assert_close(images, torch.full((4, 1, 8, 8), 0.65), atol=0.01, rtol=0)
 
 
 def test_ddim_follows_its_own_clipped_image(pipe, monkeypatch):
@@ -101,8 +102,8 @@ def test_ddpm_with_all_steps_draws_the_variance_of_a_gaussian(pipe, monkeypatch)
     monkeypatch.setattr(pipe.unet, "forward", best)
     pipe.scheduler = DDPMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
     images = pipe(["left"] * 50, guidance_scale=1, num_inference_steps=1000, generator=seeded(), output_type="pt").images
-    assert float(images.std()) == pytest.approx(s, rel=0.05)
-    assert float(images.mean()) == pytest.approx(0, abs=0.02)
+    assert float(images.std()) == pytest.approx(s / 2, rel=0.05)  # pixels in [0, 1]
+    assert float(images.mean()) == pytest.approx(0.5, abs=0.01)
 
 
 def test_the_same_generator_gives_the_same_images_and_another_one_others(pipe):
@@ -110,11 +111,17 @@ def test_the_same_generator_gives_the_same_images_and_another_one_others(pipe):
     assert torch.equal(draw(0), draw(0)) and not torch.equal(draw(0), draw(1))
 
 
+def draw_images(pipe):
+    return draw_directly(pipe, ["left", 2], num_inference_steps=2, generator=seeded())  # in [-1, 1]
+
+
 def test_formats(pipe):
     draw = lambda kind: pipe(["left", 2], num_inference_steps=2, generator=seeded(), output_type=kind).images  # noqa: E731
     tensor, array, pictures = draw("pt"), draw("np"), draw("pil")
-    assert tensor.shape == (2, 1, 8, 8) and tensor.abs().max() <= 1
-    np.testing.assert_allclose(array, (tensor.permute(0, 2, 3, 1).numpy() + 1) / 2, atol=1e-6)
+    assert tensor.shape == (2, 1, 8, 8) and tensor.min() >= 0 and tensor.max() <= 1
+    np.testing.assert_allclose(array, tensor.permute(0, 2, 3, 1).numpy(), atol=1e-6)
+    assert torch.equal(pipe.to_images(draw("latent")), draw_images(pipe)) and float(draw_images(pipe).min()) < 0
+    torch.testing.assert_close((draw_images(pipe) + 1) / 2, tensor)
     assert isinstance(pictures[0], Image.Image) and pictures[0].size == (8, 8)
     np.testing.assert_array_equal(np.asarray(pictures[1]), (array[1, :, :, 0] * 255).round())
     with pytest.raises(ValueError, match="output_type"):
@@ -129,7 +136,7 @@ def test_the_callback_sees_every_step_and_may_change_it(pipe):
         return {"latents": torch.zeros_like(values["latents"])}
 
     images = pipe(["left"], num_inference_steps=4, callback_on_step_end=callback, output_type="pt").images
-    assert [i for i, _ in seen] == [0, 1, 2, 3] and seen[0][1] == 999 and not images.any()
+    assert [i for i, _ in seen] == [0, 1, 2, 3] and seen[0][1] == 999 and (images == 0.5).all()
 
 
 def test_labels_by_name_number_and_none(pipe):

@@ -19,6 +19,7 @@ from ..judges import Judge, PairJudge, check_judge, find_judge
 from ..metrics import wilson_interval
 from ..models.conditions import PromptConditions, conditions_of, image_size
 from ..models.diffusion import add_noise, draw_noise
+from ..models.sampling import seed_noise_sampler
 from ..precision import short_attention
 from ..training import TrainConfig, train
 
@@ -69,6 +70,7 @@ def _without(name: str, target: Target) -> str:
 @torch.no_grad()
 def _ask(pipe, prompts, negative, generator, sampling) -> Tensor:
     shown = getattr(pipe, "_progress_bar_config", {})
+    seed_noise_sampler(pipe.scheduler, generator)
     pipe.set_progress_bar_config(disable=True)
     try:
         images = pipe(prompts, negative_prompt=negative, generator=generator, output_type="pt", **sampling).images

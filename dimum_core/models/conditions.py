@@ -20,7 +20,7 @@ from ..precision import short_attention
 from ..training import digest_of
 from .codec import PIXELS, Codec
 from .diffusion import ALPHAS_CUMPROD, SCHEDULER_CONFIG, drop_labels
-from .sampling import ClassConditionalPipeline
+from .sampling import ClassConditionalPipeline, CodedImages, seed_noise_sampler
 
 LABEL_DROPOUT = 0.1
 
@@ -287,6 +287,7 @@ def conditions_of(
     return PromptConditions(names, found, pipe, **settings)
 
 
+@torch.no_grad()
 def draw(pipe, labels: Sequence[int | str | None], class_names: tuple[str, ...] | None = None, **sampling) -> Tensor:
     """Draw one image for each label, class name or prompt: N x C x H x W in [-1, 1], on the pipeline's device.
 
@@ -294,5 +295,8 @@ def draw(pipe, labels: Sequence[int | str | None], class_names: tuple[str, ...] 
     """
     asked = conditions_of(pipe, class_names=class_names).asked(labels)
     sampling = {key: value for key, value in sampling.items() if value is not None}
-    images = pipe(asked, output_type="pt", **sampling).images
-    return images if isinstance(pipe, ClassConditionalPipeline) else images.float() * 2 - 1
+    if isinstance(pipe, ClassConditionalPipeline):  # not by way of [0, 1], which would round
+        return pipe.to_images(pipe(asked, output_type="latent", **sampling).images)
+    if not isinstance(pipe, CodedImages):  # whose pipelines do it themselves
+        seed_noise_sampler(pipe.scheduler, sampling.get("generator"))
+    return pipe(asked, output_type="pt", **sampling).images.float() * 2 - 1

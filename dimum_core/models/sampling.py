@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 
 import torch
-from diffusers import (
-    AutoencoderKL,
-    AutoencoderTiny,
-    DDIMScheduler,
-    DDPMScheduler,
-    DiffusionPipeline,
-    ImagePipelineOutput,
-    SchedulerMixin,
-    UNet2DModel,
-)
+from diffusers import AutoencoderKL, AutoencoderTiny, DiffusionPipeline, ImagePipelineOutput, SchedulerMixin, UNet2DModel
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
@@ -23,6 +15,8 @@ from ..data.targets import class_index
 from ..errors import DataError, SettingError, brief
 from .codec import Codec
 from .diffusion import NUM_TIMESTEPS
+
+OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
 
 def check_pipeline(pipe: object) -> None:
@@ -42,13 +36,38 @@ def check_sampling(num_inference_steps: object, guidance_scale: object) -> None:
     check_number("guidance_scale", guidance_scale)
 
 
-def step_arguments(scheduler: SchedulerMixin, generator) -> dict:
-    """What a scheduler's step takes beside the prediction: where DDPM's noise comes from; and that DDIM, once it has clipped the
-    clean image, also corrects the noise: with the two at odds, guided samples come out wrong, 31 % right in place of 100 %.
+def check_output_type(output_type: object) -> None:
+    """Refuse, before the sampling, a format that there is not."""
+    if output_type not in OUTPUT_TYPES:
+        raise SettingError(f"output_type must be one of {', '.join(OUTPUT_TYPES)}, not {brief(output_type)}.")
+
+
+def step_arguments(scheduler: SchedulerMixin, generator, eta: float | None = None) -> dict:
+    """What a scheduler's step takes beside the prediction, asked of its signature.
+
+    generator: where fresh noise comes from; the global stream, the alternative, depends on what ran before in the process.
+    eta: None is the scheduler's own.
+    DDIM, once it has clipped the clean image, also corrects the noise: with the two at odds, guided samples come out wrong, 31 %
+    right in place of 100 %.
     """
-    if isinstance(scheduler, DDPMScheduler):
-        return {"generator": generator}
-    return {"use_clipped_model_output": True} if isinstance(scheduler, DDIMScheduler) else {}
+    known = inspect.signature(scheduler.step).parameters
+    if eta is not None:
+        check_number("eta", eta, 0, 1)
+        if "eta" not in known:
+            raise SettingError(f"{type(scheduler).__name__} has no eta: leave it out, or take DDIMScheduler.")
+    given = {"generator": generator, "use_clipped_model_output": True, **({} if eta is None else {"eta": eta})}
+    return {name: value for name, value in given.items() if name in known}
+
+
+def seed_noise_sampler(scheduler: SchedulerMixin, generator: torch.Generator | list[torch.Generator] | None) -> None:
+    """DPMSolverSDEScheduler draws from Brownian paths of its own, and takes a seed for them in place of a generator."""
+    if generator is not None and hasattr(scheduler, "noise_sampler_seed"):
+        seeds = [int(torch.randint(2**62, (), generator=g, device=g.device)) for g in _each(generator)]
+        scheduler.noise_sampler_seed = seeds if isinstance(generator, list) else seeds[0]
+
+
+def _each(generator: torch.Generator | list[torch.Generator]) -> list[torch.Generator]:
+    return generator if isinstance(generator, list) else [generator]
 
 
 class CodedImages:
@@ -77,16 +96,60 @@ class CodedImages:
         """The inverse of `encode`."""
         return self.codec.decode(latents)
 
+    def to_images(self, latents: Tensor) -> Tensor:
+        """What the network sees, as images: N x C x H x W in [-1, 1], float32."""
+        return self.decode(latents).float().clamp(-1, 1)
+
     def _starting_noise(self, count: int, generator, latents: Tensor | None) -> Tensor:
         side = self.unet.config.sample_size
         shape = (count, self.unet.config.in_channels, side, side)
-        check_kind("generator", generator, (torch.Generator, list, tuple, type(None)), "a torch.Generator")
         if latents is None:
             latents = randn_tensor(shape, generator=generator, device=self.device, dtype=self.unet.dtype)
         elif not isinstance(latents, Tensor) or latents.shape != shape or not latents.isfinite().all():
-            found = f"{tuple(latents.shape)}" if isinstance(latents, Tensor) else brief(latents)
-            raise SettingError(f"latents must have shape {shape} and be finite, not {found}.")
+            given = f"{tuple(latents.shape)}" if isinstance(latents, Tensor) else brief(latents)
+            raise SettingError(f"latents must have shape {shape} and be finite, not {given}.")
         return latents.to(self.device, self.unet.dtype) * self.scheduler.init_noise_sigma
+
+    def _set_timesteps(self, num_inference_steps: int) -> None:
+        scheduler, steps = self.scheduler, f"{num_inference_steps} step{'s' * (num_inference_steps > 1)}"
+        try:
+            scheduler.set_timesteps(num_inference_steps, device=self.device)
+        except (ValueError, IndexError) as error:  # PNDM, for one, needs four steps
+            raise SettingError(
+                f"{type(scheduler).__name__} cannot sample in {steps} ({error}): take another number, or another scheduler."
+            ) from error
+        if not scheduler.timesteps.isfinite().all():
+            raise SettingError(f"{type(scheduler).__name__} has no finite timesteps for {steps}: take more, or another scheduler.")
+
+    def _sample(self, predict, count: int, num_inference_steps: int, generator, latents, eta, callback) -> Tensor:
+        """From noise to what the network sees of `count` images. predict: (x_t, t) to the guided noise.
+
+        Everything random comes from the generator, or from the list of them, one an image.
+        """
+        check_kind("generator", generator, (torch.Generator, list, tuple, type(None)), "a torch.Generator, or a list of them")
+        generator = list(generator) if isinstance(generator, tuple) else generator
+        if isinstance(generator, list) and (len(generator) != count or not all(isinstance(g, torch.Generator) for g in generator)):
+            raise SettingError(f"generator must be a torch.Generator, or a list of {count}, one an image, not {brief(generator)}.")
+        self._set_timesteps(num_inference_steps)
+        x_t = self._starting_noise(count, generator, latents)
+        seed_noise_sampler(self.scheduler, generator)
+        extra = step_arguments(self.scheduler, generator, eta)
+        for i, t in enumerate(self.progress_bar(self.scheduler.timesteps)):
+            eps = predict(self.scheduler.scale_model_input(x_t, t), t)
+            x_t = self.scheduler.step(eps, t, x_t, **extra, return_dict=False)[0]
+            if callback:
+                x_t = callback(self, i, int(t), {"latents": x_t}).get("latents", x_t)
+        return x_t
+
+    def _output(self, latents: Tensor, output_type: str, return_dict: bool) -> ImagePipelineOutput | tuple:
+        images = latents
+        if output_type != "latent":
+            images = (self.to_images(latents) + 1) / 2
+        if output_type in ("np", "pil"):
+            images = images.cpu().permute(0, 2, 3, 1).numpy()
+        if output_type == "pil":
+            images = self.numpy_to_pil(images)
+        return ImagePipelineOutput(images=images) if return_dict else (images,)
 
 
 class ClassConditionalPipeline(CodedImages, DiffusionPipeline):
@@ -137,30 +200,27 @@ class ClassConditionalPipeline(CodedImages, DiffusionPipeline):
         output_type: str = "pil",
         callback_on_step_end: Callable[[DiffusionPipeline, int, int, dict], dict] | None = None,
         return_dict: bool = True,
+        eta: float | None = None,
     ) -> ImagePipelineOutput | tuple:
         """Draw one image for each label.
 
         class_labels: class names or numbers; None draws from the unconditional model.
         guidance_scale: s in eps_null + s (eps_cond - eps_null); 1 is no guidance (one forward a step instead of a
             batched pair). Default: the checkpoint's own.
+        generator: where all noise comes from, or a list of them, one an image.
         latents: starting noise, of the shape that `encode` gives; two models given the same noise can be compared pairwise.
-        output_type: "pil", "np" (N x H x W x C in [0, 1]) or "pt" (N x C x H x W in [-1, 1]).
+        output_type: as in diffusers, "pil", "np" (N x H x W x C) or "pt" (N x C x H x W), both in [0, 1], or "latent".
+        eta: share of fresh noise in a step of DDIM (0 to 1); default, the scheduler's own.
         """
-        if output_type not in ("pil", "np", "pt"):
-            raise ValueError(f"output_type must be 'pil', 'np' or 'pt', not {output_type!r}.")
+        check_output_type(output_type)
         labels = self.label_tensor(class_labels).to(self.device)
         scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
         check_sampling(num_inference_steps, scale)
-        self.scheduler.set_timesteps(num_inference_steps, device=self.device)
-        x_t = self._starting_noise(len(labels), generator, latents)
-        extra = step_arguments(self.scheduler, generator)
-        for i, t in enumerate(self.progress_bar(self.scheduler.timesteps)):
-            eps = self.predict_noise(self.scheduler.scale_model_input(x_t, t), t, labels, scale)
-            x_t = self.scheduler.step(eps, t, x_t, **extra, return_dict=False)[0]
-            if callback_on_step_end:
-                x_t = callback_on_step_end(self, i, int(t), {"latents": x_t}).get("latents", x_t)
-        images = self._output(x_t, output_type)
-        return ImagePipelineOutput(images=images) if return_dict else (images,)
+        latents = self._sample(
+            lambda x_t, t: self.predict_noise(x_t, t, labels, scale), len(labels), num_inference_steps, generator, latents, eta,
+            callback_on_step_end,
+        )
+        return self._output(latents, output_type, return_dict)
 
     def predict_noise(self, x_t: Tensor, t: Tensor, labels: Tensor, guidance_scale: float) -> Tensor:
         """Guided noise prediction, both conditions in one batch; labels: int64, B."""
@@ -170,10 +230,3 @@ class ClassConditionalPipeline(CodedImages, DiffusionPipeline):
         both = self.unet(torch.cat([x_t, x_t]), t, class_labels=torch.cat([null, labels])).sample.to(x_t.dtype)
         eps_null, eps_cond = both.chunk(2)
         return eps_null + guidance_scale * (eps_cond - eps_null)
-
-    def _output(self, latents: Tensor, output_type: str):
-        images = self.decode(latents).float().clamp(-1, 1)
-        if output_type == "pt":
-            return images
-        images = ((images + 1) / 2).cpu().permute(0, 2, 3, 1).numpy()
-        return self.numpy_to_pil(images) if output_type == "pil" else images

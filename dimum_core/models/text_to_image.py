@@ -10,7 +10,7 @@ from diffusers import DiffusionPipeline, ImagePipelineOutput, SchedulerMixin, UN
 from torch import Tensor, nn
 
 from ..errors import SettingError, brief
-from .sampling import CodedImages, check_sampling, step_arguments
+from .sampling import CodedImages, check_output_type, check_sampling
 
 if TYPE_CHECKING:  # transformers takes seconds to import
     from transformers import CLIPTextModel, PreTrainedTokenizerFast
@@ -60,7 +60,7 @@ class TextToImagePipeline(CodedImages, DiffusionPipeline):
             negative = "" if negative_prompt is None else negative_prompt
             negative = [negative] * len(embeds) if isinstance(negative, str) else list(negative)
             if len(negative) != len(embeds):
-                raise ValueError(f"{len(embeds)} prompts need as many negative prompts, not {len(negative)}.")
+                raise SettingError(f"{len(embeds)} prompts need as many negative prompts, not {len(negative)}.")
             negative_prompt_embeds = self._embed(negative)
         repeat = lambda e: None if e is None else e.repeat_interleave(num_images_per_prompt, 0).to(device or self.device)  # noqa: E731
         return repeat(embeds), repeat(negative_prompt_embeds)
@@ -86,32 +86,27 @@ class TextToImagePipeline(CodedImages, DiffusionPipeline):
         output_type: str = "pil",
         callback_on_step_end: Callable[[DiffusionPipeline, int, int, dict], dict] | None = None,
         return_dict: bool = True,
+        eta: float | None = None,
     ) -> ImagePipelineOutput | tuple:
         """Draw `num_images_per_prompt` images for each prompt.
 
         guidance_scale: s in eps_negative + s (eps_prompt - eps_negative); 1 is no guidance. Default: the checkpoint's own.
         prompt_embeds, negative_prompt_embeds: B x L x D, in place of the words.
-        output_type: "pil", "np" (N x H x W x C), "pt" (N x C x H x W), both in [0, 1], or "latent".
+        generator, latents, output_type, eta: as in ClassConditionalPipeline.
         """
-        if output_type not in ("pil", "np", "pt", "latent"):
-            raise ValueError(f"output_type must be 'pil', 'np', 'pt' or 'latent', not {output_type!r}.")
+        check_output_type(output_type)
         if (prompt is None) == (prompt_embeds is None):
-            raise ValueError("Give either prompt or prompt_embeds.")
+            raise SettingError("Give either prompt or prompt_embeds.")
         scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
         check_sampling(num_inference_steps, scale)
         embeds, negative = self.encode_prompt(
             prompt, self.device, num_images_per_prompt, scale != 1, negative_prompt, prompt_embeds, negative_prompt_embeds
         )
-        self.scheduler.set_timesteps(num_inference_steps, device=self.device)
-        x_t = self._starting_noise(len(embeds), generator, latents)
-        extra = step_arguments(self.scheduler, generator)
-        for i, t in enumerate(self.progress_bar(self.scheduler.timesteps)):
-            eps = self.predict_noise(self.scheduler.scale_model_input(x_t, t), t, embeds, negative, scale)
-            x_t = self.scheduler.step(eps, t, x_t, **extra, return_dict=False)[0]
-            if callback_on_step_end:
-                x_t = callback_on_step_end(self, i, int(t), {"latents": x_t}).get("latents", x_t)
-        images = self._output(x_t, output_type)
-        return ImagePipelineOutput(images=images) if return_dict else (images,)
+        latents = self._sample(
+            lambda x_t, t: self.predict_noise(x_t, t, embeds, negative, scale), len(embeds), num_inference_steps, generator,
+            latents, eta, callback_on_step_end,
+        )
+        return self._output(latents, output_type, return_dict)
 
     def predict_noise(self, x_t: Tensor, t: Tensor, embeds: Tensor, negative: Tensor | None, guidance_scale: float) -> Tensor:
         """Guided noise prediction, both conditions in one batch."""
@@ -120,15 +115,6 @@ class TextToImagePipeline(CodedImages, DiffusionPipeline):
         both = self.unet(torch.cat([x_t, x_t]), t, encoder_hidden_states=torch.cat([negative, embeds])).sample.to(x_t.dtype)
         eps_negative, eps_prompt = both.chunk(2)
         return eps_negative + guidance_scale * (eps_prompt - eps_negative)
-
-    def _output(self, latents: Tensor, output_type: str):
-        if output_type == "latent":
-            return latents
-        images = (self.decode(latents).float().clamp(-1, 1) + 1) / 2
-        if output_type == "pt":
-            return images
-        images = images.cpu().permute(0, 2, 3, 1).numpy()
-        return self.numpy_to_pil(images) if output_type == "pil" else images
 
 
 class TextDenoiser(nn.Module):
