@@ -65,7 +65,7 @@ PRESETS = {
             "cifar10-latent", dataset="cifar10", image_size=32, patch_size=2, channels=(128, 256), layers=1,
             attention=(False, True), autoencoder="cifar10-autoencoder", guidance_scale=3.0,
             training=TrainConfig(  # no decay: it can be gone on with for more steps, and the average does what a decay would
-                steps=40_000, batch_size=128, learning_rate=5e-4, warmup_steps=500, decay=False, ema_decay=0.9997
+                steps=80_000, batch_size=64, learning_rate=4e-4, warmup_steps=500, decay=False, ema_decay=0.9998
             ),
         ),
         Preset(
