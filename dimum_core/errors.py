@@ -35,7 +35,7 @@ class UnknownName(DimumError, KeyError):
 
     def __init__(self, kind: str, name: object, choices: Iterable[str]):
         self.kind, self.name, self.choices = kind, name, tuple(choices)
-        super().__init__(str(self))
+        super().__init__(kind, name, self.choices)  # by which pickle and copy make it again, on the way back from a worker, say
 
     def __str__(self) -> str:
         close = difflib.get_close_matches(str(self.name), self.choices, n=1)
