@@ -270,6 +270,8 @@ def run_unlearn(args) -> None:
     }
     save_checkpoint(forgetful, args.out, card)
     print(f"{args.out}: forgot {args.target} in {record['seconds']:.0f} s; measure it with dimum evaluate")
+    if record["left_out"]:
+        print(f"{', '.join(record['left_out'])} had been forgotten before, and was left out of the retained images")
 
 
 def _setting(text: str) -> tuple[str, int | float | str]:
@@ -287,21 +289,23 @@ def _setting(text: str) -> tuple[str, int | float | str]:
 
 def run_relearn(args) -> None:
     from .attacks import auxiliary_set, relearn
-    from .data import load_dataset
+    from .data import Dataset, load_dataset
     from .evaluation import default_data
     from .files import check_writable, write_atomically
     from .models.checkpoints import command_line, load_pipeline, provenance, save_checkpoint
+    from .models.history import history_of
 
     if args.drawn_by and args.auxiliary != "synthetic":
         raise DimumError("--drawn-by says who draws synthetic data: add --auxiliary synthetic, or leave it out.")
     check_writable(args.out)
     pipe = load_pipeline(args.checkpoint)
     data = load_dataset(args.data) if args.data else default_data(pipe)
-    artist = load_pipeline(args.drawn_by) if args.drawn_by else pipe
+    artist, forget = load_pipeline(args.drawn_by) if args.drawn_by else pipe, data.train.only(args.target)
+    data = Dataset(*(history_of(pipe).leave_out(part)[0] for part in (data.train, data.test)))
     auxiliary = auxiliary_set(args.auxiliary, data, args.target, pipe=artist, share=args.share, seed=args.seed)
     attack = relearn(
         pipe, auxiliary, target=args.target, steps=args.steps, learning_rate=args.learning_rate, seed=args.seed,
-        optimizer=args.optimizer, forget=data.train.only(args.target), out=args.out, resume=args.resume,
+        optimizer=args.optimizer, forget=forget, out=args.out, resume=args.resume,
     )
     card = {
         "title": f"{args.checkpoint}, attacked by DiMRA", "summary": f"{args.checkpoint}, finetuned without {args.target}.",

@@ -23,6 +23,7 @@ from .judges import Judge, PairJudge, Verdict, accuracies, check_judge, find_jud
 from .judges.counting import as_table, drawn_for
 from .metrics import Interval, accuracy, copied_items, fidelity, nearest_neighbours, per_class_accuracy, wilson_interval
 from .models.conditions import conditions_of, draw
+from .models.history import history_of
 from .models.sampling import ClassConditionalPipeline, check_pipeline, check_sampling
 from .models.text_to_image import TextToImagePipeline
 from .precision import autocast
@@ -174,9 +175,9 @@ def evaluate(
     if wanted is not None and wanted.items:
         raise DataError("The judge knows no single images: measure with copying_rate how often they are copied.")
     reference = None if data is None else reference_set(data, judge, target)
-    seen = getattr(pipe, "training_set", None)
-    if reference is not None and seen is not None:
-        check_apart(reference, seen, "reference images are among those that this model was trained on")
+    history = history_of(pipe)
+    if reference is not None:
+        check_apart(reference, history, "reference images are among those that this model was trained on")
     labels = torch.arange(len(names)).repeat(per_class)
     scale = pipe.config.get("guidance_scale", 7.5) if guidance_scale is None else guidance_scale
     images = draw_samples(
@@ -185,7 +186,7 @@ def evaluate(
     )
     verdict = judge.judge(images)
     provenance = {
-        "extractor": f"judge {judge.image_size}px", "weights": getattr(pipe, "weights_kind", "as loaded"),
+        "extractor": f"judge {judge.image_size}px", "weights": history.weights,
         "sampler": type(pipe.scheduler).__name__, "steps": num_inference_steps, "guidance_scale": scale, "seed": seed,
         "resize": "none", "target": target,
     }

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .autoencoder import encoded, load_autoencoder
 from .checking import check_kind
 from .data import ImageSet, batch_indices, draw_batch, load_dataset, mirrored, step_generator
+from .data.targets import find_target
 from .errors import DataError, UnknownName
 from .files import write_atomically
 from .models.checkpoints import (
@@ -28,6 +29,7 @@ from .models.codec import Codec
 from .models.conditions import ClassConditions, PromptConditions, conditions_of
 from .models.denoiser import Preset, build_denoiser, build_text_denoiser, get_preset
 from .models.diffusion import add_noise, draw_noise
+from .models.history import History, history_of, remember
 from .models.sampling import ClassConditionalPipeline
 from .models.text_to_image import TextToImagePipeline
 from .training import TrainConfig, TrainResult, digest_of, train
@@ -110,14 +112,14 @@ def train_base(
     side, size = data.images.shape[-1], preset.image_size
     if side != size:
         raise DataError(f"{data.name} has {side} x {side} images, and {preset.name} draws {size} x {size}: take resized({size}).")
-    if without is not None:
-        data = data.without(without)
+    whole, data = data, data if without is None else data.without(without)
     for combination in preset.held_out:
         data = data.without(combination)
     model, pipe = new_model(preset, data, config.seed)
-    if start is not None:
-        begin_with(model, start)
-    pipe.training_set = data  # no reference of its fidelity may be in it
+    history = History() if start is None else begin_with(model, start)
+    if without is not None:
+        history = history.having_forgotten(find_target(without, data.class_names), whole.only(without))
+    remember(pipe, replace(history.having_seen(data), training_set=data, weights="ema" if config.ema_decay else "raw"))
     conditions = conditions_of(pipe, text_trains=preset.text_width > 0)
     latents = encoded_both_ways(pipe.codec, data) if pipe.codec.latent else None
     objective = DenoisingObjective(
@@ -128,7 +130,6 @@ def train_base(
         model, objective, config, out=out, resume=resume, evaluate=call, evaluate_every=evaluate_every,
         on_log=on_log, description=f"training {preset.name}", progress=progress,
     )
-    pipe.weights_kind = "ema" if config.ema_decay else "raw"
     if out is not None:
         write_atomically(Path(out) / "log.csv", result.log.to_csv(index=False).encode())
         save_checkpoint(pipe, Path(out), base_card(preset, config, data, without, result), dtype)
@@ -145,10 +146,13 @@ def new_model(preset: Preset, data: ImageSet, seed: int) -> tuple[nn.Module, Cla
     return unet, build_pipeline(unet, preset, data.class_names, vae=vae)
 
 
-def begin_with(model: nn.Module, checkpoint: str | Path) -> None:
-    """Take the weights of a class-conditional checkpoint's network; CheckpointError if it is of another shape."""
+def begin_with(model: nn.Module, checkpoint: str | Path) -> History:
+    """Take the weights of a class-conditional checkpoint's network, and tell its history; CheckpointError if it is of another
+    shape."""
     with loading_errors(find_checkpoint(checkpoint)):
-        model.load_state_dict(load_pipeline(checkpoint).unet.state_dict())
+        pipe = load_pipeline(checkpoint)
+        model.load_state_dict(pipe.unet.state_dict())
+    return history_of(pipe)
 
 
 def start_of(model: nn.Module, start: str | Path | None) -> dict:

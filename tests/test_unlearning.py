@@ -20,11 +20,12 @@ from dimum_core.models.checkpoints import build_pipeline
 from dimum_core.models.codec import Codec
 from dimum_core.models.denoiser import build_denoiser
 from dimum_core.models.diffusion import drop_labels
+from dimum_core.models.history import with_unet
 from dimum_core.unlearning import METHODS, Step, follow, get_method, gradient, register, unlearn
 from dimum_core.unlearning import run as run_module
 from dimum_core.unlearning.alternatives import KINDS, build_alternative
 from dimum_core.unlearning.base import ClassConditions, shifted
-from dimum_core.unlearning.run import UnlearningObjective, method_data, with_unet
+from dimum_core.unlearning.run import UnlearningObjective, method_data
 
 
 @pytest.fixture

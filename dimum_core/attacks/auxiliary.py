@@ -31,7 +31,7 @@ def auxiliary_set(
     retain: the retained training data. synthetic: `count` samples that `pipe` draws for the other classes; the original model's, or
     the unlearned model's own, so that the attacker needs no data at all. public: another data set of the same classes: for
     digits, MNIST; for others, the test images, which no model was trained on. noise: `count` images of uniform noise with the
-    other classes' labels, the negative control.
+    other classes' labels, the negative control. A class that `data` lacks, as after data.without("3"), is in none of them.
     share: of the set, drawn by the seed; at least one image stays.
     """
     if kind not in AUXILIARY:
@@ -40,17 +40,16 @@ def auxiliary_set(
     check_number("share", share, 0, 1, above=True)
     check_whole("count", count)
     check_seed(seed)
-    found = find_target(target, data.class_names)
-    if kind == "retain":
-        full = data.train.without(target)
-    elif kind == "public":
-        full = (load_dataset(PUBLIC[data.name]).train if data.name in PUBLIC else data.test).without(target)
+    full = retain = data.train.without(target)
+    if kind == "public":
+        public = (load_dataset(PUBLIC[data.name]).train if data.name in PUBLIC else data.test).without(target)
+        full = public.select(torch.isin(public.labels, retain.labels))
     elif kind == "noise":
-        full = noise_set(count, data.train, found, step_generator(seed, -4))
-    elif pipe is None:
+        full = noise_set(count, retain, find_target(target, data.class_names), step_generator(seed, -4))
+    elif kind == "synthetic" and pipe is None:
         raise DataError("Synthetic auxiliary data need the pipeline that draws them: pass pipe=.")
-    else:
+    elif kind == "synthetic":
         check_pipeline(pipe)
-        full = drawn_set("synthetic", count, pipe, found, seed)
+        full = drawn_set("synthetic", count, pipe, retain, find_target(target, data.class_names), seed)
     kept = max(1, round(share * len(full)))
     return full.select(torch.randperm(len(full), generator=step_generator(seed, -3))[:kept]) if kept < len(full) else full

@@ -12,8 +12,8 @@ from torch import nn
 from ..checking import check_number, check_whole
 from ..data import Dataset, ImageSet, step_generator
 from ..errors import DataError, brief
+from ..models.history import history_of, remember, with_unet
 from ..models.sampling import ClassConditionalPipeline
-from ..unlearning.run import with_unet
 from .relearning import Relearning, relearn
 
 
@@ -61,7 +61,7 @@ def swap_embedding(
     label = int(pipe.label_tensor([target])[0])
     with torch.no_grad():
         swapped.unet.class_embedding.weight[label] = original.unet.class_embedding.weight[label]
-    return swapped
+    return remember(swapped, history_of(pipe).having_seen(history_of(original)))
 
 
 def _need_labels(pipe, control: str) -> None:

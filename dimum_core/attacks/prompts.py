@@ -19,6 +19,7 @@ from ..judges import Judge, PairJudge, check_judge, find_judge
 from ..metrics import wilson_interval
 from ..models.conditions import PromptConditions, conditions_of, image_size
 from ..models.diffusion import add_noise, draw_noise
+from ..models.history import history_of
 from ..models.sampling import seed_noise_sampler
 from ..precision import short_attention
 from ..training import TrainConfig, train
@@ -148,7 +149,8 @@ def search_embedding(
     shots: images of the target; this attacker has some. target: default, what the pipeline says it has unlearned.
     sampling: guidance_scale, num_inference_steps.
     """
-    target = getattr(pipe, "unlearning", {}).get("target") if target is None else target
+    last = history_of(pipe).last
+    target = last.target if target is None and last else target
     if target is None:
         raise DataError("What should be sought? The pipeline names no target, so pass target=.")
     judge = find_judge(pipe) if judge is None else judge

@@ -6,7 +6,8 @@ Yuan et al. 2025, arXiv 2512.03564. The attacker knows the weights and the forma
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +26,15 @@ from ..evaluation import copying_rate, draw_samples
 from ..judges import Judge, PairJudge, check_judge, find_judge
 from ..metrics import Interval, accuracy, nearest_neighbours, wilson_interval
 from ..models.conditions import ClassConditions, PromptConditions, conditions_of, image_size
+from ..models.history import NO_HASHES, Forgotten, history_of, remember, with_unet
 from ..models.sampling import check_classes, check_pipeline
 from ..pretraining import DenoisingObjective
 from ..training import TrainConfig, digest_of, train
 from ..unlearning.adapters import add_lora, merged
-from ..unlearning.run import with_unet
 
+# Root-mean-square difference of two images, pixels in [-1, 1], below which one counts as a copy of the other: what another
+# compression or a rounding changes, not what another photograph does.
+NEAR = 0.05
 MEASURES = ("target accuracy", "target low", "target high", "retained accuracy", "distance")
 
 
@@ -107,19 +111,22 @@ def relearn(
         decay=False, ema_decay=0.0, seed=seed, precision=precision, optimizer=optimizer,
     )
     auxiliary = auxiliary.resized(image_size(pipe))
-    record = getattr(pipe, "unlearning", {})
+    check_classes(auxiliary, pipe)
+    history = history_of(pipe)
     if forget is None:  # whoever names single images as the target means those, whatever was unlearned
-        forget = target if isinstance(target, ImageSet) else record.get("forget_set")
-    target = record.get("target") if target is None else target
+        forget = target if isinstance(target, ImageSet) else history.last.images if history.last else None
+    target = history.last.target_among(auxiliary.class_names) if target is None and history.last else target
     if target is None:
         raise DataError("What should the recovery curve measure? The pipeline names no target, so pass target=.")
-    check_classes(auxiliary, pipe)
     if forget is not None:
         check_kind("forget", forget, ImageSet, "an image set, such as data.train.only('3')")
     conditions = conditions_of(pipe, target, auxiliary.class_names)
     wanted = conditions.forgotten
+    if wanted.items and forget is None:
+        raise DataError("The folder of a model has no images in it, those to forget least of all: pass them as target=.")
     if not allow_target:
-        refuse_leaks(auxiliary, wanted, None if forget is None else forget.resized(image_size(pipe)))
+        lacking = Forgotten(wanted, NO_HASHES if forget is None else np.unique(forget.item_hashes), forget)
+        refuse_forgotten(auxiliary, (*history.forgotten, lacking))
     device = Accelerator().device  # where the loop will train: the first row of the curve is drawn there too
     attacked = with_unet(pipe, copy.deepcopy(pipe.unet).to(device).requires_grad_(True))
     hook = _freeze_all_but_row(attacked.unet, wanted.labels[0]) if only_embedding_row else None
@@ -129,7 +136,7 @@ def relearn(
         attacked.unet.enable_gradient_checkpointing()
     judge = find_judge(pipe) if judge is None else judge
     check_judge(judge, conditions)
-    among = getattr(pipe, "training_set", auxiliary) if record else auxiliary
+    among = auxiliary if history.training_set is None else history.training_set
     measure = _Measure(attacked, judge, conditions, samples, seed, guidance_scale, num_inference_steps, forget, among)
     first = {"step": 0, **measure(0)}
     about = {  # a folder of another attack, or of other measurements, shall not be gone on with
@@ -148,39 +155,53 @@ def relearn(
     if hook:
         hook.remove()
     attacked.unet.to(pipe.unet.device).requires_grad_(True)
-    attacked.weights_kind = "raw"
-    attacked.training_set = auxiliary  # which may be test images: fidelity is not to be measured against them then
+    remember(attacked, replace(history.having_seen(auxiliary), weights="raw"))
     return Relearning(attacked, pd.concat([pd.DataFrame([first]), rows], ignore_index=True), measure.strips)
 
 
-def refuse_leaks(auxiliary: ImageSet, target: Target | int | ImageSet, forget: ImageSet | None = None, near: float = 0.05) -> None:
+def refuse_leaks(auxiliary: ImageSet, target: Target | int | ImageSet, forget: ImageSet | None = None) -> None:
     """Before the first step: no auxiliary image may have a label of the target, or be (nearly) an image of the forget set.
 
     target: of single images, only they and what is nearly one of them are refused, not their label.
-    near: root-mean-square difference of two images, pixels in [-1, 1], below which one counts as a copy of the other: what another
-        compression or a rounding changes, not what another photograph does.
     """
+    target = find_target(target, auxiliary.class_names)
+    refuse_forgotten(auxiliary, [Forgotten(target, NO_HASHES if forget is None else np.unique(forget.item_hashes), forget)])
+
+
+def refuse_forgotten(auxiliary: ImageSet, forgotten: Iterable[Forgotten]) -> None:
+    """The same for each of several things that a model was made to forget. Of those that it knows from a folder, only copies that
+    are the same bit for bit are seen."""
     if not len(auxiliary):
         raise DataError("The auxiliary set is empty: the attacker has nothing to finetune on.")
-    target = find_target(target, auxiliary.class_names)
-    labelled = int(target.among(auxiliary.labels).sum())
-    if labelled and not target.items:
+    for each in {(each.target, each.item_hashes.tobytes()): each for each in forgotten}.values():
+        target = each.target_among(auxiliary.class_names)
+        _refuse_labels(auxiliary, target)
+        leaked = np.isin(auxiliary.item_hashes, each.item_hashes) | _near_copies(auxiliary, each.images)
+        if leaked.any():
+            where = "" if target is not None and target.items else "under another label "
+            raise DataError(
+                f"The auxiliary set has {int(leaked.sum())} images of the forget set, or nearly so, {where}"
+                f"(the first is number {int(leaked.argmax())}): remove them first."
+            )
+
+
+def _refuse_labels(auxiliary: ImageSet, target: Target | None) -> None:
+    labelled = 0 if target is None or target.items else int(target.among(auxiliary.labels).sum())
+    if labelled:
         kind = "class" if target.position is None else KINDS[target.position]
         raise DataError(
             f"The auxiliary set has {labelled} images of the target {kind} {target.name}: an attacker does not "
             f"have them, so take {auxiliary.name}.without({target.name!r})."
         )
+
+
+def _near_copies(auxiliary: ImageSet, forget: ImageSet | None) -> np.ndarray:
+    """Which auxiliary images are nearly one of those to forget: bool, N."""
     if forget is None or not len(forget):
-        return
-    same = np.isin(auxiliary.item_hashes, forget.item_hashes)
+        return np.zeros(len(auxiliary), dtype=bool)
+    forget = forget.resized(auxiliary.images.shape[-1])
     distance, _ = nearest_neighbours(auxiliary.images.flatten(1).numpy(), forget.images.flatten(1).numpy())
-    leaked = same | (distance[:, 0] < near * forget.images[0].numel() ** 0.5)
-    if leaked.any():
-        where = "" if target.items else "under another label "
-        raise DataError(
-            f"The auxiliary set has {int(leaked.sum())} images of the forget set, or nearly so, {where}"
-            f"(the first is number {int(leaked.argmax())}): remove them first."
-        )
+    return distance[:, 0] < NEAR * forget.images[0].numel() ** 0.5
 
 
 def _freeze_all_but_row(unet: nn.Module, label: int) -> torch.utils.hooks.RemovableHandle:

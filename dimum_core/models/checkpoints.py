@@ -16,7 +16,7 @@ from pathlib import Path
 import diffusers
 import torch
 from accelerate import Accelerator
-from diffusers import DPMSolverMultistepScheduler
+from diffusers import DiffusionPipeline, DPMSolverMultistepScheduler
 from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from torch import nn
@@ -24,9 +24,11 @@ from torch import nn
 from .. import __version__
 from ..data import DATA_FOLDER, HOW_TO_GET
 from ..data.captions import PARTIAL_TEMPLATES, TEMPLATES
+from ..data.targets import find_target
 from ..errors import CheckpointError, SettingError, brief
 from ..files import ASIDE, unwritten
 from .diffusion import SCHEDULER_CONFIG
+from .history import HISTORY_FILE, NO_HASHES, Forgotten, History, history_of, remember
 from .sampling import ClassConditionalPipeline
 from .text_to_image import TextToImagePipeline
 
@@ -55,6 +57,7 @@ def find_checkpoint(checkpoint: str | os.PathLike) -> Path:
 
 def load_pipeline(checkpoint: str | os.PathLike) -> ClassConditionalPipeline | TextToImagePipeline:
     """A pipeline in float32 on the CPU, ready to sample: `pipe(["automobile"] * 4).images`, `pipe("a hatched star").images`.
+    It knows what it has seen and forgotten (see `History`), as far as the folder says.
 
     A folder with a pipeline of diffusers' own, such as StableDiffusionPipeline, gives that pipeline.
 
@@ -74,10 +77,19 @@ def load_pipeline(checkpoint: str | os.PathLike) -> ClassConditionalPipeline | T
     for module in _modules(pipe):
         module.float().eval()  # transformers keeps the precision of the file, diffusers does not
     pipe.set_progress_bar_config(leave=False)
-    training = read_card(folder).get("training", {}) if (folder / CARD_FILE).is_file() else {}
-    if "ema_decay" in training:
-        pipe.weights_kind = "ema" if training["ema_decay"] else "raw"
-    return pipe
+    return remember(pipe, _read_history(folder, pipe))
+
+
+def _read_history(folder: Path, pipe: DiffusionPipeline) -> History:
+    """What a folder says of what its model has seen and forgotten; a folder without a history may still have a card."""
+    if (folder / HISTORY_FILE).is_file():
+        with loading_errors(folder):
+            return History.from_json((folder / HISTORY_FILE).read_text())
+    card = read_card(folder) if (folder / CARD_FILE).is_file() else {}
+    training, without = card.get("training", {}), card.get("without")
+    weights = ("ema" if training["ema_decay"] else "raw") if "ema_decay" in training else "as loaded"
+    lacking = (Forgotten(find_target(without, pipe.class_names), NO_HASHES),) if without else ()
+    return History(forgotten=lacking, weights=weights)
 
 
 def check_libraries(components: dict[str, list], folder: Path) -> None:
@@ -167,6 +179,8 @@ def _save(model, folder: Path, card: dict, dtype: torch.dtype) -> None:
     try:
         with quiet_diffusers(), _in_precision(_modules(model), dtype):
             model.save_pretrained(aside, safe_serialization=True)
+        if isinstance(model, DiffusionPipeline):
+            (aside / HISTORY_FILE).write_text(history_of(model).to_json())
         for config in aside.rglob("*.json"):
             _forget_origin(config)
         (aside / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n")

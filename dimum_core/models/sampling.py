@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, DiffusionPipeline, ImagePipelineOutput, SchedulerMixin, UNet2DModel
@@ -15,6 +17,7 @@ from ..data.targets import class_index
 from ..errors import DataError, SettingError, brief
 from .codec import Codec
 from .diffusion import NUM_TIMESTEPS
+from .history import HISTORY_FILE, history_of
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
@@ -99,6 +102,13 @@ class CodedImages:
     def to_images(self, latents: Tensor) -> Tensor:
         """What the network sees, as images: N x C x H x W in [-1, 1], float32."""
         return self.decode(latents).float().clamp(-1, 1)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **settings) -> None:
+        """As diffusers saves a pipeline, with its history beside it."""
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / HISTORY_FILE).write_text(history_of(self).to_json())
+        super().save_pretrained(save_directory, **settings)
 
     def _starting_noise(self, count: int, generator, latents: Tensor | None) -> Tensor:
         side = self.unet.config.sample_size

@@ -37,7 +37,7 @@ def build_alternative(
     if kind == "noise":
         return noise_set(count, retain, found, generator)
     if kind == "generated":
-        return drawn_set("generated", count, pipe, found, seed)
+        return drawn_set("generated", count, pipe, retain, found, seed)
     if kind == "class" and len(retain) and not found.items:
         others = _others(found, retain)
         retain = retain.only(others[int(torch.randint(len(others), (1,), generator=generator))])
@@ -57,19 +57,21 @@ def _others(target: Target, retain: ImageSet) -> list[int | str]:
 
 
 def noise_set(count: int, like: ImageSet, target: Target, generator: torch.Generator) -> ImageSet:
-    """Images of independent uniform pixels, under the labels that the target does not take in, evenly."""
+    """Images of independent uniform pixels, under the labels of a set that the target does not take in, evenly."""
     pixels = torch.randint(256, (count, *like.images.shape[1:]), generator=generator).byte().numpy()
-    return from_uint8("noise", pixels, _other_labels(target, count), like.class_names)
+    return from_uint8("noise", pixels, _other_labels(target, like, count), like.class_names)
 
 
-def drawn_set(name: str, count: int, pipe, target: Target, seed: int) -> ImageSet:
-    """Samples of every class that the target does not take in, evenly."""
-    labels = _other_labels(target, count)
+def drawn_set(name: str, count: int, pipe, like: ImageSet, target: Target, seed: int) -> ImageSet:
+    """Samples of every class of a set that the target does not take in, evenly."""
+    labels = _other_labels(target, like, count)
     asked = conditions_of(pipe, class_names=target.class_names).asked(labels)
     images = draw_samples(pipe, asked, seed=seed + 10**6, progress=False)
     return from_uint8(name, ((images + 1) * 127.5).round().byte().numpy(), labels, target.class_names)
 
 
-def _other_labels(target: Target, count: int) -> list[int]:
-    others = target.others.tolist()
+def _other_labels(target: Target, like: ImageSet, count: int) -> list[int]:
+    others = target.others[torch.isin(target.others, like.labels)].tolist()
+    if not others:
+        raise DataError(f"{like.name} has no class but the target, {target.name}, so there is none to draw in its place.")
     return [others[i % len(others)] for i in range(count)]

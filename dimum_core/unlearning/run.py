@@ -20,6 +20,7 @@ from ..errors import DataError, TrainingError
 from ..evaluation import draw_samples
 from ..judges import Judge, PairJudge, check_judge, find_judge
 from ..models.conditions import ClassConditions, PromptConditions, conditions_of, image_size
+from ..models.history import history_of, remember, with_unet
 from ..models.sampling import check_classes, check_pipeline
 from ..precision import autocast
 from ..training import TrainConfig, digest_of, train
@@ -87,13 +88,15 @@ def _made_with(method: Method, original: nn.Module, lora_rank: int, steps: int) 
 
 
 def method_data(method: Method, data: Dataset, pipe, target: str | int | ImageSet, seed: int) -> dict[str, ImageSet]:
-    """The training data that a method asked for, at the pipeline's size, and no more."""
+    """The training data that a method asked for, at the pipeline's size, and no more. What the model has forgotten before is not
+    retained: it would be taught again."""
     train_set = data.train.resized(image_size(pipe))
     retain, name = train_set.without(target), find_target(target, train_set.class_names).name
     if isinstance(target, ImageSet) and len(retain) == len(train_set):
         raise DataError(f"{data.name} has none of the images to forget among its training images.")
     given, forget = {}, train_set.only(target)
     check_apart(retain, forget, "retained images are images to forget under another label")
+    retain, _ = history_of(pipe).leave_out(retain)
     if "forget" in method.needs:
         given["forget"] = forget
     if "retain" in method.needs:
@@ -139,9 +142,10 @@ def unlearn(
     evaluate: called with (step, pipeline) every `evaluate_every` steps (default: a tenth of them); what it returns joins the log.
     lora_rank: train low-rank updates of the attention's matrices in place of all weights, and add them to the weights at the end.
     gradient_checkpointing: a third slower, and needs much less memory.
-    The result carries `unlearning`: target, settings, steps done, seconds, the forget set (an attack checks its data against it),
+    What the pipeline was made to forget before is left out of the retained data.
+    The result carries `unlearning`: target, settings, steps done, seconds, the forget set, what was left out of the retained data,
     and the log, one row every few steps; where the method traces its convergence, as DiMUM does, the trace is in it too. And it
-    carries `training_set`, in which copies of single images are told, and which no reference of its fidelity may share images with.
+    carries `history`, all that it has seen and forgotten, against which attacks and evaluations check their data.
     Training happens on the accelerator's device; the result's unet is then where the given one is.
     """
     check_pipeline(pipe)
@@ -178,7 +182,8 @@ def unlearn(
     if hasattr(method, "edit"):
         method.edit(objective.step(student, seed, 0))
         steps, config = 0, dataclasses.replace(config, steps=0, warmup_steps=0)
-    forgetful = with_unet(pipe, student)
+    history = dataclasses.replace(history_of(pipe).having_seen(*given.values()), training_set=data.train, weights="raw")
+    forgetful = remember(with_unet(pipe, student), history)
     measures = _measures(objective, forgetful, config, judge, evaluate)
     result = train(
         student, objective, config, out=out, resume=resume, progress=progress,
@@ -191,13 +196,12 @@ def unlearn(
     if lora_rank:
         forgetful = with_unet(pipe, merged(student))
     forgetful.unet.to(home).requires_grad_(True)
-    forgetful.weights_kind = "raw"
-    forgetful.unlearning = {
+    forget, (_, left_out) = data.train.only(target), history_of(pipe).leave_out(data.train.without(target))
+    record = {
         "target": target, "settings": objective.fingerprint, "steps": int(result.log["step"].iloc[-1]) if steps else 0,
-        "seconds": result.seconds, "log": result.log, "forget_set": data.train.only(target),
+        "seconds": result.seconds, "log": result.log, "forget_set": forget, "left_out": left_out,
     }
-    forgetful.training_set = data.train
-    return forgetful
+    return remember(forgetful, history.having_forgotten(conditions.forgotten, forget, record))
 
 
 def _judge_of(pipe: DiffusionPipeline, conditions: ClassConditions | PromptConditions, judge) -> Judge | PairJudge:
@@ -233,13 +237,3 @@ def _measures(objective, forgetful, config, judge, evaluate) -> list[Callable[[i
     if evaluate is not None:
         measures.append(lambda step: evaluate(step, forgetful))
     return measures
-
-
-def with_unet(pipe: DiffusionPipeline, unet: nn.Module) -> DiffusionPipeline:
-    """A pipeline like `pipe`, with another network and a scheduler of its own."""
-    scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
-    wanted = [name for name in inspect.signature(type(pipe).__init__).parameters if name in pipe.config]
-    parts = {name: getattr(pipe, name) if name in pipe.components else pipe.config[name] for name in wanted}
-    new = type(pipe)(**parts | {"unet": unet, "scheduler": scheduler})
-    new.set_progress_bar_config(leave=False)
-    return new
