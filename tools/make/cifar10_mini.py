@@ -2,8 +2,9 @@
 
     python tools/make/cifar10_mini.py [--items FILE]
 
-Which images belong to it is a list of their digests, in data/cifar10-mini/items.npz: so the pack comes out the same from every copy of
-CIFAR-10, whatever the order of its files, and an image whose pixels differ by one bit is missed. Lossless WebP keeps them in 21 MB.
+Which images belong to it is a list of their digests, in data/cifar10-mini/items.npz: so the pack comes out the same from every
+copy of CIFAR-10, whatever the order of its files, and an image whose pixels differ by one bit is missed. Lossless WebP keeps them
+in 21 MB.
 """
 
 from __future__ import annotations
