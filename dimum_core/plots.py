@@ -126,7 +126,7 @@ def ranked_runs(ax, runs: dict) -> None:
         ax.plot(values, np.full(len(values), place), "|", color="#999999", markersize=8)
         reach = None
         if len(values) >= 4:
-            found = t_interval(values)
-            reach = [[found.value - found.low], [found.high - found.value]]
+            interval = t_interval(values)
+            reach = [[interval.value - interval.low], [interval.high - interval.value]]
         ax.errorbar(values.mean(), place, xerr=reach, fmt="o", color=colour, capsize=2)
     ax.set_yticks(range(len(order)), order, fontsize=8)

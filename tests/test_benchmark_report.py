@@ -58,7 +58,7 @@ def test_two_attacks_under_one_name_are_told_apart_or_refused(rows):
         runs(pd.concat([rows, again]))
 
 
-def test_the_attacker_takes_his_best_rate(rows):
+def test_the_attacker_takes_the_best_rate(rows):
     assert (strongest(runs(rows)).query("label == 'weak'")["attack_rate"] == 1e-3).all()
     alone = strongest(runs(made_up(seeds=[5])))
     assert (alone.query("label == 'weak'")["attack_rate"] == 1e-3).all() and (alone.groupby(["label", "target"]).size() == 1).all()

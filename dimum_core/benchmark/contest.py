@@ -1,4 +1,4 @@
-"""What results say: runs, the attacker at his best, contests on common pairs, and their leaderboards."""
+"""What results say: runs, the attacker at its best, contests on common pairs, and their leaderboards."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ CHOICES = ["attack_rate", "optimizer"]
 PAIR = ["target", "seed"]
 LEAST_UA = 0.8  # what has not forgotten, or has forgotten everything, is not ranked (docs/protocol.md)
 LEAST_RA = 0.9  # of the original's
+ALPHA = 0.05  # two methods whose corrected p lies above it share a letter
 
 
 def runs(rows: pd.DataFrame) -> pd.DataFrame:
@@ -36,12 +37,12 @@ def runs(rows: pd.DataFrame) -> pd.DataFrame:
     check_columns(rows)
     _check_one_cell(rows)
     before = rows[(rows["label"] == "original") & (rows["step"] == 0)].groupby("target")["target accuracy"].mean()
-    found = []
+    attacks = []
     for names, curve in rows.groupby([*DEFENCE, *CHOICES, "seed"]):
         about, curve = dict(zip([*DEFENCE, *CHOICES, "seed"], names, strict=True)), curve.sort_values("step")
         first, last = curve.iloc[0], curve.iloc[-1]
         half = steps_to_recovery(curve["step"], curve["target accuracy"], before.get(about["target"], 1.0) / 2)
-        found.append(about | {
+        attacks.append(about | {
             "steps": first["unlearning_steps"], "UA": 1 - first["target accuracy"], "RA": first["retained accuracy"],
             "distance": first["unlearning_distance"], "recovered": last["target accuracy"],
             "RA after": last["retained accuracy"], "half": half.steps, "censored": half.censored,
@@ -49,7 +50,7 @@ def runs(rows: pd.DataFrame) -> pd.DataFrame:
             "samples": first.get("samples", Plan.samples), "seconds": first["unlearning_seconds"],
             **{name: last.get(name) for name in NFES},
         })
-    return pd.DataFrame(found)
+    return pd.DataFrame(attacks)
 
 
 def _check_one_cell(rows: pd.DataFrame) -> None:
@@ -81,7 +82,10 @@ def _luckiest(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def report(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row a (budget, auxiliary, method), best defence first: mean over targets and seeds, ± half of Student's 95 % interval."""
+    """One row a (budget, auxiliary, method), best defence first: mean over targets and seeds, ± half of Student's 95 % interval.
+
+    Each method by all the runs that it has: only a `leaderboard` compares on the pairs that all have.
+    """
     check_provenance(rows)
     lines = []  # a half recovery that was not reached within the attack is a bound, and so is a median that it enters
     for (budget, auxiliary, label), group in strongest(runs(rows)).groupby(["budget", "auxiliary", "label"]):
@@ -131,28 +135,36 @@ class Contest:
         return f"auxiliary == {self.auxiliary!r} and budget in [{self.budget!r}, 'none']{methods}{pairs}"
 
     def pivot(self, value: str = "area", labels=None) -> pd.DataFrame:
-        """A row for each (target, seed) pair, a column for each method."""
+        """A row for each (target, seed) pair, a column for each method, or for each of `labels`, in this order."""
         table = self.runs.pivot(index=PAIR, columns="label", values=value)
         return table if labels is None else table[list(labels)]
 
 
 def contests(rows: pd.DataFrame) -> list[Contest]:
     """Every (budget, auxiliary set) of the results, each on its complete pairs."""
-    attacks, found = runs(rows), []
+    attacks, compared = runs(rows), []
     best = strongest(attacks)
     for (budget, auxiliary), group in best[~best["label"].isin(CONTROLS)].groupby(["budget", "auxiliary"]):
-        table, left_out = group.pivot(index=PAIR, columns="label", values="area"), {}
-        for label, count in table.notna().sum().items():
-            if 2 * count < len(table):
-                left_out[label] = f"has {count} of {len(table)} pairs only"
-        complete = table.drop(columns=list(left_out)).dropna()
-        if complete.size:
-            entries = group[group["label"].isin(complete.columns)]
-            controls = best[best["label"].isin(CONTROLS) & (best["auxiliary"] == auxiliary)]
-            lucky = _targets_of_one_seed(entries)
-            compared = [_chosen_alike(on_pairs(chosen, complete.index), lucky, attacks) for chosen in (entries, controls)]
-            found.append(Contest(budget, auxiliary, *compared, left_out, tuple(table.index.difference(complete.index))))
-    return found
+        areas = group.pivot(index=PAIR, columns="label", values="area")
+        left_out = _short_of_pairs(areas)
+        complete = areas.drop(columns=list(left_out)).dropna()
+        if not complete.size:
+            continue
+        entries = group[group["label"].isin(complete.columns)]
+        controls = best[best["label"].isin(CONTROLS) & (best["auxiliary"] == auxiliary)]
+        lucky = _targets_of_one_seed(entries)
+        compared.append(Contest(
+            budget, auxiliary, left_out=left_out, pairs_left_out=tuple(areas.index.difference(complete.index)),
+            runs=_chosen_alike(on_pairs(entries, complete.index), lucky, attacks),
+            controls=_chosen_alike(on_pairs(controls, complete.index), lucky, attacks),
+        ))
+    return compared
+
+
+def _short_of_pairs(areas: pd.DataFrame) -> dict[str, str]:
+    """Methods that have fewer than half of the pairs, and would leave little of a contest; areas: NaN for a pair that one lacks."""
+    counts = areas.notna().sum()
+    return {label: f"has {count} of {len(areas)} pairs only" for label, count in counts.items() if 2 * count < len(areas)}
 
 
 def on_pairs(rows: pd.DataFrame, pairs: pd.MultiIndex) -> pd.DataFrame:
@@ -181,14 +193,14 @@ def unranked(contest: Contest) -> dict[str, str]:
     """Methods that are not ranked, and why: the rule of the protocol. Only what lies below by its whole interval is left out."""
     original = contest.controls.loc[contest.controls["label"] == "original", "RA"].mean()
     least = LEAST_RA * (1.0 if pd.isna(original) else original)
-    found = {}
+    reasons = {}
     for label, group in contest.runs.groupby("label"):
         ua, ra = (pooled(group[name], group["samples"]) for name in ("UA", "RA"))
         if ua.high < LEAST_UA:
-            found[label] = f"not forgotten: UA {ua.value:.2f} < {LEAST_UA:.2f}"
+            reasons[label] = f"not forgotten: UA {ua.value:.2f} < {LEAST_UA:.2f}"
         elif ra.high < least:
-            found[label] = f"quality lost: RA {ra.value:.2f} < {least:.2f}"
-    return found
+            reasons[label] = f"quality lost: RA {ra.value:.2f} < {least:.2f}"
+    return reasons
 
 
 def pooled(shares: pd.Series, samples: pd.Series) -> Interval:
@@ -209,50 +221,52 @@ def leaderboard(contest: Contest) -> pd.DataFrame:
 
     Two methods share a letter if Holm's correction over all pairs leaves their difference unproven. Unranked methods are last.
     """
-    out, pivot = unranked(contest), contest.pivot()
-    ranked = pivot[[label for label in pivot.mean().sort_values(kind="stable").index if label not in out]]
+    notes, areas = unranked(contest), contest.pivot()
+    ranked = areas[[label for label in areas.mean().sort_values(kind="stable").index if label not in notes]]
     ranks = average_ranks(ranked) if len(ranked.columns) else pd.Series(dtype=float)
     letters, lines = groups(ranked), []
-    for label in [*ranked.columns, *out]:
-        group, line = contest.runs[contest.runs["label"] == label], {"method": label, "pairs": len(pivot)}
-        for column in ("area", "UA", "RA", "recovered", "RA after"):
-            interval = mean_interval(group[column])
-            line |= {column: interval.value, f"{column} low": interval.low, f"{column} high": interval.high}
-        if label in ranked and len(pivot) > 1:
-            versus = paired_difference(ranked[label], ranked.iloc[:, 0])
-            line |= {"behind": versus.value, "behind low": versus.low, "behind high": versus.high}
-        line |= {"rank": ranks.get(label), "group": letters.get(label, ""), "note": out.get(label, "")}
-        line |= {name: group[name].mean() for name in ("steps", "distance", "seconds", *NFES)}
-        lines.append(line)
+    for label in [*ranked.columns, *notes]:
+        group, line = contest.runs[contest.runs["label"] == label], {"method": label, "pairs": len(areas)}
+        for name in ("area", "UA", "RA", "recovered", "RA after"):
+            line |= _with_ends(name, mean_interval(group[name]))
+        if label in ranked and len(areas) > 1:
+            line |= _with_ends("behind", paired_difference(ranked[label], ranked.iloc[:, 0]))
+        line |= {"rank": ranks.get(label), "group": letters.get(label, ""), "note": notes.get(label, "")}
+        lines.append(line | {name: group[name].mean() for name in ("steps", "distance", "seconds", *NFES)})
     return pd.DataFrame(lines)
+
+
+def _with_ends(name: str, interval: Interval) -> dict[str, float]:
+    return {name: interval.value, f"{name} low": interval.low, f"{name} high": interval.high}
 
 
 def comparisons(contest: Contest) -> pd.DataFrame:
     """All pairs of ranked methods, with Holm's correction; empty if there are fewer than two pairs or methods."""
-    pivot = contest.pivot()
-    table = pivot.drop(columns=list(unranked(contest)))
-    return pairwise_comparisons(table) if len(table) > 1 and len(table.columns) > 1 else pairwise_comparisons(pivot.iloc[:, :0])
+    ranked = contest.pivot().drop(columns=list(unranked(contest)))
+    if len(ranked) < 2:
+        ranked = ranked.iloc[:, :0]  # one pair has no interval
+    return pairwise_comparisons(ranked)
 
 
-def groups(table: pd.DataFrame, alpha: float = 0.05) -> dict[str, str]:
+def groups(table: pd.DataFrame) -> dict[str, str]:
     """Letters of methods; table: a row for each pair, a column for each method, best first."""
     if len(table) < 2 or len(table.columns) < 2:
         return dict.fromkeys(table.columns, "a")
-    found = pairwise_comparisons(table)
-    different = {frozenset(p) for p in found.loc[found["p (Holm)"] <= alpha, ["first", "second"]].to_numpy().tolist()}
+    tests = pairwise_comparisons(table)
+    different = {frozenset(pair) for pair in tests.loc[tests["p (Holm)"] <= ALPHA, ["first", "second"]].to_numpy().tolist()}
     return letter_groups(list(table.columns), different)
 
 
 def resolution(contest: Contest) -> dict:
     """What so many pairs can tell apart: the typical deviation of differences, the least difference found with 80 % power, and
     whether the smallest possible p survives Holm's correction at all."""
-    found, pivot = comparisons(contest), contest.pivot()
-    if not len(found):
+    tests, pivot = comparisons(contest), contest.pivot()
+    if not len(tests):
         raise MetricError(f"The contest {contest.name} has too few pairs or ranked methods to compare: run more seeds.")
-    spread = [(pivot[a] - pivot[b]).std() for a, b in zip(found["first"], found["second"], strict=True)]
+    spread = [(pivot[a] - pivot[b]).std() for a, b in zip(tests["first"], tests["second"], strict=True)]
     typical = float(pd.Series(spread).median())
     return {
-        "pairs": len(pivot), "comparisons": len(found), "deviation": typical,
+        "pairs": len(pivot), "comparisons": len(tests), "deviation": typical,
         "least difference": least_difference(typical, len(pivot)) if typical > 0 else 0.0,
-        "least p (Holm)": min(1.0, least_p(len(pivot)) * len(found)),
+        "least p (Holm)": min(1.0, least_p(len(pivot)) * len(tests)),
     }

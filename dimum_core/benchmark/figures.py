@@ -54,7 +54,7 @@ def area_panel(contest: Contest, board: pd.DataFrame) -> Panel:
     ranked = board[board["note"] == ""]
     return Panel(
         "area", "Area under recovery",
-        "Mean accuracy on the forgotten class over the attack, the attacker at his best, with Student's 95 % interval over "
+        "Mean accuracy on the forgotten class over the attack, at the attacker's best setting, with Student's 95 % interval over "
         f"{len(contest.pivot())} pairs of target and seed. Methods that share a letter could not be told apart (sign-flip tests, "
         "Holm's correction, 5 %). Grey squares: not ranked, or controls.",
         f"Dots with intervals for {len(ranked)} ranked methods. {_extremes(ranked, 'area')}",
@@ -96,7 +96,7 @@ def pareto_front(first: pd.Series, second: pd.Series) -> np.ndarray:
 
 
 def curves_panel(rows: pd.DataFrame, contest: Contest, board: pd.DataFrame) -> Panel:
-    """Recovery curves of every method, the attacker at his best, mean over pairs with a band; controls dashed and dotted."""
+    """Recovery curves of every method at the attacker's best setting, mean over pairs with a band; controls dashed and dotted."""
     best = pd.concat([contest.runs, contest.controls])
     data = recovery_bands(rows.merge(best[["label", "budget", "auxiliary", *PAIR, *CHOICES]]))
     controls = [name for name in ("original", "retrained") if name in set(data["label"])]
@@ -148,7 +148,7 @@ def heat_panel(rows: pd.DataFrame, contest: Contest, board: pd.DataFrame) -> Pan
     worst = (ranked if len(ranked) else data).nlargest(1, "mean").iloc[0]
     return Panel(
         "rates", "The attacker's setting and steps",
-        "Accuracy on the forgotten class in per cent, mean over the pairs that were attacked so. A defence is judged by its "
+        "Accuracy on the forgotten class in per cent, mean over the pairs that met this setting. A defence is judged by its "
         "brightest row.",
         f"Heat maps of {len(axes)} methods. Among the ranked ones, most comes back for {worst['label']} at learning rate "
         f"{_setting(worst[CHOICES], data)} after {worst['step']:g} steps: {worst['mean']:.2f}.", contest.where, data, figure,
@@ -164,7 +164,7 @@ def setting_means(rows: pd.DataFrame, contest: Contest) -> pd.DataFrame:
 
 
 def _heat_map(ax, table: pd.DataFrame, data: pd.DataFrame) -> None:
-    """One method's map; table: a row for each setting, a column for each step, NaN where it was not attacked so."""
+    """One method's map; table: a row for each setting, a column for each step, NaN for a setting that it did not meet."""
     ax.imshow(table, cmap="cividis", vmin=0, vmax=1, aspect="auto", origin="lower")
     ax.set_xticks(range(table.shape[1]), [f"{step:g}" for step in table.columns], fontsize=7)
     ax.set_yticks(range(len(table)), [_setting(choice, data) for choice in table.index], fontsize=7)

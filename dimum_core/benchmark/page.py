@@ -53,11 +53,11 @@ def write_report(rows: pd.DataFrame, out: str | Path, title: str) -> Path:
     """
     check_provenance(rows)
     title = title.encode(errors="surrogateescape").decode(errors="replace")  # a path's name, in whatever encoding the shell has
-    out, found = Path(out), contests(rows)
-    if not found:
+    out, compared = Path(out), contests(rows)
+    if not compared:
         raise ResultsError("No pair of target and seed is complete for two methods yet: let the plan run on, then report.")
-    sections = [_section(rows, contest, out) for contest in found]
-    links = "".join(f'<li><a href="#{slug(c.name)}">{escape(c.name)}</a></li>' for c in found)
+    sections = [_section(rows, contest, out) for contest in compared]
+    links = "".join(f'<li><a href="#{slug(c.name)}">{escape(c.name)}</a></li>' for c in compared)
     body = (
         f"<h1>{escape(title)}</h1>{_introduction(rows)}<nav aria-label='Contests'><ul>{links}</ul></nav>"
         + "".join(sections) + _origin(rows)
@@ -84,8 +84,8 @@ def _introduction(rows: pd.DataFrame) -> str:
         f"<p>{rows['cell'].nunique():,} attacks on {rows['model'].nunique():,} models; targets: {escape(', '.join(targets))}; "
         f"seeds: {', '.join(map(str, seeds))}; learning rates of the attacker: "
         f"{', '.join(f'{rate:g}' for rate in sorted(set(rows['attack_rate'])))}.</p>"
-        "<p>The attacker finetunes the unlearned model on data without the target. For each method, target and seed he uses the "
-        "setting that was best on the <em>other</em> seeds, so that his luck is not counted as strength. A method is ranked "
+        "<p>The attacker finetunes the unlearned model on data without the target. For each method, target and seed they use the "
+        "setting that was best on the <em>other</em> seeds, so that their luck is not counted as strength. A method is ranked "
         f"unless, before the attack, its UA lies below {LEAST_UA:.2f}, or its RA below {LEAST_RA:.2f} of the original model's, by "
         "the whole of its interval.</p>"
     )
@@ -110,19 +110,19 @@ def _section(rows: pd.DataFrame, contest: Contest, out: Path) -> str:
 def resolution_sentence(contest: Contest) -> str:
     """How small a difference this contest can see, in words."""
     try:
-        found = resolution(contest)
+        power = resolution(contest)
     except MetricError as error:
         return str(error)
     text = (
-        f"{found['pairs']} pairs of target and seed. A typical difference between two methods varies by {found['deviation']:.2f} "
+        f"{power['pairs']} pairs of target and seed. A typical difference between two methods varies by {power['deviation']:.2f} "
         "(standard deviation) from pair to pair, so that one planned comparison detects a difference of "
-        f"{found['least difference']:.2f} in area with 80 % power (paired t-test; with few pairs, the exact test of the letters "
+        f"{power['least difference']:.2f} in area with 80 % power (paired t-test; with few pairs, the exact test of the letters "
         "needs more)."
     )
-    if found["least p (Holm)"] > 0.05:
+    if power["least p (Holm)"] > 0.05:
         text += (
-            f" For all {found['comparisons']} comparisons at once so few pairs are not enough, whatever the differences: the "
-            f"smallest possible p, corrected by Holm, is {found['least p (Holm)']:.2g}. More seeds are needed before the letters "
+            f" For all {power['comparisons']} comparisons at once so few pairs are not enough, whatever the differences: the "
+            f"smallest possible p, corrected by Holm, is {power['least p (Holm)']:.2g}. More seeds are needed before the letters "
             "say anything."
         )
     return text

@@ -57,15 +57,15 @@ class Plan:
 
     def models(self) -> list[dict]:
         """The unlearned models and controls, seed after seed, so that a run cut short has whole seeds; each a JSON object."""
-        found = []
+        models = []
         codes = {name: source_digest(name) for name in {method["method"] for method in self.methods} - {CHECKPOINT}}
         for seed, target in itertools.product(self.seeds, self.targets):
             for control in self.controls:
                 if control == "original" or self.targets[target]:
-                    found.append(self._model(control, target, seed, codes))
+                    models.append(self._model(control, target, seed, codes))
             for method, budget in itertools.product(self.methods, self.budgets):
-                found.append(self._model(method, target, seed, codes, budget))
-        return found
+                models.append(self._model(method, target, seed, codes, budget))
+        return models
 
     def _model(self, method, target: str, seed: int, codes: dict[str, str], budget: dict | None = None) -> dict:
         common = {"checkpoint": checkpoint_digest(self.checkpoint), "data": data_digest(self.data), "target": target, "seed": seed}
@@ -153,15 +153,15 @@ def source_digest(method: str) -> str:
 def _method_files(method: type) -> set[Path]:
     """The file of a method's class, those of the methods that it inherits from, and those of the methods that these import from."""
     homes = {known.__module__.rpartition(".")[2]: Path(inspect.getfile(known)) for known in METHODS.values()}
-    found: set[Path] = set()
-    ahead = [Path(inspect.getfile(kind)) for kind in method.__mro__ if kind is not object]
-    while ahead:
-        path = ahead.pop()
-        if path not in found:
-            found.add(path)
+    files: set[Path] = set()
+    unread = [Path(inspect.getfile(kind)) for kind in method.__mro__ if kind is not object]
+    while unread:
+        path = unread.pop()
+        if path not in files:
+            files.add(path)
             imports = (node for node in ast.walk(ast.parse(path.read_bytes())) if isinstance(node, ast.ImportFrom))
-            ahead += [homes[name] for name in ((node.module or "").rpartition(".")[2] for node in imports) if name in homes]
-    return found
+            unread += [homes[name] for name in ((node.module or "").rpartition(".")[2] for node in imports) if name in homes]
+    return files
 
 
 def code_of(source: str) -> str:

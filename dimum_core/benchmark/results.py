@@ -28,9 +28,9 @@ class ResultsError(DimumError, ValueError):
 
 
 def read_results(source: str | Path) -> pd.DataFrame:
-    """One row an evaluation of a recovery curve, sorted, so that the order of the work does not show.
+    """One row a point of a recovery curve, sorted, so that the order of the work does not show.
 
-    source: a results folder, or a Parquet or CSV file that was made from one. Columns: what was asked for (label, method,
+    source: a results folder, or a Parquet or CSV file that was made from one. Columns: the settings (label, method,
     hyperparameters, budget, target, seed, auxiliary, attack_rate, ...), the curve (step, target accuracy with its 95 % interval,
     retained accuracy, distance), its cost (seconds; nfes, network evaluations of one image under one condition: of all
     unlearning, of the attack's training, of the samples for the curve), and its provenance (commit, versions, device).
@@ -100,9 +100,9 @@ def check_provenance(rows: pd.DataFrame) -> None:
 
 
 def _from_cells(folder: Path) -> pd.DataFrame:
-    found = sorted((folder / "cells").glob(f"[0-9a-f]*/{RESULT}"))
+    paths = sorted((folder / "cells").glob(f"[0-9a-f]*/{RESULT}"))
     cells, rows = {}, []
-    for path in found:
+    for path in paths:
         with _reading(path):
             cells[path.parent.name] = dict(json.loads(path.read_text(encoding="utf-8")))
     for cell, result in cells.items():
@@ -116,9 +116,9 @@ def _from_cells(folder: Path) -> pd.DataFrame:
     if not rows:
         raise ResultsError(f"{folder} holds no finished cells: run `dimum benchmark run PLAN.yaml --out {folder}` first.")
     table = pd.DataFrame(rows)
-    asked = sorted(set(table) - {*ORDER, *CURVE, *MEASURED, *PROVENANCE, "cell", "model"})
-    known = [*ORDER[:-1], *asked, *CURVE, *MEASURED, *PROVENANCE, "model", "cell"]
-    return table.reindex(columns=known).sort_values(ORDER, kind="stable").reset_index(drop=True)
+    settings = sorted(set(table) - {*ORDER, *CURVE, *MEASURED, *PROVENANCE, "cell", "model"})
+    columns = [*ORDER[:-1], *settings, *CURVE, *MEASURED, *PROVENANCE, "model", "cell"]
+    return table.reindex(columns=columns).sort_values(ORDER, kind="stable").reset_index(drop=True)
 
 
 def _rows(cell: str, result: dict, model: dict) -> list[dict]:

@@ -49,17 +49,21 @@ def run(
     store.prepare(out)
     models = plan.models()
     missing = {cell_id(model): _missing(plan, model, out) for model in models}
-    tasks = [(plan, m, out, threads) for m in models if missing[cell_id(m)] or not store.is_done(out, cell_id(m))]
+    undone = [model for model in models if missing[cell_id(model)] or not store.is_done(out, cell_id(model))]
+    tasks = [(plan, model, out, threads) for model in undone]
     counts, elsewhere = [], []
     with tqdm(total=len(tasks), desc=plan.name, unit="model", disable=not progress) as bar:
         for task, count in run_tasks(engine, run_task, tasks, workers, scheduler):
-            (elsewhere if count is None else counts).append(task if count is None else count)
-            bar.update(count is not None)
-        for task in elsewhere:  # another run was at these: wait for it, and do what it leaves undone
+            if count is None:  # another run is at this model
+                elsewhere.append(task)
+                continue
+            counts.append(count)
+            bar.update()
+        for task in elsewhere:  # wait for the other run, and do what it leaves undone
             counts.append(run_task(*task, wait=True))
             bar.update()
     reused = sum(len(plan.attacks(model)) - len(missing[cell_id(model)]) for model in models)
-    return Summary(sum(done for done, _ in counts), reused, sum(failed for _, failed in counts))
+    return Summary(sum(computed for computed, _ in counts), reused, sum(failed for _, failed in counts))
 
 
 def _missing(plan: Plan, model: dict, out: Path) -> list[dict]:

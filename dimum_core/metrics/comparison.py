@@ -82,8 +82,8 @@ def pairwise_comparisons(table: pd.DataFrame, confidence: float = 0.95) -> pd.Da
             "pairs": difference.n, "p": sign_flip_test(table[first], table[second]),
         })
     columns = ["first", "second", "difference", "low", "high", "pairs", "p"]
-    found = pd.DataFrame(rows, columns=columns)
-    return found.assign(**{"p (Holm)": holm(found["p"])})
+    comparisons = pd.DataFrame(rows, columns=columns)
+    return comparisons.assign(**{"p (Holm)": holm(comparisons["p"])})
 
 
 def letter_groups(names, different: set[frozenset]) -> dict[str, str]:
