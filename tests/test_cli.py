@@ -15,9 +15,11 @@ import torch
 from PIL import Image
 
 from dimum_core import cli
+from dimum_core.autoencoder import load_autoencoder
 from dimum_core.cli import build_parser, main
 from dimum_core.data import Dataset
 from dimum_core.errors import SettingError
+from dimum_core.judges import load_judge
 from dimum_core.judges.classifier import Judge
 from dimum_core.judges.training import train_judge
 from dimum_core.models import checkpoints, denoiser
@@ -210,9 +212,9 @@ def test_every_shipped_checkpoint_loads_and_its_card_is_complete(name):
     if card["kind"] == "denoiser":
         assert load_pipeline(name).unet.dtype == torch.float32
         assert (checkpoints.CHECKPOINT_FOLDER / name / "log.csv").is_file()
+    elif card["kind"] == "autoencoder":
+        assert load_autoencoder(name).dtype == torch.float32
     else:
-        from dimum_core.judges import load_judge
-
         assert load_judge(name).config.threshold < float("inf")
 
 
