@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import os
 import platform
 import shutil
+import statistics
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -75,7 +77,7 @@ def checkpoints() -> dict[str, str]:
 
 
 def preset_minutes(preset: Preset, steps: int = 3) -> float:
-    """Minutes that training a preset takes on this machine, from a few timed steps on random images."""
+    """Minutes that training a preset takes on this machine, from a few steps on random images, all of one run."""
     channels = 1 if preset.dataset == "digits" else 3
     generator = torch.Generator().manual_seed(0)
     batch = preset.training.batch_size
@@ -85,16 +87,10 @@ def preset_minutes(preset: Preset, steps: int = 3) -> float:
     names = CLASS_NAMES if preset.dataset == "shapes" else [str(k) for k in range(10)]  # prompts need words
     data: ImageSet = from_uint8("random", pixels.byte().numpy(), [i % len(names) for i in range(batch)], names)
     quiet = replace(preset, training=replace(preset.training, batch_size=batch))
-    once = _timed_training(quiet, data, 1)
-    more = _timed_training(quiet, data, 1 + steps)
-    share = preset.training.batch_size / batch
-    return max(more - once, 1e-6) / steps * share * preset.training.steps / 60
-
-
-def _timed_training(preset: Preset, data: ImageSet, steps: int) -> float:
-    started = time.perf_counter()
-    train_base(preset, data=data, steps=steps, progress=False)
-    return time.perf_counter() - started
+    done: list[float] = []  # when each step was; a run of so few logs every one
+    train_base(quiet, data=data, steps=1 + steps, progress=False, on_log=lambda row: done.append(time.perf_counter()))
+    a_step = statistics.median(after - before for before, after in itertools.pairwise(done))
+    return a_step * preset.training.batch_size / batch * preset.training.steps / 60
 
 
 def _seconds(work, device: torch.device) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 import types
 from dataclasses import replace
 
@@ -26,6 +27,7 @@ from dimum_core.models import checkpoints, denoiser
 from dimum_core.models.checkpoints import load_pipeline, read_card, save_checkpoint, shipped_checkpoints
 from dimum_core.pictures import save_picture, tile
 from dimum_core.pretraining import train_base
+from dimum_core.training import STATE_FILE
 
 
 @pytest.fixture
@@ -153,17 +155,29 @@ def test_hyper_parameters_may_be_set_one_by_one():
     assert args.settings == ["weight=2", "count=8", "alternative=mixed"]
 
 
-@pytest.mark.parametrize(("command", "said"), [
-    ("benchmark run plan.yaml", "run it again"), ("unlearn digits --target 3", "--resume goes on from the last checkpoint"),
+@pytest.mark.parametrize(("command", "saved", "said"), [
+    ("benchmark run plan.yaml", True, "run it again"), ("unlearn digits --target 3", False, "run it again"),
+    ("unlearn digits --target 3", True, "--resume goes on from the last checkpoint"),
 ])
-def test_whoever_stops_a_command_is_told_how_to_go_on(command, said, monkeypatch, tmp_path, capsys):
+def test_whoever_stops_a_command_is_told_how_to_go_on(command, saved, said, monkeypatch, tmp_path, capsys):
     def stop(args):
+        if saved:
+            (tmp_path / STATE_FILE).touch()
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli, "run_unlearn", stop)
     monkeypatch.setattr(cli, "run_benchmark", stop)
     assert main([*command.split(), "--out", str(tmp_path)]) == 130
     assert capsys.readouterr().err == f"dimum: stopped; {said}.\n"
+
+
+@pytest.mark.parametrize(("setting", "instead"), [
+    ("steps", "use --steps"), ("learning_rate", "use --learning-rate"), ("evaluate", "unlearn(..., evaluate=...)"),
+    ("batch_size", "in Python alone"), ("pipe", "in Python alone"), ("judge", "in Python alone"),
+])
+def test_an_argument_of_unlearn_is_no_hyper_parameter(setting, instead, tmp_path, capsys):
+    command = f"unlearn digits --target 3 --out {tmp_path / 'x'} --set {setting}=1"
+    assert instead in refusal(capsys, *command.split()) and not list(tmp_path.iterdir())
 
 
 def test_tiles_stand_in_rows_and_pictures_are_exact(tmp_path):
@@ -232,6 +246,22 @@ def test_the_doctor_times_a_model_of_labels_and_one_of_prompts(name):
 
     preset = PRESETS[name]
     assert preset_minutes(replace(preset, training=replace(preset.training, batch_size=4, steps=60)), steps=1) > 0
+
+
+def test_the_doctor_times_steps_and_not_what_comes_before_them(monkeypatch):
+    """A machine that was busy while the first of two runs began had made the difference of the two negative."""
+    from dimum_core import doctor
+    from dimum_core.models.denoiser import PRESETS
+
+    delays = iter((0.5, 0.0))
+
+    def train_slowly(*arguments, **settings):
+        time.sleep(next(delays))
+        return train_base(*arguments, **settings)
+
+    monkeypatch.setattr(doctor, "train_base", train_slowly)
+    preset = PRESETS["digits"]
+    assert doctor.preset_minutes(replace(preset, training=replace(preset.training, batch_size=4, steps=600)), steps=2) > 1e-3
 
 
 def test_the_doctor_reports_every_section(capsys, monkeypatch, tiny_preset, tmp_path):
