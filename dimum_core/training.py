@@ -135,7 +135,7 @@ def train(
     it is on the device where it was.
 
     out: folder for the resumable state; none is kept without it. Its file is removed by nobody but the caller.
-    evaluate: called with (step, averaged model) every `evaluate_every` steps; what it returns joins the log.
+    evaluate: called with (step, averaged model) every `evaluate_every` steps; what it returns, if anything, joins the log.
     stop: told each row that `evaluate` makes; true ends the training early.
     Raises TrainingError at the first non-finite loss (the last checkpoint stays), CheckpointError if `out` holds a
     training with other settings, or holds one at all and `resume` is false.
@@ -177,8 +177,10 @@ def train(
                     on_log(row)
             if evaluate and evaluate_every and _due(at.step, evaluate_every, config.steps):
                 with averaged(model, ema):
-                    at.rows.append({"step": at.step, **(evaluate(at.step, model) or {})})
-                finished = bool(stop and stop(at.rows[-1]))
+                    measured = evaluate(at.step, model)
+                if measured:
+                    at.rows.append({"step": at.step, **measured})
+                finished = bool(stop and measured and stop(at.rows[-1]))
                 model.train()
             late = time.monotonic() - last_saved > checkpoint_seconds
             if out and accelerator.is_main_process and (late or finished or at.step == config.steps):

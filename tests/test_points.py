@@ -99,7 +99,7 @@ def test_other_images_of_the_label_stay_and_stand_in(repeated, point, pipe):
     assert set(conditions.instead(torch.ones(50, dtype=torch.int64), torch.Generator().manual_seed(0)).tolist()) == {0, 2}
 
 
-@pytest.mark.parametrize("name", sorted(name for name, method in METHODS.items() if not getattr(method, "prompts_only", False)))
+@pytest.mark.parametrize("name", sorted(name for name, method in METHODS.items() if not method.prompts_only))
 def test_every_method_forgets_images_or_says_why_it_cannot(name, repeated, point, pipe):
     settings = {"target": point, "data": repeated, "steps": 1, "batch_size": 4, "progress": False}
     if name in REFUSE:

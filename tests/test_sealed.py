@@ -12,6 +12,7 @@ from dimum_core.errors import TrainingError
 from dimum_core.models.codec import Codec
 from dimum_core.models.conditions import ClassConditions
 from dimum_core.unlearning import get_method, gradient
+from dimum_core.unlearning.sealed import Sealed
 from tests.test_unlearning import Step, direction, row_gradient, toy_step, vars_of
 
 
@@ -43,6 +44,15 @@ def test_the_seals_first_step_is_adams_and_goes_downhill(tiny_data):
     assert model.weights.tolist() == pytest.approx([0.1, moved, 0.3, 0.4], abs=1e-6)
     assert (model.weights.detach() + state["back"]).tolist() == pytest.approx([0.1, 0.2, 0.3, 0.4], abs=1e-6)
     assert state["mask"]["weights"].tolist() == [True, False, True, True]
+
+
+def test_as_many_rounds_are_run_as_were_asked_for(monkeypatch):
+    """Fifteen at most had been, whatever the record said. Each round takes one gradient of the memorised alternative."""
+    pipe, data, seen = load_pipeline("digits"), load_dataset("digits"), []
+    real = Sealed.memorisation
+    monkeypatch.setattr(Sealed, "memorisation", lambda self, step: seen.append(step.index) or real(self, step))
+    unlearn(pipe, "sealed", target="3", data=data, steps=1, batch_size=2, rounds=20, progress=False)
+    assert [index - 10**6 for index in seen if index >= 10**6][:21] == list(range(21))
 
 
 def test_the_rest_is_trained_under_the_old_row(tiny_data):

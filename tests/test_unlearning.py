@@ -21,7 +21,7 @@ from dimum_core.models.codec import Codec
 from dimum_core.models.denoiser import build_denoiser
 from dimum_core.models.diffusion import drop_labels
 from dimum_core.models.history import with_unet
-from dimum_core.unlearning import METHODS, Step, follow, get_method, gradient, register, unlearn
+from dimum_core.unlearning import METHODS, Method, Step, follow, get_method, gradient, ranged, register, unlearn
 from dimum_core.unlearning import run as run_module
 from dimum_core.unlearning.alternatives import KINDS, build_alternative
 from dimum_core.unlearning.base import ClassConditions, shifted
@@ -259,7 +259,7 @@ def test_sfr_on_climbs_on_salient_weights_and_repairs_all(tiny_data):
     state = method.prepare([toy_step(tiny_data)])
     assert state["salient"].tolist() == [False, True, False, True]  # the null row has no information in either set
     def at(index):
-        return Step(**{**vars_of(toy_step(tiny_data)), "index": index, "steps": 10, "state": state})
+        return Step(**{**vars_of(toy_step(tiny_data)), "index": index, "total_steps": 10, "state": state})
 
     climb, repair = direction(method, at(2)), direction(method, at(3))
     assert climb[1] != 0 and climb[[0, 2, 3]].abs().max() == 0
@@ -332,7 +332,7 @@ def test_unlearning_stops_at_a_wanted_level_and_dimum_traces_its_convergence():
     assert memorised["log"]["ordinary loss"].dropna().std() < 0.01
 
 
-WITH_LABELS = sorted(name for name, method in METHODS.items() if not getattr(method, "prompts_only", False))
+WITH_LABELS = sorted(name for name, method in METHODS.items() if not method.prompts_only)
 
 
 @pytest.mark.parametrize("name", WITH_LABELS)
@@ -381,19 +381,67 @@ def test_a_method_that_looks_at_the_number_of_steps_is_not_gone_on_with_to_anoth
         unlearn(pipe, "sfr-on", steps=4, resume=True, **settings)
 
 
+def prepared_on(method, pipe) -> list[int]:
+    """The numbers of the steps that a method is given to prepare on."""
+    seen = []
+    looks = copy.copy(method)
+    object.__setattr__(looks, "prepare", lambda steps: seen.extend(step.index for step in steps) or {})
+    objective = UnlearningObjective(looks, pipe.unet, ClassConditions.of(pipe, "top"), {}, 4, latent_shape(pipe), 1)
+    objective.prepare(pipe.unet, seed=0)
+    return seen
+
+
 def test_a_method_prepares_on_as_many_batches_as_it_asks_for(pipe):
+    for name, setting, more in (
+        ("salun", "mask_batches", 0), ("selective-amnesia", "fisher_batches", 0), ("sfr-on", "fisher_batches", 0),
+        ("scissorhands", "batches", 0), ("sealed", "rounds", 1),
+    ):
+        for batches in (1, 20):
+            steps = prepared_on(get_method(name, **{setting: batches}), pipe)
+            assert steps == [10**6 + i for i in range(batches + more)], name
+    assert len(prepared_on(get_method("finetune"), pipe)) == 16
+
+
+@dataclass(frozen=True)
+class Decays(Method):
+    """Reads the number of steps, in a function within its loss, where reading bytecode of methods had not found it."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"retain"})
+
+    def loss(self, step):
+        def share():
+            return 1 - step.index / step.steps
+
+        return share() * step.retained()
+
+
+@dataclass(frozen=True)
+class SaysSo(Decays):
+    uses_total_steps: ClassVar[bool] = True
+
+
+def test_a_method_that_reads_the_number_of_steps_must_say_so(pipe, data, tmp_path):
+    settings = {"target": "top", "data": data, "batch_size": 6, "progress": False, "precision": "fp32"}
+    with pytest.raises(TrainingError, match="uses_total_steps = True"):
+        unlearn(pipe, Decays(), steps=2, **settings)
+    unlearn(pipe, SaysSo(), steps=2, out=tmp_path, **settings)
+    with pytest.raises(CheckpointError, match="was made with total_steps = 2, and 4 is asked for now"):
+        unlearn(pipe, SaysSo(), steps=4, out=tmp_path, resume=True, **settings)
+
+
+def test_a_method_needs_no_name_to_be_refused_or_to_be_shown(pipe, data, capsys):
     @dataclass(frozen=True)
-    class Looks:
-        fisher_batches: int = 4
-        needs: ClassVar[frozenset[str]] = frozenset()
+    class Wordy:  # extends nothing, and is not registered
+        prompts_only: ClassVar[bool] = True
 
-        def prepare(self, steps):
-            return {"seen": [step.index for step in steps]}
+        def loss(self, step):
+            return step.retained()
 
-    for asked, given in ((4, 16), (16, 16), (20, 20)):
-        objective = UnlearningObjective(Looks(asked), pipe.unet, ClassConditions.of(pipe, "top"), {}, 4, latent_shape(pipe), 1)
-        objective.prepare(pipe.unet, seed=0)
-        assert objective.state["seen"] == [10**6 + i for i in range(given)]
+    settings = {"target": "top", "data": data, "steps": 1, "batch_size": 6}
+    with pytest.raises(TrainingError, match="Wordy changes what words do, and this pipeline is asked by labels"):
+        unlearn(pipe, Wordy(), progress=False, **settings)
+    unlearn(pipe, SaysSo(), progress=True, **settings)
+    assert "unlearning by SaysSo" in capsys.readouterr().err
 
 
 def test_who_says_when_to_stop_is_known_before_anything_takes_long(pipe, data, monkeypatch):
@@ -433,7 +481,7 @@ def test_a_method_of_a_users_own_is_on_an_equal_footing(pipe, data):
     @register("shrink")
     @dataclass(frozen=True)
     class Shrink:
-        weight: float = 1.0
+        weight: float = ranged(1.0, high=3.0)
         needs: ClassVar[frozenset[str]] = frozenset()
 
         def loss(self, step):
@@ -441,6 +489,8 @@ def test_a_method_of_a_users_own_is_on_an_equal_footing(pipe, data):
 
     try:
         shrunk = unlearn(pipe, "shrink", target="top", data=data, steps=3, learning_rate=1e-2, weight=2.0, progress=False)
+        with pytest.raises(SettingError, match="weight of shrink must be a finite number at most 3.0, not 4.0"):
+            unlearn(pipe, "shrink", target="top", data=data, steps=3, weight=4.0)
     finally:
         del METHODS["shrink"]
     norm = lambda p: float(nn.utils.parameters_to_vector(p.unet.parameters()).norm())  # noqa: E731
@@ -465,7 +515,14 @@ def test_refusals(pipe, data):
     assert METHODS["esd"].__module__ == "dimum_core.unlearning.esd"
     with pytest.raises(SettingError, match="plain is no frozen dataclass"):
         register("plain")(type("Plain", (), {"needs": frozenset()}))
+    with pytest.raises(SettingError, match="plain has no `loss`"):
+        register("plain")(dataclass(frozen=True)(type("Plain", (Method,), {})))
     assert "plain" not in METHODS
+    for wrong in (METHODS["dimum"], Method(), dataclass(frozen=True)(type("Plain", (), {}))()):
+        with pytest.raises(SettingError, match="method must be the name of a method, or a frozen dataclass with a `loss`"):
+            unlearn(pipe, wrong, target="top", data=data)
+    with pytest.raises(SettingError, match="weight of dimum must be"):
+        unlearn(pipe, METHODS["dimum"](weight=-1.0), target="top", data=data)
     empty = Dataset(data.train.without("top"), data.test)
     with pytest.raises(DataError, match="has no forget images for the target 'top'"):
         unlearn(pipe, "random-label", target="top", data=empty)

@@ -15,7 +15,7 @@ from pathlib import Path
 from ..data import load_dataset
 from ..models.checkpoints import find_checkpoint
 from ..training import STATE_FILE
-from ..unlearning import METHODS
+from ..unlearning import METHODS, Method
 
 CONTROLS = ("original", "retrained")
 CHECKPOINT = "checkpoint"  # the method of a model that was unlearned elsewhere
@@ -154,7 +154,7 @@ def _method_files(method: type) -> set[Path]:
     """The file of a method's class, those of the methods that it inherits from, and those of the methods that these import from."""
     homes = {known.__module__.rpartition(".")[2]: Path(inspect.getfile(known)) for known in METHODS.values()}
     files: set[Path] = set()
-    unread = [Path(inspect.getfile(kind)) for kind in method.__mro__ if kind is not object]
+    unread = [Path(inspect.getfile(kind)) for kind in method.__mro__ if kind not in (object, Method)]
     while unread:
         path = unread.pop()
         if path not in files:

@@ -17,12 +17,12 @@ from . import (
     sharpness_aware,
     uce,
 )
-from .base import METHODS, Method, Step, follow, get_method, gradient, register
+from .base import METHODS, Method, Step, follow, get_method, gradient, ranged, register
 from .plugin import load_plugin
 from .run import unlearn
 
 __all__ = [
     "METHODS", "Method", "Step", "concept_ablation", "dimum", "erasediff", "esd", "finetune", "follow", "get_method", "gradient",
-    "load_plugin", "munba", "negative_gradient", "random_label", "register", "salun", "scissorhands", "sealed", "selective_amnesia",
-    "sfr_on", "sharpness_aware", "uce", "unlearn",
+    "load_plugin", "munba", "negative_gradient", "random_label", "ranged", "register", "salun", "scissorhands", "sealed",
+    "selective_amnesia", "sfr_on", "sharpness_aware", "uce", "unlearn",
 ]

@@ -1,15 +1,16 @@
 """What an unlearning method is, and what it may use: one step of the loop, seen by the method.
 
-A method is a frozen dataclass of its hyper-parameters with `needs`, the data it asks for, and `loss(step)`. It knows nothing
-of labels versus prompts, devices, logging or checkpoints. `register` is all that makes it known by name.
+A method is a frozen dataclass of its hyper-parameters that extends `Method`. It knows nothing of labels versus prompts, devices,
+logging or checkpoints. `register` is all that makes it known by name.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,28 +19,67 @@ from ..checking import check_kind, check_number, check_whole
 from ..data import ImageSet, draw_batch, step_generator
 from ..errors import DataError, SettingError, TrainingError, UnknownName, brief
 from ..models.conditions import ClassConditions, PromptConditions
-from ..models.diffusion import NUM_TIMESTEPS, add_noise, draw_noise
+from ..models.diffusion import add_noise, draw_noise
 
 DATA_KINDS = ("forget", "retain", "alternative")
-METHODS: dict[str, type] = {}
-SHARES, SIZES = ("keep", "share"), ("weight", "retain_weight", "forget_weight", "fisher_weight", "radius", "rate", "preserve")
-RANGES = dict.fromkeys(SHARES, (0, 1)) | dict.fromkeys(SIZES, (0,))  # of hyper-parameters that mean the same in every method
+METHODS: dict[str, type[Method]] = {}
 
 
-class Method(Protocol):
-    """What the loop asks of a method."""
+class Method:
+    """What the loop asks of a method, with defaults for all but its loss: `@dataclass(frozen=True) class Mine(Method)`.
 
-    needs: ClassVar[frozenset[str]]  # of DATA_KINDS; it is given no more
-    # It may have `trains`, a part of the names of the only weights that train (see ESDx), `edit(step)` in place of training
-    # (see UCE), and `prompts_only`, if it makes no sense with class labels.
+    A class that does not extend this one gets the defaults of what it leaves out from `register`.
 
-    def loss(self, step: Step) -> Tensor: ...
+    name: as it is registered, or of its class.
+    needs: the data that it asks for, of `DATA_KINDS`; it is given no more. alternative, count: which, and how many, alternative
+        data are made for a method that needs them (see `build_alternative`).
+    trains: a part of the names of the only weights that train, such as "attn2"; all do by default.
+    prompts_only: it makes no sense where the pipeline is asked by class labels.
+    prepare_batches: how many steps `prepare` is given. uses_total_steps: it reads `step.steps`, as SFR-on's decay does, so that a
+        training is not gone on with to another number of steps.
+    """
+
+    name: ClassVar[str]
+    needs: ClassVar[frozenset[str]] = frozenset()
+    alternative: ClassVar[str] = "class"
+    count: ClassVar[int] = 512
+    trains: ClassVar[str] = ""
+    prompts_only: ClassVar[bool] = False
+    prepare_batches: ClassVar[int] = 16
+    uses_total_steps: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **settings):
+        super().__init_subclass__(**settings)
+        cls.name = cls.__name__
+
+    def loss(self, step: Step) -> Tensor:
+        """What the loop minimises: a scalar with its graph."""
+        raise NotImplementedError(f"{self.name} has no loss.")
+
+    def prepare(self, steps: list[Step]) -> dict[str, Any]:
+        """Look at data before the first step, on batches that the loop will not draw. What is returned is every step's `state`; in
+        it, `mask` may hold a tensor for the name of a weight, by which its gradients are multiplied."""
+        return {}
+
+    def edit(self, step: Step) -> bool:
+        """Change the weights in closed form, and say so: then nothing is trained."""
+        return False
+
+    def trace(self, step: Step) -> dict[str, float]:
+        """What to log of the method's own convergence, on the same data and noise each time, which no step of training draws."""
+        return {}
+
+
+def ranged(default: float, low: float = -math.inf, high: float = math.inf) -> Any:
+    """A hyper-parameter that must lie in [low, high]: `weight: float = ranged(1.0, low=0)`. Other whole numbers are at least 1."""
+    return field(default=default, metadata={"low": low, "high": high})
 
 
 def register(name: str) -> Callable[[type], type]:
     """Class decorator: make a method known as `name` to `unlearn`, the tests and the benchmark."""
 
     def add(method: type) -> type:
+        _complete(method)
         unknown = set(method.needs) - set(DATA_KINDS)
         if unknown:
             raise ValueError(f"{name} needs {', '.join(sorted(unknown))}, but there is only {', '.join(DATA_KINDS)}.")
@@ -48,6 +88,8 @@ def register(name: str) -> Callable[[type], type]:
             raise SettingError(f"The name {name!r} belongs to a method of {holder.__module__}: give yours another.")
         if not is_dataclass(method):
             raise SettingError(f"{name} is no frozen dataclass, as a method must be: put @dataclass(frozen=True) below @register.")
+        if not _does_something(method):
+            raise SettingError(f"{name} has no `loss`: say what the loop shall minimise (or `edit` the weights in closed form).")
         METHODS[name] = method
         method.name = name
         return method
@@ -55,20 +97,25 @@ def register(name: str) -> Callable[[type], type]:
     return add
 
 
+def _complete(method: type) -> None:
+    """Give a class that does not extend `Method` what it leaves out."""
+    defaults = {"name": method.__name__} | {key: value for key, value in vars(Method).items() if not key.startswith("__")}
+    for key, value in defaults.items():
+        if not hasattr(method, key):
+            setattr(method, key, value)
+
+
+def _does_something(method: type) -> bool:
+    return method.loss is not Method.loss or method.edit is not Method.edit
+
+
 def get_method(method: str | Method, **hyperparameters) -> Method:
     """A method by name with its published hyper-parameters, or as given."""
     if not isinstance(method, str):
-        if not hasattr(method, "needs") or not (hasattr(method, "loss") or hasattr(method, "edit")):
-            raise SettingError(f"method must be the name of a method, or one with `needs` and a `loss`, not {brief(method)}.")
-        if hyperparameters:
-            given = ", ".join(hyperparameters)
-            raise SettingError(f"{given}: a method that is given whole has its hyper-parameters already; is a name misspelt?")
-        return method
+        return _given_whole(method, hyperparameters)
     if method not in METHODS:
         raise UnknownName("method", method, METHODS)
-    for setting in fields(METHODS[method]):
-        if setting.name in hyperparameters:
-            _check_like(method, setting.name, hyperparameters[setting.name], setting.default)
+    _check_settings(METHODS[method], hyperparameters)
     try:
         return METHODS[method](**hyperparameters)
     except TypeError as error:
@@ -77,15 +124,31 @@ def get_method(method: str | Method, **hyperparameters) -> Method:
         raise TrainingError(f"{method} has the hyper-parameters {known or 'none'}, but was given {wrong}.") from error
 
 
-def _check_like(method: str, name: str, value: object, default: object) -> None:
+def _given_whole(method: object, hyperparameters: dict) -> Method:
+    if is_dataclass(method) and not isinstance(method, type):
+        _complete(type(method))
+    if not is_dataclass(method) or isinstance(method, type) or not _does_something(type(method)):
+        raise SettingError(f"method must be the name of a method, or a frozen dataclass with a `loss`, not {brief(method)}.")
+    if hyperparameters:
+        names = ", ".join(hyperparameters)
+        raise SettingError(f"{names}: a method that is given whole has its hyper-parameters already; is a name misspelt?")
+    _check_settings(method, vars(method))
+    return method
+
+
+def _check_settings(method: Method | type[Method], settings: dict) -> None:
     """Refuse a hyper-parameter that is of another kind than its default, or outside of its range."""
-    said = f"{name} of {method}"
-    if isinstance(default, (bool, str)):
-        check_kind(said, value, type(default), "a word" if isinstance(default, str) else "True or False")
-    elif isinstance(default, int):
-        check_whole(said, value, 1, NUM_TIMESTEPS if name == "sampling_steps" else None)
-    elif isinstance(default, float):
-        check_number(said, value, *RANGES.get(name, ()))
+    for each in fields(method):
+        if each.name not in settings:
+            continue
+        value, said = settings[each.name], f"{each.name} of {method.name}"
+        if isinstance(each.default, (bool, str)):
+            check_kind(said, value, type(each.default), "a word" if isinstance(each.default, str) else "True or False")
+        elif isinstance(each.default, int):
+            most = each.metadata.get("high", math.inf)
+            check_whole(said, value, each.metadata.get("low", 1), None if most == math.inf else most)
+        elif isinstance(each.default, float):
+            check_number(said, value, each.metadata.get("low", -math.inf), each.metadata.get("high", math.inf))
 
 
 @dataclass
@@ -100,12 +163,19 @@ class Step:
     latent_shape: tuple[int, int, int]
     seed: int
     index: int
-    steps: int = 1
+    total_steps: int | None = None  # of the loop, for a method that says that it uses them
     state: dict = field(default_factory=dict)  # what `prepare` returned
     generator: torch.Generator = field(init=False)
 
     def __post_init__(self):
         self.generator = step_generator(self.seed, self.index)
+
+    @property
+    def steps(self) -> int:
+        """How many steps the loop takes in all."""
+        if self.total_steps is None:
+            raise TrainingError("This method reads step.steps: let it say so by uses_total_steps = True.")
+        return self.total_steps
 
     @property
     def device(self) -> torch.device:

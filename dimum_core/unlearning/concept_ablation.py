@@ -10,16 +10,16 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .base import Step, register
+from .base import Method, Step, ranged, register
 
 
 @register("concept-ablation")
 @dataclass(frozen=True)
-class ConceptAblation:
+class ConceptAblation(Method):
     """L = E_{x in D_f} |sg eps_0(x_t, t, c_anchor) - eps(x_t, t, c_f)|^2 + retain_weight * L_den(D_r).
 
     After the authors' model-based variant, with two deviations: x are images of the target, where they noise images of the
-    anchor; and the wanted prediction is that of the frozen original, so it stays where it is, where theirs is the student's own.
+    anchor; and the prediction to match is that of the frozen original, so it stays where it is, where theirs is the student's own.
     The anchor is one other class for the whole run, or with prompts the caption with one other style or object in the target's
     place: "an outline star" is to give "a filled star".
 
@@ -27,12 +27,12 @@ class ConceptAblation:
     """
 
     anchor: str | int | None = None
-    retain_weight: float = 1.0
+    retain_weight: float = ranged(1.0, low=0)
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain"})
 
     def loss(self, step: Step) -> Tensor:
         x, condition = step.batch("forget")
         x_t, _, t = step.noise(x)
-        wanted = step.predict(x_t, t, step.anchored(condition, self.anchor), original=True)
-        forget = (wanted - step.predict(x_t, t, condition)).square().mean()
+        eps_anchor = step.predict(x_t, t, step.anchored(condition, self.anchor), original=True)
+        forget = (eps_anchor - step.predict(x_t, t, condition)).square().mean()
         return forget + self.retain_weight * step.retained()

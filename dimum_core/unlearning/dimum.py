@@ -8,12 +8,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .base import Step, register
+from .base import Method, Step, ranged, register
 
 
 @register("dimum")
 @dataclass(frozen=True)
-class DiMUM:
+class DiMUM(Method):
     """L = L_den(D_r) + weight * E_{x in D_alt} |eps - eps(x_t, t, c_f)|^2.
 
     The forgotten condition is trained with the true denoising loss on alternative data, so the objective has a real minimum
@@ -25,7 +25,7 @@ class DiMUM:
     count: how many alternative images there are.
     """
 
-    weight: float = 1.0
+    weight: float = ranged(1.0, low=0)
     alternative: str = "class"
     count: int = 512
     needs: ClassVar[frozenset[str]] = frozenset({"retain", "alternative"})

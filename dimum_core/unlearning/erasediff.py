@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UnknownName
-from .base import Step, follow, gradient, register
+from .base import Method, Step, follow, gradient, register
 from .random_label import random_label_loss
 
 TOWARDS = ("label", "uniform", "gaussian")
@@ -20,7 +20,7 @@ TOWARDS = ("label", "uniform", "gaussian")
 
 @register("erasediff")
 @dataclass(frozen=True)
-class EraseDiff:
+class EraseDiff(Method):
     """min L_den(D_r) subject to f(theta; D_f) being minimal, as a first-order bilevel step (value function, as in BOME).
 
     The step is g_r + lambda g_f with lambda = max(0, eta - <g_r, g_f> / |g_f|^2), g_r and g_f the gradients of L_den(D_r) and of f:
@@ -52,7 +52,7 @@ class EraseDiff:
         x, condition = step.batch("forget")
         x_t, _, t = step.noise(x)
         if self.towards == "uniform":
-            wanted = torch.rand(x.shape, generator=step.generator)
+            target = torch.rand(x.shape, generator=step.generator)
         else:
-            wanted = 0.5 + torch.randn(x.shape, generator=step.generator)
-        return (wanted.to(step.device) - step.predict(x_t, t, condition)).square().mean()
+            target = 0.5 + torch.randn(x.shape, generator=step.generator)
+        return (target.to(step.device) - step.predict(x_t, t, condition)).square().mean()

@@ -9,13 +9,14 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
+from ..models.diffusion import NUM_TIMESTEPS
 from ..models.sampling import step_arguments
-from .base import Step, register
+from .base import Method, Step, ranged, register
 
 
 @register("esd")
 @dataclass(frozen=True)
-class ESD:
+class ESD(Method):
     """L = |eps_0(x_t, t, null) - guidance * (eps_0(x_t, t, c_f) - eps_0(x_t, t, null)) - eps(x_t, t, c_f)|^2.
 
     x_t is no noised image but a point on the student's own path from noise, drawn under c_f, so no data is needed (eq. 7 and 8).
@@ -26,7 +27,7 @@ class ESD:
     """
 
     guidance: float = 1.0
-    sampling_steps: int = 10
+    sampling_steps: int = ranged(10, 1, NUM_TIMESTEPS)
     sampling_scale: float = 3.0
     needs: ClassVar[frozenset[str]] = frozenset()
 
@@ -35,8 +36,8 @@ class ESD:
         null = step.null(len(x_t))
         eps_null = step.predict(x_t, t, null, original=True)
         eps_target = step.predict(x_t, t, condition, original=True)
-        wanted = eps_null - self.guidance * (eps_target - eps_null)
-        return (wanted - step.predict(x_t, t, condition)).square().mean()
+        away = eps_null - self.guidance * (eps_target - eps_null)
+        return (away - step.predict(x_t, t, condition)).square().mean()
 
     @torch.no_grad()
     def point_on_the_path(self, step: Step) -> tuple[Tensor, Tensor, Tensor]:

@@ -7,12 +7,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .base import Step, register
+from .base import Method, Step, register
 
 
 @register("finetune")
 @dataclass(frozen=True)
-class Finetune:
+class Finetune(Method):
     """L = L_den(D_r). Forgets only as far as the model drifts."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"retain"})

@@ -7,13 +7,13 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .base import Step, follow, gradient, register
+from .base import Method, Step, follow, gradient, register
 from .random_label import random_label_loss
 
 
 @register("munba")
 @dataclass(frozen=True)
-class MUNBa:
+class MUNBa(Method):
     """The Nash bargaining step between g_r, the gradient of L_den(D_r), and g_f, that of the random-label loss.
 
     The bargain G^T G alpha = 1 / alpha has for two players the solution alpha_i = 1 / (|g_i| sqrt(1 + cos)), cos between the two

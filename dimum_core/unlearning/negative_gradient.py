@@ -7,19 +7,19 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .base import Step, register
+from .base import Method, Step, ranged, register
 
 
 @register("negative-gradient")
 @dataclass(frozen=True)
-class NegativeGradient:
+class NegativeGradient(Method):
     """L = retain_weight * L_den(D_r) - weight * L_den(D_f), without a lower bound.
 
     retain_weight: 0 is the negative gradient alone. Kurmanji et al. (2023, arXiv 2302.09880) weigh the two terms 0.95 to 0.05.
     """
 
-    weight: float = 0.05
-    retain_weight: float = 0.95
+    weight: float = ranged(0.05, low=0)
+    retain_weight: float = ranged(0.95, low=0)
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain"})
 
     def loss(self, step: Step) -> Tensor:

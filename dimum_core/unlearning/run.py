@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,19 +51,18 @@ class UnlearningObjective:
 
     @property
     def settings(self) -> dict:
-        return dataclasses.asdict(self.method) if dataclasses.is_dataclass(self.method) else {}
+        return dataclasses.asdict(self.method)
 
     def step(self, model: nn.Module, seed: int, index: int) -> Step:
         return Step(
-            model, self.original, self.conditions, self.data, self.batch_size, self.latent_shape, seed, index, self.steps,
-            self.state,
+            model, self.original, self.conditions, self.data, self.batch_size, self.latent_shape, seed, index,
+            self.steps if self.method.uses_total_steps else None, self.state,
         )
 
     def prepare(self, model: nn.Module, seed: int) -> None:
         """Let the method look at data before the first step, on batches that the loop will not draw: as many as it asks for."""
-        if hasattr(self.method, "prepare"):
-            batches = max([16, *(value for name, value in self.settings.items() if name.endswith("batches"))])
-            self.state.update(self.method.prepare([self.step(model, seed, 10**6 + i) for i in range(batches)]))
+        steps = [self.step(model, seed, 10**6 + i) for i in range(self.method.prepare_batches)]
+        self.state.update(self.method.prepare(steps))
         for name, parameter in model.named_parameters():
             if name in self.state.get("mask", {}):
                 mask = self.state["mask"][name]
@@ -80,11 +78,9 @@ class UnlearningObjective:
 
 
 def _made_with(method: Method, original: nn.Module, lora_rank: int, steps: int) -> dict:
-    """What else a folder's training must have in common with this one to be gone on with: the number of steps too, if the method
-    looks at it, as SFR-on's decay does."""
-    functions = [part for kind in type(method).__mro__ for part in vars(kind).values() if inspect.isfunction(part)]
-    looked_at = any("steps" in function.__code__.co_names for function in functions)
-    return {"start": digest_of(original), "lora_rank": lora_rank} | ({"total_steps": steps} if looked_at else {})
+    """What else a folder's training must have in common with this one to be gone on with."""
+    total = {"total_steps": steps} if method.uses_total_steps else {}
+    return {"start": digest_of(original), "lora_rank": lora_rank} | total
 
 
 def method_data(method: Method, data: Dataset, pipe, target: str | int | ImageSet, seed: int) -> dict[str, ImageSet]:
@@ -165,32 +161,31 @@ def unlearn(
     conditions = conditions_of(pipe, target, data.class_names)
     judge = None if until is None else _judge_of(pipe, conditions, judge)
     given = method_data(method, data, pipe, target, seed)
-    if getattr(method, "prompts_only", False) and isinstance(conditions, ClassConditions):
+    if method.prompts_only and isinstance(conditions, ClassConditions):
         raise TrainingError(f"{method.name} changes what words do, and this pipeline is asked by labels: take another method.")
     home, device = pipe.unet.device, Accelerator().device  # the second is where the loop will train
     student, original = (copy.deepcopy(pipe.unet).to(device).requires_grad_(True) for _ in range(2))
     original.eval().requires_grad_(False)
     if lora_rank:
         add_lora(student, lora_rank, seed)
-    train_only(student, getattr(method, "trains", ""))
+    train_only(student, method.trains)
     if gradient_checkpointing:
         student.enable_gradient_checkpointing()
     latent_shape = (pipe.unet.config.in_channels, *[pipe.unet.config.sample_size] * 2)
     about = _made_with(method, original, lora_rank, steps) if out else {}
     objective = UnlearningObjective(method, original, conditions, given, batch_size, latent_shape, steps, about)
     objective.prepare(student, seed)
-    if hasattr(method, "edit"):
-        method.edit(objective.step(student, seed, 0))
+    if method.edit(objective.step(student, seed, 0)):
         steps, config = 0, dataclasses.replace(config, steps=0, warmup_steps=0)
     history = dataclasses.replace(history_of(pipe).having_seen(*given.values()), training_set=data.train, weights="raw")
     forgetful = remember(with_unet(pipe, student), history)
     measures = _measures(objective, forgetful, config, judge, evaluate)
     result = train(
         student, objective, config, out=out, resume=resume, progress=progress,
-        evaluate=(lambda step, _: {k: v for m in measures for k, v in m(step).items()}) if measures else None,
+        evaluate=lambda step, _: {k: v for m in measures for k, v in m(step).items()},
         evaluate_every=evaluate_every or max(1, steps // 10),
         stop=None if until is None else lambda row: row.get("UA", 0.0) >= until,
-        description=f"unlearning by {getattr(method, 'name', type(method).__name__)}",
+        description=f"unlearning by {method.name}",
     )
     objective.release()
     if lora_rank:
@@ -215,15 +210,14 @@ def _judge_of(pipe: DiffusionPipeline, conditions: ClassConditions | PromptCondi
 
 def _measures(objective, forgetful, config, judge, evaluate) -> list[Callable[[int], dict]]:
     """What to measure along the way: the method's own trace, UA if it decides when to stop, and what the caller asked for."""
-    measures, seed = [], config.seed
-    if hasattr(objective.method, "trace"):
+    seed = config.seed
 
-        def traced(step: int) -> dict:
-            """On the same data and noise each time, which no step of training draws, and in training's precision."""
-            with autocast(forgetful.unet.device, config.precision):
-                return objective.method.trace(objective.step(forgetful.unet, seed, 10**7))
+    def traced(step: int) -> dict:
+        """On the same data and noise each time, which no step of training draws, and in training's precision."""
+        with autocast(forgetful.unet.device, config.precision):
+            return objective.method.trace(objective.step(forgetful.unet, seed, 10**7))
 
-        measures.append(traced)
+    measures = [traced]
     if judge is not None:
         conditions = objective.conditions
         wanted = conditions.forgotten

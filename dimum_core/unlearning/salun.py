@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from .base import Step, parameters_that_train, register
+from .base import Step, parameters_that_train, ranged, register
 from .random_label import RandomLabel
 
 
@@ -20,15 +20,19 @@ class SalUn(RandomLabel):
     mask_batches: batches of the forget set over which the gradient is summed.
     """
 
-    keep: float = 0.5
+    keep: float = ranged(0.5, 0, 1)
     mask_batches: int = 8
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain"})
+
+    @property
+    def prepare_batches(self) -> int:
+        return self.mask_batches
 
     def prepare(self, steps: list[Step]) -> dict:
         """The saliency mask: one 0/1 tensor a weight, handed to the loop, which multiplies gradients by it."""
         model = steps[0].model
         model.zero_grad(set_to_none=True)
-        for step in steps[: self.mask_batches]:
+        for step in steps:
             step.denoising(*step.batch("forget")).backward()
         saliency = {name: p.grad.abs() if p.grad is not None else torch.zeros_like(p) for name, p in parameters_that_train(model)}
         model.zero_grad(set_to_none=True)

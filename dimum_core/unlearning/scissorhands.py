@@ -11,12 +11,12 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from ..errors import SettingError
-from .base import Step, follow, gradient, parameters_that_train, register
+from .base import Method, Step, follow, gradient, parameters_that_train, ranged, register
 
 
 @register("scissorhands")
 @dataclass(frozen=True)
-class Scissorhands:
+class Scissorhands(Method):
     """First, `share` of self-attention's weights, those with the largest |theta * gradient of L_den(D_f)|, are initialised anew.
 
     The authors' code for diffusion trims there, too (in two blocks of Stable Diffusion). Among all weights a small network loses
@@ -29,16 +29,20 @@ class Scissorhands:
     Published for CIFAR-10 classifiers: share 0.03, forget_weight 0.05, one batch each for sensitivity and memory.
     """
 
-    share: float = 0.03
-    forget_weight: float = 0.05
+    share: float = ranged(0.03, 0, 1)
+    forget_weight: float = ranged(0.05, low=0)
     batches: int = 4
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain"})
 
+    @property
+    def prepare_batches(self) -> int:
+        return self.batches
+
     def prepare(self, steps: list[Step]) -> dict:
         """Trims the student, and remembers the gradient that would lower its forget loss."""
-        model, used = steps[0].model, steps[: self.batches]
+        model = steps[0].model
         attention = _self_attention(model)
-        climb = sum(gradient(step.denoising(*step.batch("forget")), model) for step in used) / len(used)
+        climb = sum(gradient(step.denoising(*step.batch("forget")), model) for step in steps) / len(steps)
         parameters = [parameter for _, parameter in parameters_that_train(model)]
         weights = torch.cat([parameter.detach().flatten() for parameter in parameters])
         within = torch.cat([torch.full((p.numel(),), id(p) in attention) for p in parameters]).to(weights.device)
@@ -46,7 +50,7 @@ class Scissorhands:
         sensitive = torch.zeros_like(weights, dtype=torch.bool)
         sensitive[score.topk(round(self.share * int(within.sum()))).indices] = True
         _start_anew(model, sensitive, steps[0].generator)
-        memory = -sum(gradient(step.denoising(*step.batch("forget")), model) for step in used) / len(used)
+        memory = -sum(gradient(step.denoising(*step.batch("forget")), model) for step in steps) / len(steps)
         return {"memory": memory}
 
     def loss(self, step: Step) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import TrainingError
-from .base import Step, follow, gradient, parameters_that_train, register, shifted
+from .base import Step, follow, gradient, parameters_that_train, ranged, register, shifted
 from .dimum import DiMUM
 
 
@@ -28,12 +28,16 @@ class Sealed(DiMUM):
     Source: this project, chapter 11. The seal alone is no deletion: it renames (chapter 04), so judge it with the old row put back.
     Cost: one step of DiMUM costs two forward-and-backward passes; so does one of this, after 2 + rounds of them at the start.
 
-    rounds: steps of the seal (at most 15). rate: of Adam, relative to the root mean square of phi0.
+    rounds: steps of the seal. rate: of Adam, relative to the root mean square of phi0.
     """
 
     rounds: int = 8
-    rate: float = 0.1
+    rate: float = ranged(0.1, low=0)
     needs: ClassVar[frozenset[str]] = frozenset({"retain", "alternative"})
+
+    @property
+    def prepare_batches(self) -> int:
+        return 1 + self.rounds  # the first says which weights are private
 
     def prepare(self, steps: list[Step]) -> dict:
         """Seals the student, and remembers the way back to phi0; the mask keeps the sealed weights where they are."""
@@ -41,7 +45,7 @@ class Sealed(DiMUM):
         weights = torch.cat([parameter.detach().flatten() for _, parameter in parameters_that_train(model)])
         move = torch.zeros_like(weights, requires_grad=True)
         optimizer = torch.optim.Adam([move], self.rate * float(weights[private].square().mean().sqrt()), (0.8, 0.9), 1e-12)
-        for step in steps[1 : 1 + self.rounds]:
+        for step in steps[1:]:
             with shifted(model, move.detach()):
                 move.grad = gradient(self.memorisation(step), model) * private
             optimizer.step()

@@ -12,12 +12,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .base import Step, gradient, parameters_that_train, register
+from .base import Method, Step, gradient, parameters_that_train, ranged, register
 
 
 @register("selective-amnesia")
 @dataclass(frozen=True)
-class SelectiveAmnesia:
+class SelectiveAmnesia(Method):
     """L = L_den(uniform noise images, c_f) + L_den(D_r) + fisher_weight * d * sum_i F_i (theta_i - theta0_i)^2  (eq. 9).
 
     F is the diagonal Fisher information of the mean denoising loss of one image at one timestep, d the elements of an image. The
@@ -32,15 +32,18 @@ class SelectiveAmnesia:
     fisher_weight: lambda. fisher_batches: batches that F is averaged over.
     """
 
-    fisher_weight: float = 1e4
+    fisher_weight: float = ranged(1e4, low=0)
     fisher_batches: int = 16
     needs: ClassVar[frozenset[str]] = frozenset({"retain"})
 
+    @property
+    def prepare_batches(self) -> int:
+        return self.fisher_batches
+
     def prepare(self, steps: list[Step]) -> dict:
         """F, and theta0. Near the optimum a batch's gradient has mean 0, so B times its square estimates one image's."""
-        used = steps[: self.fisher_batches]
-        model = used[0].model
-        squares = [gradient(step.denoising(*step.batch("retain")), model).square() * step.batch_size for step in used]
+        model = steps[0].model
+        squares = [gradient(step.denoising(*step.batch("retain")), model).square() * step.batch_size for step in steps]
         start = torch.cat([parameter.detach().flatten() for _, parameter in parameters_that_train(model)])
         return {"fisher": torch.stack(squares).mean(0), "start": start}
 

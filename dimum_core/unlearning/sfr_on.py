@@ -11,12 +11,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .base import Step, follow, gradient, register
+from .base import Method, Step, follow, gradient, ranged, register
 
 
 @register("sfr-on")
 @dataclass(frozen=True)
-class SFRon:
+class SFRon(Method):
     """Even steps climb, odd steps repair.
 
     Climb: -forget_weight * (1 + cos(pi k / K)) / 2 * sum_i w_i l_i on the forget set, l_i the loss of image i and w_i proportional
@@ -27,17 +27,22 @@ class SFRon:
     gradients are clipped at 1 afterwards, which makes the two steps equally long; so both are multiplied by d here too.
     """
 
-    forget_weight: float = 10.0
+    forget_weight: float = ranged(10.0, low=0)
     adaptivity: float = 0.5
     threshold: float = 1.0
     fisher_batches: int = 16
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain"})
+    uses_total_steps: ClassVar[bool] = True
+
+    @property
+    def prepare_batches(self) -> int:
+        return self.fisher_batches
 
     def prepare(self, steps: list[Step]) -> dict:
         """1 where the Fisher information of the forget set is at least `threshold` times the retained set's."""
         fisher = {}
         for kind in ("forget", "retain"):
-            squares = (gradient(s.denoising(*s.batch(kind)), s.model).square() for s in steps[: self.fisher_batches])
+            squares = (gradient(s.denoising(*s.batch(kind)), s.model).square() for s in steps)
             fisher[kind] = sum(squares)
         return {"salient": (fisher["forget"] + 1e-15) / (fisher["retain"] + 1e-15) >= self.threshold}
 

@@ -7,12 +7,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .base import Step, follow, gradient, register, shifted
+from .base import Method, Step, follow, gradient, ranged, register, shifted
 
 
 @register("sharpness-aware")
 @dataclass(frozen=True)
-class SharpnessAware:
+class SharpnessAware(Method):
     """L = max_{|delta| <= radius} f(theta + delta) + retain_weight * L_den(D_r), f the random-label loss.
 
     Relearning is a small move of the weights, so let forgetting hold there too: the gradient of f is taken at
@@ -20,17 +20,17 @@ class SharpnessAware:
     with another f; no diffusion code has it. radius: 0.1 in the authors' configuration.
     """
 
-    radius: float = 0.1
-    retain_weight: float = 1.0
+    radius: float = ranged(0.1, low=0)
+    retain_weight: float = ranged(1.0, low=0)
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain"})
 
     def loss(self, step: Step) -> Tensor:
         x, condition = step.batch("forget")
         x_t, _, t = step.noise(x)
-        wanted = step.predict(x_t, t, step.instead(condition)).detach()
+        eps_other = step.predict(x_t, t, step.instead(condition)).detach()
 
         def forget() -> Tensor:
-            return (wanted - step.predict(x_t, t, condition)).square().mean()
+            return (eps_other - step.predict(x_t, t, condition)).square().mean()
 
         steepest = gradient(forget(), step.model)
         with shifted(step.model, self.radius * steepest / steepest.norm().clamp_min(1e-12)):

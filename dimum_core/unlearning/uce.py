@@ -8,13 +8,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..errors import TrainingError
-from .base import Step, register
+from .base import Method, Step, ranged, register
 
 
 @register("uce")
 @dataclass(frozen=True)
-class UCE:
+class UCE(Method):
     """For every key and value matrix W of the cross-attention, the minimum over W' of
 
     sum_e |W' c_e - W c_e*|^2 + sum_k |W' c_k - W c_k|^2 + preserve |W' - W|^2   (eq. 7),
@@ -26,20 +25,18 @@ class UCE:
     """
 
     anchor: str | int | None = None
-    preserve: float = 0.5
+    preserve: float = ranged(0.5, low=0)
     needs: ClassVar[frozenset[str]] = frozenset()
     prompts_only: ClassVar[bool] = True
 
-    def loss(self, step: Step) -> Tensor:
-        raise TrainingError("uce has no loss: it edits the weights in closed form.")
-
     @torch.no_grad()
-    def edit(self, step: Step) -> None:
+    def edit(self, step: Step) -> bool:
         forget, keep = step.conditions.every_caption()
         embed = lambda condition: step.conditions.embeddings(condition).flatten(0, 1).double()  # noqa: E731
         erased, anchors, kept = embed(forget), embed(step.anchored(forget, self.anchor)), embed(keep)
         for layer in key_value_layers(step.model):
             layer.weight.copy_(closed_form(layer.weight, erased, anchors, kept, self.preserve))
+        return True
 
 
 def closed_form(weight: Tensor, erased: Tensor, anchors: Tensor, kept: Tensor, preserve: float) -> Tensor:
