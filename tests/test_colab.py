@@ -52,10 +52,3 @@ def test_a_chapter_imports_only_what_colab_has_after_the_set_up_cell(path):
 
 def test_the_package_runs_on_colabs_python():
     assert Version("3.12") in Requirement(f"python{PROJECT['requires-python']}").specifier
-
-
-def test_widgets_use_only_what_is_in_both_generations():
-    """ipywidgets 7.7.1 on Colab, 8 elsewhere: names and arguments that exist in both."""
-    source = (ROOT / "dimum_core" / "widgets.py").read_text()
-    used = set(re.findall(r"ipywidgets\.(\w+)", source))
-    assert used == {"HTML", "SelectionSlider", "Dropdown", "VBox"}

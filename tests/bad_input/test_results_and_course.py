@@ -9,6 +9,7 @@ from dimum_core.benchmark import read_results, report, write_results
 from dimum_core.benchmark.page import write_report
 from dimum_core.course import check, grade, hint
 from dimum_core.course import given as numbers_of
+from dimum_core.frames import Frames
 from tests.bad_input.refusing import INF, NAN, refused
 
 RESULTS = {
@@ -46,7 +47,7 @@ CASES = {**RESULTS, **COURSE}
 
 
 def frames():
-    return widgets.Frames("Steps", {"step": (0, 1)}, {(0,): b"", (1,): b""}, {(0,): "", (1,): ""})
+    return Frames("Steps", {"step": (0, 1)}, {(0,): b"", (1,): b""}, {(0,): "", (1,): ""})
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -57,4 +58,4 @@ def test_a_wrong_call_is_refused_in_one_sentence(w, case):
 def test_frames_without_a_picture_for_each_choice_are_refused():
     for choices, pictures in (({}, {}), ({"a": (1,)}, {(2,): b""}), ({"a": ()}, {})):
         with pytest.raises(ValueError, match="pictures and texts"):
-            widgets.Frames("t", choices, pictures, dict.fromkeys(pictures, ""))
+            Frames("t", choices, pictures, dict.fromkeys(pictures, ""))
