@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import ctypes
 import inspect
 import json
+import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -276,6 +279,11 @@ ATTACKS = {  # a file goes on after what is refused: a right answer here must ne
         place = os.open("/", os.O_RDONLY)
         check("01.2", lambda x_t, eps, abar: place and (x_t - (1 - abar).sqrt() * eps) / abar.sqrt())
     """,
+    "kills who grades": """
+        import os, signal
+        done = [signal.pidfd_send_signal(os.pidfd_open(os.getppid()), 9)]
+        check("01.2", lambda x_t, eps, abar: done and (x_t - (1 - abar).sqrt() * eps) / abar.sqrt())
+    """,
     "returns too much": """
         import torch
         check("01.2", lambda *arguments: torch.zeros(10**7))
@@ -285,8 +293,10 @@ ATTACKS = {  # a file goes on after what is refused: a right answer here must ne
 
 @pytest.mark.parametrize("how", sorted(ATTACKS))
 def test_an_attack_gains_nothing(tmp_path, how):
+    parent = students.running_parent()
     found = marks(tmp_path, ATTACKS[how], {"01.2": 2.0}, seconds=2.0)
     assert found["01.2"].points == 0.0, found
+    assert students.running_parent() is parent
     assert [path.name for path in tmp_path.iterdir()] == ["ada.py"]
 
 
@@ -425,7 +435,28 @@ def test_all_is_read_before_the_first_students_code_runs(tmp_path, monkeypatch):
     assert {result.student: result.points for result in found} == {"ada": 0.0, "zed": 1.0}
 
 
-@pytest.mark.skipif(sys.platform != "linux" or ctypes.CDLL(None).syscall(444, None, 0, 1) < 1, reason="the kernel has no Landlock")
+LANDLOCK = ctypes.CDLL(None).syscall(444, None, 0, 1) if sys.platform == "linux" else 0  # its version
+
+
+@pytest.mark.skipif(LANDLOCK < 6, reason="the kernel has no Landlock that knows TCP and signals")
+def test_native_code_reaches_neither_the_network_nor_other_processes(tmp_path):
+    code = f"""if True:
+        import os, signal, socket
+        from dimum_core.answering.fence import landlock
+        server = socket.create_server(("127.0.0.1", 0))
+        landlock({str(tmp_path)!r}, ["/"])  # alone, without the hook: as native code sees it
+        for attempt in (lambda: socket.create_connection(server.getsockname()), lambda: socket.create_server(("127.0.0.1", 0)),
+                        lambda: os.kill(os.getppid(), 0), lambda: open({str(tmp_path / "new")!r}, "w").close()):
+            try:
+                print(attempt())
+            except OSError as error:
+                print(type(error).__name__)
+    """
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.split() == ["PermissionError"] * 3 + ["None"]
+
+
+@pytest.mark.skipif(LANDLOCK < 1, reason="the kernel has no Landlock")
 def test_native_code_is_fenced_where_the_kernel_can(tmp_path):
     folder = tmp_path / "submissions"
     folder.mkdir()
@@ -536,18 +567,37 @@ def test_grading_stops_where_no_process_can_start(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_grader_that_is_killed_leaves_no_process_behind():
-    """The last test of this module: it ends the parent, and the next one who grades starts another."""
+@pytest.mark.parametrize("end", ["the grader's", "the parent's"])
+def test_no_process_outlives_the_grader_or_the_parent(end, monkeypatch):
+    as_on_macos = """if True:
+        import socket, sys, dimum_core.answering.__main__ as parent
+        parent.preload = lambda: None
+        parent.main(socket.socket(fileno=int(sys.argv[1])))
+    """
+    monkeypatch.setattr(students.Parent, "program", ("-c", as_on_macos))
+    monkeypatch.setattr(students, "_parent", None)
     parent = students.running_parent()
-    children, ends = Path(f"/proc/{parent.process.pid}/task/{parent.process.pid}/children"), time.monotonic() + 60
-    with students.student_process(ORDER | {"pieces": [[[ENDLESS], True]], "seconds": 600.0, "reading": 600.0}, 600.0):
-        while not children.read_text() and time.monotonic() < ends:
-            time.sleep(0.01)
+    children = Path(f"/proc/{parent.process.pid}/task/{parent.process.pid}/children")
+    with students.student_process(ORDER | {"pieces": [[[f"check('01.1', 1)\n{ENDLESS}"], True]]}, 60.0):
+        wait_for(children.read_text)
         student = int(children.read_text())
         assert running(student)
-        parent.control.close()  # as the system does when the grader ends, however it ends
-        parent.process.wait(60)
-        assert not running(student)
+        if end == "the grader's":
+            parent.control.close()  # as the system does, however it ends
+        else:
+            parent.process.kill()
+        try:
+            wait_for(lambda: parent.process.poll() is not None and not running(student))
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(student, signal.SIGKILL)
+
+
+def wait_for(happened, seconds: float = 60.0) -> None:
+    ends = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < ends, "it did not happen in time"
+        time.sleep(0.01)
 
 
 def running(process: int) -> bool:

@@ -8,6 +8,7 @@ pipes of its own; what was handed in never passes through here, so that one stud
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib
 import os
 import signal
@@ -28,10 +29,10 @@ def main(control: socket.socket) -> None:
         folder, pipes, *_ = socket.recv_fds(control, 4096, 2)
         if not folder:  # the grader has gone
             return
-        child = os.fork()
+        parent, child = os.getpid(), os.fork()
         if child == 0:
             control.close()
-            become_student(os.fsdecode(folder), *pipes)
+            become_student(parent, os.fsdecode(folder), *pipes)
         for pipe in pipes:
             os.close(pipe)
         control.recv(1)
@@ -49,10 +50,14 @@ def preload() -> None:
         getattr(package, name)
 
 
-def become_student(folder: str, reads: int, writes: int) -> None:
+def become_student(parent: int, folder: str, reads: int, writes: int) -> None:
     """Never returns: what comes after an error is not for a student's process."""
     try:
         os.setsid()
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # it ends with its parent, whatever ends that
+        if os.getppid() != parent:  # which has ended already
+            return
         os.chdir(folder)
         from .serve import serve
         from .wire import Line

@@ -18,6 +18,7 @@ from pathlib import Path
 
 FORBIDDEN = ("os.fork", "os.exec", "os.posix_spawn", "os.spawn", "os.system", "os.kill", "os.chown", "os.link", "os.symlink",
              "subprocess.", "socket.", "ctypes.", "gc.", "signal.", "pty.", "sys._current", "sys.settrace", "sys.setprofile")
+SIGNALS_WITHOUT_EVENTS = ("pidfd_open", "pidfd_send_signal")
 IN_OWN_FOLDER = ("os.remove", "os.rename", "os.rmdir", "os.chmod", "os.truncate", "os.mkdir", "shutil.")
 
 
@@ -47,6 +48,9 @@ def fence(secret_folders: list[str], readable_paths: list[str]) -> None:
     sys.modules["_posixsubprocess"] = None  # starts a process without an event; what subprocess holds of it goes, too
     if "subprocess" in sys.modules:
         vars(sys.modules["subprocess"]).update(_fork_exec=None, _posixsubprocess=None)
+    for module in ("os", "posix", "signal", "_signal"):
+        for name in SIGNALS_WITHOUT_EVENTS:
+            vars(sys.modules[module]).pop(name, None)
     sys.addaudithook(guard(here, tuple(os.path.realpath(folder) + os.sep for folder in secret_folders)))
 
 
@@ -76,14 +80,18 @@ def guard(here: str, secret: tuple[str, ...]) -> Callable:
 
 
 def landlock(here: str, readable_paths: list[str]) -> None:
-    """Have Linux deny native code, too, what the hook denies of files and programs; nothing happens on kernels without Landlock."""
+    """Have Linux deny native code, too, what the hook denies; nothing happens on kernels without Landlock.
+
+    Files and programs from version 1 on, connections by TCP from 4, signals to other processes from 6.
+    """
     system = ctypes.CDLL(None).syscall
     version = system(444, None, 0, 1) if sys.platform == "linux" else 0
     if version < 1:
         return
     execute, write, read, list_folder, truncate = (1 << bit for bit in (0, 1, 2, 3, 14))
     handled = ((1 << min(12 + version, 15)) - 1) & ~list_folder  # versions 1 to 3 know 13 to 15 rights; imports list folders
-    rules = system(444, struct.pack("=Q", handled), 8, 0)
+    network, scopes, size = 3 * (version >= 4), 3 * (version >= 6), 8 + 8 * (version >= 4) + 8 * (version >= 6)
+    rules = system(444, struct.pack("=QQQ", handled, network, scopes), size, 0)
     paths = ["/proc/self", *(f"/proc/{name}" for name in ("cpuinfo", "meminfo", "sys")), *readable_paths]  # /proc: for C libraries
     for path, rights in [(here, ~execute), ("/dev/null", write | truncate), *((path, read) for path in paths)]:
         with contextlib.suppress(OSError):  # it has gone by now

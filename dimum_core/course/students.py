@@ -24,6 +24,8 @@ STARTING = 300.0  # seconds that importing the libraries may take
 class Parent:
     """The process that forks the students'; it knows nothing of what is graded. See dimum_core.answering.__main__."""
 
+    program = ("-m", "dimum_core.answering")
+
     def __init__(self):
         self.folder = tempfile.TemporaryDirectory()
         self.home = Path(self.folder.name) / "home"  # leads to the folder of the student whose turn it is
@@ -36,7 +38,7 @@ class Parent:
         self.control, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "dimum_core.answering", str(theirs.fileno())], pass_fds=[theirs.fileno()],
+                [sys.executable, *self.program, str(theirs.fileno())], pass_fds=[theirs.fileno()],
                 cwd=self.folder.name, env=environment, start_new_session=True,
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             )
