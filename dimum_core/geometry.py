@@ -112,7 +112,7 @@ class Probe:
     @classmethod
     def of(cls, pipe: ClassConditionalPipeline, images: ImageSet, count: int = 256, seed: int = 0) -> Probe:
         """`count` images (again and again if there are fewer) under their own labels; timesteps spread evenly over all T."""
-        generator = step_generator(seed, -7)
+        generator = step_generator(seed, 0, "probe")
         chosen = torch.randperm(len(images), generator=generator)[torch.arange(count) % len(images)]
         drawn = images.resized(pipe.image_shape[-1]).select(chosen)
         x = pipe.encode(drawn.images)

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -20,19 +19,15 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from .checking import check_number, check_seed, check_whole
 from .data import step_generator
-from .errors import CheckpointError, SettingError, TrainingError, UnknownName, brief
-from .files import check_writable, clear_debris, write_atomically
+from .errors import SettingError, TrainingError, UnknownName, brief
+from .files import check_writable, clear_debris
 from .precision import autocast, resolved_precision
-
-STATE_FILE = "training.safetensors"
-OPTIMIZER_STATE = {"adamw": ("step", "exp_avg", "exp_avg_sq"), "sgd": ("momentum_buffer",)}  # what each keeps for a weight
+from .resuming import OPTIMIZER_STATE, STATE_FILE, State, check_weights
 
 
 @dataclass(frozen=True)
@@ -95,27 +90,6 @@ class TrainResult:
     precision: str
 
 
-@dataclass
-class _Progress:
-    """Where a training stands: steps done, seconds taken, the log, and the losses since its last row."""
-
-    step: int = 0
-    seconds: float = 0.0
-    rows: list[dict] = field(default_factory=list)
-    losses: list[float] = field(default_factory=list)
-
-    def log(self, learning_rate: float, grad_norm: float) -> dict:
-        self.rows.append({
-            "step": self.step,
-            "loss": sum(self.losses) / len(self.losses),
-            "learning_rate": learning_rate,
-            "grad_norm": grad_norm,
-            "seconds": round(self.seconds, 3),
-        })
-        self.losses.clear()
-        return self.rows[-1]
-
-
 def train(
     model: nn.Module,
     objective: Objective,
@@ -137,38 +111,26 @@ def train(
     out: folder for the resumable state; none is kept without it. Its file is removed by nobody but the caller.
     evaluate: called with (step, averaged model) every `evaluate_every` steps; what it returns, if anything, joins the log.
     stop: told each row that `evaluate` makes; true ends the training early.
-    Raises TrainingError at the first non-finite loss (the last checkpoint stays), CheckpointError if `out` holds a
-    training with other settings, or holds one at all and `resume` is false.
+    Raises TrainingError at the first loss, gradient or weight that is not finite (what was saved before stays), CheckpointError if
+    `out` holds a training with other settings, or holds one at all and `resume` is false.
     """
     if out:
         check_writable(out)
-    accelerator = Accelerator()
-    device = accelerator.device
-    precision = resolved_precision(device, config.precision)
     torch.set_flush_denormal(True)  # late in training, denormals slow CPU kernels several times over
     home = next(model.parameters()).device
-    model.train().to(device)
-    optimizer = _optimizer(model, config, fused=device.type in ("cpu", "cuda"))
-    ema = EMAModel(model.parameters(), decay=config.ema_decay, foreach=True) if config.ema_decay else None
-    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-    state = _State(model, optimizer, ema, scaler, {"config": asdict(config), "objective": objective.fingerprint})
-    at = state.load(out, resume, config.decay)
+    loop = _Loop(model, objective, config)
+    at = loop.state.load(out, resume, config.decay)
     # Not before `load`, which refuses a folder that another training may be writing to; other processes wait in `prepare`.
-    if out and accelerator.is_main_process:
+    if out and loop.accelerator.is_main_process:
         clear_debris(Path(out), STATE_FILE)
-    wrapped = accelerator.prepare(model)
-    started = last_saved = time.monotonic() - at.seconds
-    bar = tqdm(
-        total=config.steps, initial=at.step, desc=description, unit="step", mininterval=0.5, disable=not progress
-    )
+    loop.prepare()
+    started, last_saved = time.monotonic() - at.seconds, time.monotonic()
     finished = bool(stop and at.rows and stop(at.rows[-1]))
+    bar = tqdm(total=config.steps, initial=at.step, desc=description, unit="step", mininterval=0.5, disable=not progress)
     with torch.random.fork_rng(), bar:
         while at.step < config.steps and not finished:
-            loss, grad_norm = _step(wrapped, objective, optimizer, scaler, config, precision, at.step, accelerator)
-            if ema:
-                ema.step(model.parameters())
-            at.step, at.seconds = at.step + 1, time.monotonic() - started
-            at.losses.append(loss)
+            loss, grad_norm = loop.step(at.step)
+            at.count(loss, time.monotonic() - started)
             bar.update()
             if _due(at.step, max(1, config.steps // 400), config.steps):
                 row = at.log(config.learning_rate_at(at.step - 1), grad_norm)
@@ -176,19 +138,82 @@ def train(
                 if on_log:
                     on_log(row)
             if evaluate and evaluate_every and _due(at.step, evaluate_every, config.steps):
-                with averaged(model, ema):
-                    measured = evaluate(at.step, model)
+                measured = loop.evaluated(evaluate, at.step)
                 if measured:
                     at.rows.append({"step": at.step, **measured})
                 finished = bool(stop and measured and stop(at.rows[-1]))
-                model.train()
             late = time.monotonic() - last_saved > checkpoint_seconds
-            if out and accelerator.is_main_process and (late or finished or at.step == config.steps):
-                state.save(out, at)
+            if out and loop.accelerator.is_main_process and (late or finished or at.step == config.steps):
+                loop.state.save(out, at)
                 last_saved = time.monotonic()
-    if ema:
-        ema.copy_to(model.parameters())
-    return TrainResult(model.eval().to(home), pd.DataFrame(at.rows), at.seconds, precision)
+    return TrainResult(loop.finish(at.step).to(home), pd.DataFrame(at.rows), at.seconds, loop.precision)
+
+
+def _due(step: int, every: int, last: int) -> bool:
+    return step % every == 0 or step == last
+
+
+class _Loop:
+    """A network with all that changes it: optimiser, average, scaler, on the accelerator."""
+
+    def __init__(self, model: nn.Module, objective: Objective, config: TrainConfig):
+        self.accelerator = Accelerator()
+        device = self.accelerator.device
+        self.precision = resolved_precision(device, config.precision)
+        self.model, self.objective, self.config = model.train().to(device), objective, config
+        self.optimizer = _optimizer(model, config, fused=device.type in ("cpu", "cuda"))
+        self.ema = EMAModel(model.parameters(), decay=config.ema_decay, foreach=True) if config.ema_decay else None
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "fp16")
+        fingerprint = {"config": asdict(config), "objective": objective.fingerprint}
+        self.state = State(model, self.optimizer, self.ema, self.scaler, fingerprint)
+
+    def prepare(self) -> None:
+        """Share the gradients of several processes. The network that they see is a wrapped one."""
+        self.wrapped = self.accelerator.prepare(self.model)
+
+    def step(self, index: int) -> tuple[float, float]:
+        """One update; returns loss, the mean over processes, and gradient norm. Several processes take neighbouring batches."""
+        config, accelerator = self.config, self.accelerator
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.learning_rate_at(index)
+        shard = index * accelerator.num_processes + accelerator.process_index
+        torch.manual_seed(step_generator(config.seed, shard, "dropout").initial_seed())
+        with autocast(accelerator.device, self.precision):
+            loss = self.objective(self.wrapped, config.seed, shard)
+        value = accelerator.reduce(loss.detach().float(), "mean").item()  # so that all processes see a bad loss, and stop together
+        self._check("loss", value, index)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        grad_norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), config.grad_clip or math.inf))
+        if not self.scaler.is_enabled():  # which would skip this step and try smaller ones
+            self._check("gradient", grad_norm, index)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.ema:
+            self.ema.step(self.model.parameters())
+        return value, grad_norm
+
+    def _check(self, what: str, value: float, index: int) -> None:
+        if not math.isfinite(value):
+            rate = f"{self.config.learning_rate_at(index):.3g}"
+            raise TrainingError(
+                f"The {what} became {value} at step {index}: lower the learning rate (it was {rate}) or look for NaN in the data; "
+                "what was saved before is intact."
+            )
+
+    def evaluated(self, evaluate: Callable[[int, nn.Module], dict | None], index: int) -> dict | None:
+        with averaged(self.model, self.ema):
+            measured = evaluate(index, self.model)
+        self.model.train()
+        return measured
+
+    def finish(self, index: int) -> nn.Module:
+        """The network with its averaged weights, to be used."""
+        check_weights(self.model, index)
+        if self.ema:
+            self.ema.copy_to(self.model.parameters())
+        return self.model.eval()
 
 
 def _optimizer(model: nn.Module, config: TrainConfig, fused: bool) -> torch.optim.Optimizer:
@@ -196,33 +221,6 @@ def _optimizer(model: nn.Module, config: TrainConfig, fused: bool) -> torch.opti
     if config.optimizer == "sgd":
         return torch.optim.SGD(model.parameters(), momentum=0.9, **settings)
     return torch.optim.AdamW(model.parameters(), **settings)
-
-
-def _due(step: int, every: int, last: int) -> bool:
-    return step % every == 0 or step == last
-
-
-def _step(model, objective, optimizer, scaler, config, precision, step, accelerator) -> tuple[float, float]:
-    """One update; returns loss, the mean over processes, and gradient norm. Several processes take neighbouring batches."""
-    for group in optimizer.param_groups:
-        group["lr"] = config.learning_rate_at(step)
-    shard = step * accelerator.num_processes + accelerator.process_index
-    torch.manual_seed(step_generator(config.seed, shard).initial_seed())  # for dropout
-    with autocast(accelerator.device, precision):
-        loss = objective(model, config.seed, shard)
-    value = accelerator.reduce(loss.detach().float(), "mean").item()  # so that all processes see a bad loss, and stop together
-    if not math.isfinite(value):
-        raise TrainingError(
-            f"The loss became {value} at step {step}: lower the learning rate (it was {config.learning_rate_at(step):.3g}) "
-            "or look for NaN in the data; the last checkpoint is intact."
-        )
-    optimizer.zero_grad(set_to_none=True)
-    scaler.scale(loss).backward()
-    scaler.unscale_(optimizer)
-    grad_norm = nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip or math.inf)
-    scaler.step(optimizer)
-    scaler.update()
-    return value, float(grad_norm)
 
 
 @contextlib.contextmanager
@@ -239,83 +237,6 @@ def averaged(model: nn.Module, ema: EMAModel | None):
             ema.restore(model.parameters())
 
 
-# Resumable state ----------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class _State:
-    """Everything a training needs to go on, as one safetensors file (nothing is ever unpickled)."""
-
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    ema: EMAModel | None
-    scaler: torch.amp.GradScaler
-    fingerprint: dict
-
-    def save(self, out: Path, at: _Progress) -> None:
-        parameters = dict(self.model.named_parameters())
-        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
-        for name, parameter in parameters.items():
-            for key, value in self.optimizer.state[parameter].items():
-                tensors[f"{key}.{name}"] = value
-        if self.ema:
-            tensors |= {f"ema.{name}": p for name, p in zip(parameters, self.ema.shadow_params, strict=True)}
-        content = {
-            "fingerprint": self.fingerprint,
-            "progress": asdict(at),
-            "scaler": self.scaler.state_dict(),
-            "ema_step": self.ema.optimization_step if self.ema else 0,
-        }
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        write_atomically(Path(out) / STATE_FILE, save(tensors, metadata={"dimum": json.dumps(content)}))
-
-    def load(self, out: Path | None, resume: bool, strict_steps: bool) -> _Progress:
-        path = Path(out) / STATE_FILE if out else None
-        if path is None or not path.exists():
-            return _Progress()
-        if not resume:
-            raise CheckpointError(
-                f"{path.parent} already holds a training: continue it with --resume (resume=True), or choose another folder."
-            )
-        tensors, content = read_state(path)
-        self._compare(path, content["fingerprint"], strict_steps)
-        self._restore(tensors, content)
-        saved = content["progress"]
-        return _Progress(saved["step"], saved["seconds"], saved["rows"], saved["losses"])
-
-    def _compare(self, path: Path, found: dict, strict_steps: bool) -> None:
-        wanted = json.loads(json.dumps(self.fingerprint))
-        for part in ("config", "objective"):
-            for key in wanted[part] | found[part]:
-                a, b = found[part].get(key), wanted[part].get(key)
-                if a != b and (key != "steps" or strict_steps):
-                    raise CheckpointError(
-                        f"{path} was made with {key} = {a!r}, and {b!r} is asked for now: "
-                        "use the same settings, or another folder."
-                    )
-
-    def _restore(self, tensors: dict[str, Tensor], content: dict) -> None:
-        prefix = "model."
-        self.model.load_state_dict({k[len(prefix):]: v for k, v in tensors.items() if k.startswith(prefix)})
-        for name, parameter in self.model.named_parameters():
-            self.optimizer.state[parameter] = {
-                key: _like(parameter, tensors[f"{key}.{name}"], scalar=key == "step")
-                for key in OPTIMIZER_STATE[self.fingerprint["config"]["optimizer"]] if f"{key}.{name}" in tensors  # not if frozen
-            }
-        if self.ema:
-            self.ema.shadow_params = [_like(p, tensors[f"ema.{name}"]) for name, p in self.model.named_parameters()]
-            self.ema.optimization_step = content["ema_step"]
-        if content["scaler"]:
-            self.scaler.load_state_dict(content["scaler"])
-
-
-def _like(parameter: Tensor, saved: Tensor, scalar: bool = False) -> Tensor:
-    """A saved tensor on a parameter's device and in its memory layout, without which fused optimisers mix up its elements."""
-    if scalar:
-        return saved.to(parameter.device if parameter.is_cuda else "cpu")
-    return torch.empty_like(parameter, dtype=saved.dtype, requires_grad=False).copy_(saved)
-
-
 def digest_of(model: nn.Module) -> str:
     """A hash of all weights, to tell one network from another on one machine: to resume a training, or not to draw twice."""
     digest = hashlib.blake2b(digest_size=16)
@@ -323,13 +244,3 @@ def digest_of(model: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def read_state(path: Path) -> tuple[dict[str, Tensor], dict]:
-    """Tensors and settings of a saved training; CheckpointError if the file is damaged."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            content = json.loads(file.metadata()["dimum"])
-            return {key: file.get_tensor(key) for key in file.keys()}, content  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}): delete it and start this training again.") from error

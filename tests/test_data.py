@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from dimum_core.attacks import auxiliary_set
 from dimum_core.data import Dataset, batch_indices, draw_batch, load_dataset, loaders, step_generator
 from dimum_core.errors import DataError, UnknownName
 from dimum_core.models.diffusion import drop_labels
@@ -114,6 +115,22 @@ def test_what_is_mirrored_has_nothing_to_do_with_whose_label_is_dropped(tiny_dat
 def test_step_streams_are_independent():
     draws = {tuple(torch.rand(2, generator=step_generator(seed, step)).tolist()) for seed in range(5) for step in range(-2, 5)}
     assert len(draws) == 35
+
+
+def test_the_orders_of_epochs_are_these_and_no_named_stream_is_one():
+    orders = [batch_indices(7, 7, seed, epoch).tolist() for seed, epoch in ((0, 0), (3, 2))]
+    assert orders == [[1, 5, 4, 6, 3, 0, 2], [4, 5, 3, 1, 6, 2, 0]]
+    draws = [torch.rand(4, generator=step_generator(0, step, purpose)) for step in range(-9, 9) for purpose in ("", "a", "b")]
+    assert len({tuple(draw.tolist()) for draw in draws}) == len(draws)
+
+
+def test_a_share_of_an_auxiliary_set_is_not_the_beginning_of_an_epoch(tiny_data):
+    """The share had been the first images of the third epoch of every training on that set."""
+    data, retain = Dataset(tiny_data, tiny_data), tiny_data.without("top")
+    share = auxiliary_set("retain", data, "top", share=0.5).item_hashes
+    for epoch in range(8):
+        order = batch_indices(len(retain), len(retain), 0, epoch)
+        assert share.tolist() != retain.select(order[: len(share)]).item_hashes.tolist()
 
 
 def test_names_that_do_not_exist_are_refused_with_the_nearest(tiny_data):

@@ -26,7 +26,7 @@ from dimum_core.errors import CheckpointError, DataError, DimumError
 from dimum_core.judges import load_judge
 from dimum_core.metrics import FrechetStatistics, MetricError
 from dimum_core.models.checkpoints import CHECKPOINT_FOLDER, command_line, provenance, render_card
-from dimum_core.training import read_state
+from dimum_core.resuming import read_state
 
 
 class RunsCode:

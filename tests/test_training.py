@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.autograd.profiler import profile
 
+from dimum_core.data import step_generator
 from dimum_core.errors import CheckpointError, FileError, SettingError, TrainingError
 from dimum_core.files import write_atomically
 from dimum_core.models.codec import Codec
@@ -192,6 +193,51 @@ def test_a_loss_that_is_not_finite_stops_at_once_and_keeps_the_last_state(tmp_pa
         train(new_line(), Line(poison_at=5), line_config(), out=tmp_path, checkpoint_seconds=0, progress=False)
     resumed = train(new_line(), Line(), line_config(), out=tmp_path, resume=True, progress=False)
     assert torch.equal(resumed.model.weight, train(new_line(), Line(), line_config(), progress=False).model.weight)
+
+
+@dataclass(frozen=True)
+class Steep(Line):
+    """The loss of the line, and at one step as finite a loss whose gradient is infinite."""
+
+    def __call__(self, model, seed, step):
+        loss = super().__call__(model, seed, step)
+        return loss + (model.weight - model.weight.detach()).abs().sum().sqrt() if step == self.steep_at else loss
+
+    steep_at: int = -1
+
+
+@pytest.mark.parametrize("step", [5, 39])
+@pytest.mark.parametrize("clip", [1.0, 0.0])
+def test_an_infinite_gradient_of_a_finite_loss_stops_before_it_reaches_the_weights(tmp_path, step, clip):
+    config, model = line_config(grad_clip=clip), new_line()
+    with pytest.raises(TrainingError, match=rf"gradient became (inf|nan) at step {step}: lower the learning rate"):
+        train(model, Steep(steep_at=step), config, out=tmp_path, checkpoint_seconds=0, progress=False)
+    assert model.weight.isfinite().all()
+    resumed = train(new_line(), Line(), config, out=tmp_path, resume=True, progress=False)
+    assert torch.equal(resumed.model.weight, train(new_line(), Line(), config, progress=False).model.weight)
+
+
+def test_weights_that_overflow_at_the_last_step_are_neither_saved_nor_given(tmp_path):
+    """Loss and gradient are finite; the step itself is too large."""
+    config = TrainConfig(steps=1, learning_rate=1e38, ema_decay=0, precision="fp32", optimizer="sgd", grad_clip=0, decay=False)
+    with pytest.raises(TrainingError, match="weights weight are no longer finite"):
+        train(new_line(), Line(), config, progress=False)
+    with pytest.raises(TrainingError, match="weights weight are no longer finite"):
+        train(new_line(), Line(), config, out=tmp_path, progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_dropout_has_a_stream_of_its_own():
+    """Beside that of the batch's noise: both had been seeded alike."""
+    streams = []
+
+    class Seeds(Line):
+        def __call__(self, model, seed, step):
+            streams.append((torch.initial_seed(), step_generator(seed, step).initial_seed()))
+            return super().__call__(model, seed, step)
+
+    train(new_line(), Seeds(), line_config(steps=3), progress=False)
+    assert len({seed for pair in streams for seed in pair}) == 6
 
 
 def test_a_folder_with_a_training_is_not_overwritten_and_not_mixed_up(tmp_path):

@@ -45,11 +45,11 @@ def auxiliary_set(
         public = (load_dataset(PUBLIC[data.name]).train if data.name in PUBLIC else data.test).without(target)
         full = public.select(torch.isin(public.labels, retain.labels))
     elif kind == "noise":
-        full = noise_set(count, retain, find_target(target, data.class_names), step_generator(seed, -4))
+        full = noise_set(count, retain, find_target(target, data.class_names), step_generator(seed, 0, "noise images"))
     elif kind == "synthetic" and pipe is None:
         raise DataError("Synthetic auxiliary data need the pipeline that draws them: pass pipe=.")
     elif kind == "synthetic":
         check_pipeline(pipe)
         full = drawn_set("synthetic", count, pipe, retain, find_target(target, data.class_names), seed)
     kept = max(1, round(share * len(full)))
-    return full.select(torch.randperm(len(full), generator=step_generator(seed, -3))[:kept]) if kept < len(full) else full
+    return full.select(torch.randperm(len(full), generator=step_generator(seed, 0, "share"))[:kept]) if kept < len(full) else full

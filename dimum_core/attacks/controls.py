@@ -72,7 +72,7 @@ def _need_labels(pipe, control: str) -> None:
 def add_weight_noise(pipe: ClassConditionalPipeline, level: float, seed: int = 0) -> ClassConditionalPipeline:
     """Gaussian noise on every weight, `level` times the standard deviation of its tensor: does forgetting survive a nudge?"""
     check_number("level", level, 0)
-    generator = step_generator(seed, -5)
+    generator = step_generator(seed, 0, "weight noise")
 
     def disturb(weight: torch.Tensor) -> torch.Tensor:
         spread = weight.std() if weight.numel() > 1 else weight.abs().mean()

@@ -167,7 +167,8 @@ def search_embedding(
 
     def measure(step: int) -> dict:
         embeds = model.embeddings.detach().to(pipe.device)
-        drawn["images"] = _ask(pipe, None, None, step_generator(seed, -6), {"prompt_embeds": embeds[rows], **sampling})
+        generator = step_generator(seed, 0, "embedding search")
+        drawn["images"] = _ask(pipe, None, None, generator, {"prompt_embeds": embeds[rows], **sampling})
         seen = wilson_interval(int(judge.judge(drawn["images"]).shows(conditions.forgotten).sum()), samples)
         moved = float((embeds - start.to(embeds)).norm(dim=-1).mean())
         return {"target accuracy": seen.value, "target low": seen.low, "target high": seen.high, "moved": moved}

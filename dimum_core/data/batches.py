@@ -12,9 +12,14 @@ from ..errors import DataError
 from .image_set import ImageSet
 
 
-def step_generator(seed: int, step: int) -> torch.Generator:
-    """The random stream of one step. Everything random in step k depends on (seed, k) alone, so resuming needs no state."""
-    key = hashlib.blake2b(f"{seed}/{step}".encode(), digest_size=8).digest()
+def step_generator(seed: int, step: int, purpose: str = "") -> torch.Generator:
+    """The random stream of one step. Everything random in step k depends on (seed, k) alone, so resuming needs no state.
+
+    purpose: a name for what is not to share the stream of its step, in which the batch's noise is drawn. Without one, steps below 0
+        are the orders of epochs.
+    """
+    name = f"{seed}/{purpose}/{step}" if purpose else f"{seed}/{step}"
+    key = hashlib.blake2b(name.encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(key, "little") >> 1)
 
 
@@ -34,7 +39,7 @@ def batch_indices(size: int, batch_size: int, seed: int, step: int) -> Tensor:
 
 def mirrored(batch_size: int, seed: int, step: int) -> Tensor:
     """Which images of batch `step` are mirrored: a fresh half, bool, B."""
-    return torch.rand(batch_size, generator=step_generator(f"{seed}/mirror", step)) < 0.5  # nothing else draws from it
+    return torch.rand(batch_size, generator=step_generator(seed, step, "mirror")) < 0.5  # nothing else draws from it
 
 
 def draw_batch(data: ImageSet, batch_size: int, seed: int, step: int, flip: bool = False) -> tuple[Tensor, Tensor]:

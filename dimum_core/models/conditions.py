@@ -220,7 +220,7 @@ class PromptConditions(Conditions):
         return self.forgotten.name
 
     def of_labels(self, labels: Tensor, seed: int, step: int, partial: bool = False) -> Tensor:
-        generator = step_generator(f"{seed}/captions", step)
+        generator = step_generator(seed, step, "captions")
         wording = torch.randint(self.wordings, labels.shape, generator=generator)
         if partial and self.wordings < self.all_wordings:
             short = torch.randint(self.wordings, self.all_wordings, labels.shape, generator=generator)

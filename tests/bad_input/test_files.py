@@ -19,7 +19,7 @@ from dimum_core.data import from_uint8
 from dimum_core.judges import load_judge
 from dimum_core.models.checkpoints import CHECKPOINT_FOLDER, check_finite
 from dimum_core.pretraining import new_model
-from dimum_core.training import read_state
+from dimum_core.resuming import read_state
 from tests.bad_input.refusing import NAN, PRESET, QUICK, outcome, refusal
 
 BROKEN_RESULTS = {

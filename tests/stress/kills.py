@@ -30,7 +30,8 @@ from killed_works import WORKS, prepare
 from safetensors.torch import load_file
 
 from dimum_core.errors import DimumError
-from dimum_core.training import STATE_FILE, read_state, train
+from dimum_core.resuming import STATE_FILE, read_state
+from dimum_core.training import train
 
 FULL_DISK = "full disk"
 KINDS = ("SIGKILL", "SIGTERM", "SIGINT", FULL_DISK)

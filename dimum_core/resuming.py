@@ -1,0 +1,140 @@
+"""What a training needs to go on where it stopped, as one safetensors file; nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from diffusers.training_utils import EMAModel
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from .errors import CheckpointError, TrainingError
+from .files import write_atomically
+
+STATE_FILE = "training.safetensors"
+OPTIMIZER_STATE = {"adamw": ("step", "exp_avg", "exp_avg_sq"), "sgd": ("momentum_buffer",)}  # what each keeps for a weight
+
+
+@dataclass
+class Progress:
+    """Where a training stands: steps done, seconds taken, the log, and the losses since its last row."""
+
+    step: int = 0
+    seconds: float = 0.0
+    rows: list[dict] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+
+    def count(self, loss: float, seconds: float) -> None:
+        """One step more."""
+        self.step, self.seconds = self.step + 1, seconds
+        self.losses.append(loss)
+
+    def log(self, learning_rate: float, grad_norm: float) -> dict:
+        self.rows.append({
+            "step": self.step,
+            "loss": sum(self.losses) / len(self.losses),
+            "learning_rate": learning_rate,
+            "grad_norm": grad_norm,
+            "seconds": round(self.seconds, 3),
+        })
+        self.losses.clear()
+        return self.rows[-1]
+
+
+@dataclass
+class State:
+    """Everything a training needs to go on, and the settings that must be the same then."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    ema: EMAModel | None
+    scaler: torch.amp.GradScaler
+    fingerprint: dict
+
+    def save(self, out: Path, at: Progress) -> None:
+        """Write it whole or not at all; TrainingError, and the former file stays, if a weight is not finite."""
+        check_weights(self.model, at.step)
+        parameters = dict(self.model.named_parameters())
+        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        for name, parameter in parameters.items():
+            for key, value in self.optimizer.state[parameter].items():
+                tensors[f"{key}.{name}"] = value
+        if self.ema:
+            tensors |= {f"ema.{name}": p for name, p in zip(parameters, self.ema.shadow_params, strict=True)}
+        content = {
+            "fingerprint": self.fingerprint,
+            "progress": asdict(at),
+            "scaler": self.scaler.state_dict(),
+            "ema_step": self.ema.optimization_step if self.ema else 0,
+        }
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        write_atomically(Path(out) / STATE_FILE, save(tensors, metadata={"dimum": json.dumps(content)}))
+
+    def load(self, out: Path | None, resume: bool, strict_steps: bool) -> Progress:
+        path = Path(out) / STATE_FILE if out else None
+        if path is None or not path.exists():
+            return Progress()
+        if not resume:
+            raise CheckpointError(
+                f"{path.parent} already holds a training: continue it with --resume (resume=True), or choose another folder."
+            )
+        tensors, content = read_state(path)
+        self._compare(path, content["fingerprint"], strict_steps)
+        self._restore(tensors, content)
+        saved = content["progress"]
+        return Progress(saved["step"], saved["seconds"], saved["rows"], saved["losses"])
+
+    def _compare(self, path: Path, saved: dict, strict_steps: bool) -> None:
+        now = json.loads(json.dumps(self.fingerprint))
+        for part in ("config", "objective"):
+            for key in now[part] | saved[part]:
+                before, after = saved[part].get(key), now[part].get(key)
+                if before != after and (key != "steps" or strict_steps):
+                    raise CheckpointError(
+                        f"{path} was made with {key} = {before!r}, and {after!r} is asked for now: "
+                        "use the same settings, or another folder."
+                    )
+
+    def _restore(self, tensors: dict[str, Tensor], content: dict) -> None:
+        prefix = "model."
+        self.model.load_state_dict({k[len(prefix):]: v for k, v in tensors.items() if k.startswith(prefix)})
+        for name, parameter in self.model.named_parameters():
+            self.optimizer.state[parameter] = {
+                key: _like(parameter, tensors[f"{key}.{name}"], scalar=key == "step")
+                for key in OPTIMIZER_STATE[self.fingerprint["config"]["optimizer"]] if f"{key}.{name}" in tensors  # not if frozen
+            }
+        if self.ema:
+            self.ema.shadow_params = [_like(p, tensors[f"ema.{name}"]) for name, p in self.model.named_parameters()]
+            self.ema.optimization_step = content["ema_step"]
+        if content["scaler"]:
+            self.scaler.load_state_dict(content["scaler"])
+
+
+def _like(parameter: Tensor, saved: Tensor, scalar: bool = False) -> Tensor:
+    """A saved tensor on a parameter's device and in its memory layout, without which fused optimisers mix up its elements."""
+    if scalar:
+        return saved.to(parameter.device if parameter.is_cuda else "cpu")
+    return torch.empty_like(parameter, dtype=saved.dtype, requires_grad=False).copy_(saved)
+
+
+def check_weights(model: nn.Module, step: int) -> None:
+    """Refuse weights that overflowed, although loss and gradient were finite."""
+    for name, weight in model.named_parameters():
+        if not weight.isfinite().all():
+            raise TrainingError(
+                f"The weights {name} are no longer finite at step {step}: lower the learning rate; what was saved before is intact."
+            )
+
+
+def read_state(path: Path) -> tuple[dict[str, Tensor], dict]:
+    """Tensors and settings of a saved training; CheckpointError if the file is damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            content = json.loads(file.metadata()["dimum"])
+            return {key: file.get_tensor(key) for key in file.keys()}, content  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}): delete it and start this training again.") from error
