@@ -28,7 +28,7 @@ CONTENT = {
     "name": "tiny", "checkpoint": "digits", "data": "digits", "targets": {"3": "digits-without-3"}, "batch_size": 8,
     "methods": ["random-label", {"method": "dimum", "alternative": "mixed", "count": 8, "label": "dimum (mixed)"}],
     "budgets": [2, {"steps": 4, "until": 0.01, "label": "matched"}], "seeds": [0, 1], "attack_steps": 2,
-    "attack_rates": [1e-4, 1e-3], "points": 2, "samples": 2, "check_every": 1,
+    "attack_rates": [1e-3], "points": 2, "samples": 2, "check_every": 1,
 }
 
 
@@ -58,7 +58,7 @@ def finished(tmp_path_factory):
 
 def test_a_plan_becomes_a_table_with_everything_that_determined_it(finished):
     out, summary = finished
-    assert (summary.computed, summary.reused, summary.failed) == (2 * (2 + 4) * 2, 0, 0)
+    assert (summary.computed, summary.reused, summary.failed) == (2 * (2 + 4), 0, 0)
     rows = read_results(out)
     assert len(rows) == summary.computed * 2 and set(rows["label"]) == {"original", "retrained", "random-label", "dimum (mixed)"}
     assert set(rows["budget"]) == {"none", "2 steps", "matched"} and set(rows["step"]) == {0, 2}
@@ -74,7 +74,7 @@ def test_finished_cells_are_not_computed_again_and_missing_ones_come_back_bit_fo
     shutil.copytree(out, again)
     assert run(check_plan(CONTENT), again, engine="serial", progress=False).computed == 0
     cells = sorted((again / "cells").iterdir())
-    for cell in cells[::2]:
+    for cell in cells[::3]:
         shutil.rmtree(cell)
     (again / "cells" / f".{cells[0].name}.123").mkdir()  # what a killed process leaves
     assert run(check_plan(CONTENT), again, engine="serial", progress=False).computed > 0
@@ -95,7 +95,7 @@ def test_a_cell_that_fails_is_written_down_and_does_not_stop_the_rest(tmp_path, 
         summary = run(plan, tmp_path, engine="serial", progress=False)
     finally:
         del METHODS["breaks"]
-    assert (summary.computed, summary.failed) == (2, 2)
+    assert (summary.computed, summary.failed) == (1, 1)
     assert "as it was meant to" in failures(tmp_path)[0].read_text() and set(table(tmp_path)["label"]) == {"random-label"}
 
 
@@ -131,7 +131,7 @@ def test_a_task_that_cannot_be_claimed_is_a_failure_of_its_own(tmp_path):
     (tmp_path / "locks").write_text("in the way")
     plan = check_plan({**CONTENT, "methods": ["random-label"], "budgets": [2], "seeds": [0], "controls": []})
     summary = run(plan, tmp_path, engine="loky", progress=False)
-    assert (summary.computed, summary.failed) == (0, 2) and "FileExistsError" in failures(tmp_path)[0].read_text()
+    assert (summary.computed, summary.failed) == (0, 1) and "FileExistsError" in failures(tmp_path)[0].read_text()
 
 
 def test_a_cell_is_published_once_and_whole(tmp_path):

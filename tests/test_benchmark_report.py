@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from dimum_core.benchmark import contests, leaderboard, read_results, report, write_results
-from dimum_core.benchmark.contest import comparisons, groups, pooled, resolution, runs, strongest, unranked
+from dimum_core.benchmark.contest import Contest, comparisons, groups, pooled, resolution, runs, strongest, unranked
 from dimum_core.benchmark.figures import heat_panel, panels, pareto_front, recovery_bands
 from dimum_core.benchmark.page import resolution_sentence, slug, write_report
 from dimum_core.benchmark.results import PROVENANCE, ResultsError, check_provenance
@@ -50,6 +50,13 @@ def made_up(seeds=range(4), targets=("3", "7")) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def rows() -> pd.DataFrame:
     return made_up()
+
+
+@pytest.fixture(scope="module")
+def contest(rows) -> Contest:
+    """All methods on all eight pairs."""
+    (contest,) = contests(rows)
+    return contest
 
 
 def test_two_attacks_under_one_name_are_told_apart_or_refused(rows):
@@ -99,8 +106,7 @@ def test_in_a_contest_luck_counts_for_all_or_for_none():
     assert contest.pivot("attack_rate")["strong"].to_dict() == {("3", 0): 1e-4, ("7", 0): 1e-3, ("7", 1): 1e-4}
 
 
-def test_the_leaderboard_ranks_ties_and_leaves_out_what_is_no_unlearning(rows):
-    (contest,) = contests(rows)
+def test_the_leaderboard_ranks_ties_and_leaves_out_what_is_no_unlearning(contest):
     board = leaderboard(contest).set_index("method")
     assert contest.left_out == {} and board["pairs"].eq(8).all()
     assert board.index[2] == "weak" and board.loc["weak", "rank"] == 3 and set(board.index[3:]) == {"idle", "wrecked"}
@@ -120,16 +126,14 @@ def test_what_lies_below_by_chance_only_is_ranked(rows):
     assert "weak" not in unranked(contest) and "weak" in unranked(contests(scarce.assign(samples=32))[0])
 
 
-def test_comparisons_are_the_exact_tests_on_common_pairs(rows):
-    (contest,) = contests(rows)
+def test_comparisons_are_the_exact_tests_on_common_pairs(contest):
     table, pivot = comparisons(contest).set_index(["first", "second"]), contest.pivot()
     assert len(table) == 3
     assert table.loc[("strong", "weak"), "p"] == sign_flip_test(pivot["strong"], pivot["weak"]) == 2 / 2**8
     assert set("".join(groups(pivot[["strong", "weak"]]).values())) == {"a", "b"}
 
 
-def test_intervals_are_those_of_the_fifth_rule(rows):
-    (contest,) = contests(rows)
+def test_intervals_are_those_of_the_fifth_rule(contest):
     weak, best = leaderboard(contest).set_index("method").loc["weak"], leaderboard(contest)["method"].iloc[0]
     student = t_interval(contest.pivot()["weak"] - contest.pivot()[best])
     assert weak[["behind low", "behind high"]].tolist() == pytest.approx([student.low, student.high])
@@ -219,14 +223,13 @@ def test_the_front_and_the_bands():
     assert 0.7 < low < mean < high < 0.75
 
 
-def test_the_page_needs_nothing_else_and_its_figures_name_their_rows(rows, tmp_path):
+def test_the_page_needs_nothing_else_and_its_figures_name_their_rows(rows, contest, tmp_path):
     page = write_report(rows, tmp_path, "Made <up>").read_text()
     assert "Made &lt;up&gt;" in page and not re.search(r"(?:src|href)=[\"']?(?:https?:)?//|@import|url\(", page)
     assert page.count("<img ") == page.count('alt="') == 4 and "prefers-color-scheme: dark" in page and "viewport" in page
     for picture in sorted((tmp_path / "figures").glob("*.png")):
         assert picture.with_suffix(".csv").is_file() and f"figures/{picture.stem}.csv" in page
     assert len(list((tmp_path / "figures").glob("*.png"))) == 4 and len(list((tmp_path / "tables").glob("*.csv"))) == 2
-    (contest,) = contests(rows)
     assert contest.where.replace("'", "&#x27;") in page
     assert set(rows.query(contest.where)["label"]) == set(RECOVERED)
 
