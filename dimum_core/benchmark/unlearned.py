@@ -19,24 +19,25 @@ from .plan import CHECKPOINT, CONTROLS, Plan, cell_id
 
 def obtain_model(plan: Plan, model: dict, original: ClassConditionalPipeline, data, out: Path) -> ClassConditionalPipeline:
     """A model of the plan, its cell written: computed, given, or kept by a run that was killed before its attacks were done."""
-    cell, kept = cell_id(model), None
-    if model["method"] in (*CONTROLS, CHECKPOINT):
-        pipe = original if model["method"] == "original" else load_pipeline(plan.folder(model))
-        about = _given(plan, model)
+    from_elsewhere = model["method"] in (*CONTROLS, CHECKPOINT)
+    pipe = None if from_elsewhere else _kept(plan, model, out)
+    if pipe is not None:
+        return pipe
+    if model["method"] == "original":
+        pipe, cost = original, _known_cost(plan, model)
+    elif from_elsewhere:
+        pipe, cost = load_pipeline(plan.folder(model)), _known_cost(plan, model)
     else:
-        kept = _kept(plan, model, out)
-        pipe, about = (kept, {}) if kept else _unlearned(model, original, data)
-    if not store.is_done(out, cell):
-        moved = parameters_to_vector(pipe.unet.parameters()) - parameters_to_vector(original.unet.parameters())
-        measured = {**about, "unlearning_distance": float(moved.detach().norm())}
-        if model["method"] not in (*CONTROLS, CHECKPOINT):
-            _keep(pipe, model, out)
-        store.write_cell(out, cell, {"config": model, "measured": measured, "provenance": provenance()})
+        pipe, cost = _unlearned(model, original, data)
+        _keep(pipe, model, out)
+    moved = parameters_to_vector(pipe.unet.parameters()) - parameters_to_vector(original.unet.parameters())
+    measured = {**cost, "unlearning_distance": float(moved.detach().norm())}
+    store.write_cell(out, cell_id(model), {"config": model, "measured": measured, "provenance": provenance()})
     return pipe
 
 
-def _given(plan: Plan, model: dict) -> dict:
-    """What is known of the cost of a model that was not unlearned here: a checkpoint's, from its card."""
+def _known_cost(plan: Plan, model: dict) -> dict:
+    """Of a model that was not unlearned here: a checkpoint's cost, from its card."""
     if model["method"] in CONTROLS:
         return {"unlearning_steps": 0, "unlearning_seconds": 0.0, "unlearning_nfes": 0}
     training = read_card(find_checkpoint(plan.folder(model)))["training"]

@@ -6,6 +6,7 @@ items, against which reference. `fidelity` computes all of them together and ref
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
@@ -15,6 +16,7 @@ from scipy import linalg
 from scipy.stats import norm
 
 from ..checking import check_kind, check_whole
+from ..files import write_atomically
 from .features import BLOCK, as_features, two_sets
 from .intervals import Interval, MetricError, check_confidence
 from .neighbours import precision_recall
@@ -49,11 +51,9 @@ class FrechetStatistics:
 
     def save(self, path: Path) -> None:
         """Write an .npz; whole or not at all, so that an interrupted run leaves no half file."""
-        path = Path(path)
-        part = path.with_name(path.name + ".part")
-        with open(part, "wb") as file:
-            np.savez(file, mean=self.mean, factor=self.factor, n=self.n)
-        part.replace(path)
+        buffer = io.BytesIO()
+        np.savez(buffer, mean=self.mean, factor=self.factor, n=self.n)
+        write_atomically(Path(path), buffer.getvalue())
 
     @classmethod
     def load(cls, path: Path) -> FrechetStatistics:
