@@ -19,7 +19,7 @@ from .checking import check_apart, check_kind, check_seed, check_whole
 from .data import Dataset, ImageSet, load_dataset, step_generator
 from .data.targets import find_target
 from .errors import DataError, SettingError
-from .judges import Judge, PairJudge, Verdict, accuracies, check_judge, find_judge
+from .judges import Judge, PairJudge, Verdict, accuracies, judge_for
 from .judges.counting import as_table, drawn_for
 from .metrics import Interval, accuracy, copied_items, fidelity, nearest_neighbours, per_class_accuracy, wilson_interval
 from .models.conditions import conditions_of, draw
@@ -168,8 +168,7 @@ def evaluate(
     check_whole("per_class", per_class)
     if data is not None:
         check_kind("data", data, Dataset, "a data set, such as load_dataset('digits')")
-    judge = find_judge(pipe) if judge is None else judge
-    check_judge(judge, pipe)
+    judge = judge_for(pipe, judge)
     conditions = conditions_of(pipe, target, judge.class_names)
     names, wanted = conditions.class_names, conditions.given_target
     if wanted is not None and wanted.items:
@@ -234,8 +233,7 @@ def unconditional_share(
 ) -> Interval:
     """The target's share among samples drawn without a condition: avoiding the label leaves it, removal lowers it."""
     check_whole("count", count)
-    judge = find_judge(pipe) if judge is None else judge
-    check_judge(judge, pipe)
+    judge = judge_for(pipe, judge)
     images = draw_samples(pipe, [None] * count, seed=seed, progress=progress, guidance_scale=1.0)
     shown = judge.judge(images).shows(find_target(target, judge.class_names))
     return wilson_interval(int(shown.sum()), count)

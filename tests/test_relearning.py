@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dimum_core import load_dataset, load_pipeline, relearn, unlearn
-from dimum_core.attacks.relearning import refuse_leaks
+from dimum_core.attacks import refuse_leaks
 from dimum_core.data import step_generator
 from dimum_core.errors import DataError
 from dimum_core.models.diffusion import denoising_loss

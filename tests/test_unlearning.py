@@ -12,7 +12,7 @@ import torch
 from diffusers import DDIMScheduler
 from torch import nn
 
-from dimum_core import load_dataset, load_pipeline
+from dimum_core import load_dataset, load_pipeline, relearn
 from dimum_core.data import Dataset, draw_batch, step_generator
 from dimum_core.errors import CheckpointError, DataError, SettingError, TrainingError, UnknownName
 from dimum_core.judges.classifier import Judge
@@ -26,6 +26,7 @@ from dimum_core.unlearning import run as run_module
 from dimum_core.unlearning.alternatives import KINDS, build_alternative
 from dimum_core.unlearning.base import ClassConditions, shifted
 from dimum_core.unlearning.run import UnlearningObjective, method_data
+from dimum_core.unlearning.student import student
 
 
 @pytest.fixture
@@ -537,6 +538,33 @@ def test_a_hyper_parameter_out_of_range_is_refused_by_name(method, wrong):
     name = next(iter(wrong))
     with pytest.raises(SettingError, match=f"{name} of {method} must be"):
         get_method(method, **wrong)
+
+
+def test_unlearning_and_attacks_mean_the_same_by_their_common_settings(pipe, data):
+    """`evaluate_every=0` had been refused by the one and had meant "the default" to the other."""
+    judge, auxiliary = Judge(8, 1, pipe.class_names, (4,), (2,)), data.train.without("top")
+    calls = {
+        "unlearn": lambda **more: unlearn(pipe, "finetune", target="top", data=data, **more),
+        "relearn": lambda **more: relearn(pipe, auxiliary, target="top", judge=judge, **more),
+    }
+    for call in calls.values():
+        for name, value in (("evaluate_every", 0), ("evaluate_every", True), ("lora_rank", -1), ("steps", -1), ("steps", "2")):
+            with pytest.raises(SettingError, match=f"{name} must be a whole number of at least"):
+                call(**{"steps": 1, "progress": False, name: value})
+
+
+@pytest.mark.parametrize("already", [False, True])
+def test_a_student_is_given_back_as_its_pipeline_was(prompted, already):
+    """At home, free to train, without low-rank updates, and checkpointing no more than before."""
+    if already:
+        prompted.unet.enable_gradient_checkpointing()
+    names = set(prompted.unet.state_dict())
+    with student(prompted, lora_rank=2, gradient_checkpointing=True) as copied:
+        training = [name for name, p in copied.unet.named_parameters() if p.requires_grad]
+        assert training and all("lora" in name for name in training) and copied.unet.is_gradient_checkpointing
+    assert set(copied.unet.state_dict()) == names and all(p.requires_grad for p in copied.unet.parameters())
+    assert copied.unet.is_gradient_checkpointing == already and copied.unet.device == prompted.unet.device
+    assert copied.unet is not prompted.unet and not any("lora" in name for name, _ in prompted.unet.named_parameters())
 
 
 def test_what_was_frozen_trains_again(pipe, data):

@@ -2,8 +2,9 @@
 
 from .auxiliary import AUXILIARY, auxiliary_set
 from .controls import add_weight_noise, few_shot, prune, relearn_embedding, swap_embedding
+from .leaks import refuse_leaks
 from .prompts import EmbeddingSearch, probe_prompts, search_embedding
-from .relearning import Relearning, refuse_leaks, relearn
+from .relearning import Relearning, relearn
 
 __all__ = [
     "AUXILIARY", "EmbeddingSearch", "Relearning", "add_weight_noise", "auxiliary_set", "few_shot", "probe_prompts", "prune",

@@ -15,7 +15,7 @@ from ..data import ImageSet, draw_batch, step_generator
 from ..data.captions import KINDS, PARAPHRASES, PARTIAL_TEMPLATES, caption
 from ..data.targets import Target
 from ..errors import DataError
-from ..judges import Judge, PairJudge, check_judge, find_judge
+from ..judges import Judge, PairJudge, judge_for
 from ..metrics import wilson_interval
 from ..models.conditions import PromptConditions, conditions_of, image_size
 from ..models.diffusion import add_noise, draw_noise
@@ -35,8 +35,7 @@ def probe_prompts(
     target's direction round is turned back by it.
     sampling: guidance_scale, num_inference_steps.
     """
-    judge = find_judge(pipe) if judge is None else judge
-    check_judge(judge, pipe)
+    judge = judge_for(pipe, judge)
     conditions = _prompts(pipe, target, judge.class_names)
     wanted = conditions.forgotten
     names = [conditions.class_names[wanted.labels[i % len(wanted.labels)]] for i in range(count)]
@@ -153,8 +152,7 @@ def search_embedding(
     target = last.target if target is None and last else target
     if target is None:
         raise DataError("What should be sought? The pipeline names no target, so pass target=.")
-    judge = find_judge(pipe) if judge is None else judge
-    check_judge(judge, pipe)
+    judge = judge_for(pipe, judge)
     conditions = _prompts(pipe, target, judge.class_names)
     shots = shots.resized(image_size(pipe)).only(target)
     if not len(shots):

@@ -42,14 +42,22 @@ def find_judge(pipe: ClassConditionalPipeline | TextToImagePipeline) -> Judge | 
     return _shipped_judge(side, channels, pipe.class_names)
 
 
-def check_judge(judge: object, asked: DiffusionPipeline | ClassConditions | PromptConditions) -> None:
-    """Refuse what cannot judge: the name of a judge, say, or one of other classes than are asked for, if those have names. What is
-    seen and what was asked for are compared by number."""
+def judge_for(
+    pipe: DiffusionPipeline, judge: Judge | PairJudge | None = None, conditions: ClassConditions | PromptConditions | None = None
+) -> Judge | PairJudge:
+    """The judge that is given, or else the shipped one.
+
+    SettingError for what cannot judge: the name of a judge, say, or one of other classes than the pipeline's, or than those of the
+    conditions that it is asked by, if they have names. What is seen and what was asked for are compared by number.
+    """
+    judge = find_judge(pipe) if judge is None else judge
     if not callable(getattr(judge, "judge", None)) or not hasattr(judge, "class_names"):
         raise SettingError(f"judge must be a judge, such as load_judge('digits-judge'), not {brief(judge)}.")
-    known, drawn = (tuple(getattr(source, "class_names", judge.class_names)) for source in (judge, asked))
+    drawn = tuple(getattr(pipe if conditions is None else conditions, "class_names", judge.class_names))
+    known = tuple(judge.class_names)
     if known != drawn:
         raise SettingError(f"The judge knows the classes {brief(known)}, not {brief(drawn)}: pass one of these, in this order.")
+    return judge
 
 
 @lru_cache(maxsize=4)

@@ -33,6 +33,11 @@ class Forgotten:
     images: ImageSet | None = None
     record: dict = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, target: Target, images: ImageSet | None, record: dict | None = None) -> Forgotten:
+        """A target with the images that belong to it, as far as they are known."""
+        return cls(target, NO_HASHES if images is None else np.unique(images.item_hashes), images, record or {})
+
     def target_among(self, class_names: tuple[str, ...]) -> Target | None:
         """The target in a set of these classes; None if they do not have it."""
         if self.target.items or self.target.class_names == class_names:
@@ -77,7 +82,7 @@ class History:
 
     def having_forgotten(self, target: Target, images: ImageSet, record: dict | None = None) -> History:
         """With one thing more that it does not know: images, of one training set, that belong to a target."""
-        return replace(self, forgotten=(*self.forgotten, Forgotten(target, np.unique(images.item_hashes), images, record or {})))
+        return replace(self, forgotten=(*self.forgotten, Forgotten.of(target, images, record)))
 
     def leave_out(self, images: ImageSet) -> tuple[ImageSet, tuple[str, ...]]:
         """A set without the images that were to be forgotten, and the names of the targets that some of them belonged to."""

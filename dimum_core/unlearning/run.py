@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,15 +18,19 @@ from ..data import Dataset, ImageSet
 from ..data.targets import find_target
 from ..errors import DataError, TrainingError
 from ..evaluation import draw_samples
-from ..judges import Judge, PairJudge, check_judge, find_judge
+from ..judges import Judge, PairJudge, judge_for
 from ..models.conditions import ClassConditions, PromptConditions, conditions_of, image_size
-from ..models.history import history_of, remember, with_unet
+from ..models.history import history_of, remember
 from ..models.sampling import check_classes, check_pipeline
 from ..precision import autocast
-from ..training import TrainConfig, digest_of, train
-from .adapters import add_lora, merged, train_only
+from ..training import TrainConfig, TrainResult, digest_of, train
+from .adapters import train_only
 from .alternatives import build_alternative
 from .base import Method, Step, get_method
+from .student import evaluation_interval, finetuning, student
+
+Look = Callable[[int, DiffusionPipeline], dict]  # what is measured along the way, of (step, the pipeline that forgets)
+UNTIL_SAMPLES = 32  # of the target, at each look at whether it is time to stop
 
 
 @dataclass
@@ -41,7 +46,16 @@ class UnlearningObjective:
     steps: int
     about: dict = field(default_factory=dict)  # what else makes another training, of one that may be resumed
     state: dict = field(default_factory=dict)
-    hooks: list = field(default_factory=list)
+
+    @classmethod
+    def of(
+        cls, method: Method, pipe: DiffusionPipeline, conditions: ClassConditions | PromptConditions, data: dict[str, ImageSet],
+        config: TrainConfig, about: dict,
+    ) -> UnlearningObjective:
+        """For a pipeline's network, of which a copy is kept frozen where the loop will train."""
+        original = copy.deepcopy(pipe.unet).to(Accelerator().device).eval().requires_grad_(False)
+        latent_shape = (pipe.unet.config.in_channels, *[pipe.unet.config.sample_size] * 2)
+        return cls(method, original, conditions, data, config.batch_size, latent_shape, config.steps, about)
 
     @property
     def fingerprint(self) -> dict:
@@ -63,69 +77,55 @@ class UnlearningObjective:
         """Let the method look at data before the first step, on batches that the loop will not draw: as many as it asks for."""
         steps = [self.step(model, seed, 10**6 + i) for i in range(self.method.prepare_batches)]
         self.state.update(self.method.prepare(steps))
-        for name, parameter in model.named_parameters():
-            if name in self.state.get("mask", {}):
-                mask = self.state["mask"][name]
-                self.hooks.append(parameter.register_hook(lambda gradient, mask=mask: gradient * mask))
 
-    def release(self) -> None:
-        """Take the mask off the gradients again: whoever trains or measures the network next shall see all of them."""
-        for hook in self.hooks:
+    @contextlib.contextmanager
+    def masked(self, model: nn.Module) -> Iterator[None]:
+        """Within this context the method's mask, if it has one, is on the gradients: whoever trains or measures the network later
+        shall see all of them."""
+        masks = self.state.get("mask", {})
+        hooks = [
+            parameter.register_hook(lambda gradient, mask=masks[name]: gradient * mask)
+            for name, parameter in model.named_parameters() if name in masks
+        ]
+        yield
+        for hook in hooks:
             hook.remove()
+
+    def trace(self, model: nn.Module, config: TrainConfig) -> dict:
+        """What the method says of its convergence, in training's precision."""
+        with autocast(next(model.parameters()).device, config.precision):
+            return self.method.trace(self.step(model, config.seed, 10**7))
 
     def __call__(self, model: nn.Module, seed: int, index: int) -> Tensor:
         return self.method.loss(self.step(model, seed, index))
-
-
-def _made_with(method: Method, original: nn.Module, lora_rank: int, steps: int) -> dict:
-    """What else a folder's training must have in common with this one to be gone on with."""
-    total = {"total_steps": steps} if method.uses_total_steps else {}
-    return {"start": digest_of(original), "lora_rank": lora_rank} | total
 
 
 def method_data(method: Method, data: Dataset, pipe, target: str | int | ImageSet, seed: int) -> dict[str, ImageSet]:
     """The training data that a method asked for, at the pipeline's size, and no more. What the model has forgotten before is not
     retained: it would be taught again."""
     train_set = data.train.resized(image_size(pipe))
-    retain, name = train_set.without(target), find_target(target, train_set.class_names).name
+    forget, retain = train_set.only(target), train_set.without(target)
     if isinstance(target, ImageSet) and len(retain) == len(train_set):
         raise DataError(f"{data.name} has none of the images to forget among its training images.")
-    given, forget = {}, train_set.only(target)
     check_apart(retain, forget, "retained images are images to forget under another label")
     retain, _ = history_of(pipe).leave_out(retain)
-    if "forget" in method.needs:
-        given["forget"] = forget
-    if "retain" in method.needs:
-        given["retain"] = retain
+    sets = {"forget": forget, "retain": retain}
     if "alternative" in method.needs:
-        given["alternative"] = build_alternative(method.alternative, method.count, retain, pipe, target, seed)
-    for kind, images in given.items():
+        sets["alternative"] = build_alternative(method.alternative, method.count, retain, pipe, target, seed)
+    sets = {kind: images for kind, images in sets.items() if kind in method.needs}
+    for kind, images in sets.items():
         if not len(images):
+            name = find_target(target, train_set.class_names).name
             raise DataError(f"{data.name} has no {kind} images for the target {name!r}.")
-    return given
+    return sets
 
 
 def unlearn(
-    pipe: DiffusionPipeline,
-    method: str | Method = "dimum",
-    *,
-    target: str | int | ImageSet,
-    data: Dataset,
-    steps: int = 200,
-    learning_rate: float = 1e-4,
-    batch_size: int = 64,
-    seed: int = 0,
-    out: Path | None = None,
-    resume: bool = False,
-    until: float | None = None,
-    judge: Judge | PairJudge | None = None,
-    evaluate: Callable[[int, DiffusionPipeline], dict] | None = None,
-    evaluate_every: int | None = None,
-    progress: bool = True,
-    precision: str = "auto",
-    lora_rank: int = 0,
-    gradient_checkpointing: bool = False,
-    **hyperparameters,
+    pipe: DiffusionPipeline, method: str | Method = "dimum", *, target: str | int | ImageSet, data: Dataset,
+    steps: int = 200, learning_rate: float = 1e-4, batch_size: int = 64, seed: int = 0, precision: str = "auto",
+    until: float | None = None, judge: Judge | PairJudge | None = None, evaluate: Look | None = None,
+    evaluate_every: int | None = None, lora_rank: int = 0, gradient_checkpointing: bool = False,
+    out: Path | None = None, resume: bool = False, progress: bool = True, **hyperparameters,
 ) -> DiffusionPipeline:
     """Make a pipeline forget a target. Returns a new pipeline; the one it was given is not touched.
 
@@ -147,87 +147,72 @@ def unlearn(
     check_pipeline(pipe)
     check_kind("data", data, Dataset, "a data set, such as load_dataset('digits')")
     check_whole("steps", steps)
-    check_whole("lora_rank", lora_rank, 0)
-    if until is not None:
-        check_number("until", until, 0, 1)
-    if evaluate_every is not None:
-        check_whole("evaluate_every", evaluate_every)
-    config = TrainConfig(
-        steps=steps, batch_size=batch_size, learning_rate=learning_rate, warmup_steps=min(10, steps // 10), decay=False,
-        ema_decay=0.0, seed=seed, precision=precision,
-    )
+    config = finetuning(steps, batch_size, learning_rate, seed, precision)
+    evaluate_every = evaluation_interval(evaluate_every, steps, count=10)
     method = get_method(method, **hyperparameters)
     check_classes(data, pipe)
     conditions = conditions_of(pipe, target, data.class_names)
-    judge = None if until is None else _judge_of(pipe, conditions, judge)
-    given = method_data(method, data, pipe, target, seed)
+    accuracy = None if until is None else _unlearning_accuracy(pipe, conditions, until, judge, seed)
+    sets = method_data(method, data, pipe, target, seed)
     if method.prompts_only and isinstance(conditions, ClassConditions):
         raise TrainingError(f"{method.name} changes what words do, and this pipeline is asked by labels: take another method.")
-    home, device = pipe.unet.device, Accelerator().device  # the second is where the loop will train
-    student, original = (copy.deepcopy(pipe.unet).to(device).requires_grad_(True) for _ in range(2))
-    original.eval().requires_grad_(False)
-    if lora_rank:
-        add_lora(student, lora_rank, seed)
-    train_only(student, method.trains)
-    if gradient_checkpointing:
-        student.enable_gradient_checkpointing()
-    latent_shape = (pipe.unet.config.in_channels, *[pipe.unet.config.sample_size] * 2)
-    about = _made_with(method, original, lora_rank, steps) if out else {}
-    objective = UnlearningObjective(method, original, conditions, given, batch_size, latent_shape, steps, about)
-    objective.prepare(student, seed)
-    if method.edit(objective.step(student, seed, 0)):
-        steps, config = 0, dataclasses.replace(config, steps=0, warmup_steps=0)
-    history = dataclasses.replace(history_of(pipe).having_seen(*given.values()), training_set=data.train, weights="raw")
-    forgetful = remember(with_unet(pipe, student), history)
-    measures = _measures(objective, forgetful, config, judge, evaluate)
-    result = train(
-        student, objective, config, out=out, resume=resume, progress=progress,
-        evaluate=lambda step, _: {k: v for m in measures for k, v in m(step).items()},
-        evaluate_every=evaluate_every or max(1, steps // 10),
-        stop=None if until is None else lambda row: row.get("UA", 0.0) >= until,
-        description=f"unlearning by {method.name}",
-    )
-    objective.release()
-    if lora_rank:
-        forgetful = with_unet(pipe, merged(student))
-    forgetful.unet.to(home).requires_grad_(True)
-    forget, (_, left_out) = data.train.only(target), history_of(pipe).leave_out(data.train.without(target))
-    record = {
-        "target": target, "settings": objective.fingerprint, "steps": int(result.log["step"].iloc[-1]) if steps else 0,
-        "seconds": result.seconds, "log": result.log, "forget_set": forget, "left_out": left_out,
-    }
-    return remember(forgetful, history.having_forgotten(conditions.forgotten, forget, record))
+    history = dataclasses.replace(history_of(pipe).having_seen(*sets.values()), training_set=data.train, weights="raw")
+    with student(pipe, lora_rank, gradient_checkpointing, seed) as forgetful:
+        train_only(forgetful.unet, method.trains)
+        about = _made_with(pipe, method, lora_rank, steps) if out else {}
+        objective = UnlearningObjective.of(method, pipe, conditions, sets, config, about)
+        objective.prepare(forgetful.unet, seed)
+        looks = [lambda step, pipe: objective.trace(pipe.unet, config), *filter(None, (accuracy, evaluate))]
+        with objective.masked(forgetful.unet):
+            result = _train(remember(forgetful, history), objective, config, looks, until, evaluate_every, out, resume, progress)
+    record = _record(objective, result, target, data, pipe)
+    return remember(forgetful, history.having_forgotten(conditions.forgotten, record["forget_set"], record))
 
 
-def _judge_of(pipe: DiffusionPipeline, conditions: ClassConditions | PromptConditions, judge) -> Judge | PairJudge:
-    """Who says when to stop, found and checked before anything takes long."""
-    if conditions.forgotten.items:
+def _unlearning_accuracy(
+    pipe: DiffusionPipeline, conditions: ClassConditions | PromptConditions, until: float, judge: Judge | PairJudge | None,
+    seed: int,
+) -> Look:
+    """UA, which says when to stop; who judges is found and checked before anything takes long."""
+    check_number("until", until, 0, 1)
+    target = conditions.forgotten
+    if target.items:
         raise TrainingError("until asks the judge, which knows no single images: pass evaluate= to measure copies.")
-    judge = find_judge(pipe) if judge is None else judge
-    check_judge(judge, conditions)
-    return judge
+    judge = judge_for(pipe, judge, conditions)
+    labels = conditions.asked([target.labels[i % len(target.labels)] for i in range(UNTIL_SAMPLES)])
+
+    def measure(step: int, forgetful: DiffusionPipeline) -> dict:
+        images = draw_samples(forgetful, labels, seed=seed + 10**6, num_inference_steps=10, progress=False)
+        return {"UA": float((~judge.judge(images).shows(target)).float().mean())}
+
+    return measure
 
 
-def _measures(objective, forgetful, config, judge, evaluate) -> list[Callable[[int], dict]]:
-    """What to measure along the way: the method's own trace, UA if it decides when to stop, and what the caller asked for."""
-    seed = config.seed
+def _made_with(pipe: DiffusionPipeline, method: Method, lora_rank: int, steps: int) -> dict:
+    """What else a folder's training must have in common with this one to be gone on with."""
+    total = {"total_steps": steps} if method.uses_total_steps else {}
+    return {"start": digest_of(pipe.unet), "lora_rank": lora_rank} | total
 
-    def traced(step: int) -> dict:
-        """On the same data and noise each time, which no step of training draws, and in training's precision."""
-        with autocast(forgetful.unet.device, config.precision):
-            return objective.method.trace(objective.step(forgetful.unet, seed, 10**7))
 
-    measures = [traced]
-    if judge is not None:
-        conditions = objective.conditions
-        wanted = conditions.forgotten
-        asked = conditions.asked([wanted.labels[i % len(wanted.labels)] for i in range(32)])
+def _train(
+    forgetful: DiffusionPipeline, objective: UnlearningObjective, config: TrainConfig, looks: list[Look], until: float | None,
+    evaluate_every: int, out: Path | None, resume: bool, progress: bool,
+) -> TrainResult:
+    """Edit the weights, if the method does that, or else train them."""
+    if objective.method.edit(objective.step(forgetful.unet, config.seed, 0)):
+        config = dataclasses.replace(config, steps=0, warmup_steps=0)
+    return train(
+        forgetful.unet, objective, config, out=out, resume=resume, progress=progress,
+        evaluate=lambda step, _: {key: value for look in looks for key, value in look(step, forgetful).items()},
+        evaluate_every=evaluate_every, stop=None if until is None else lambda row: row.get("UA", 0.0) >= until,
+        description=f"unlearning by {objective.method.name}",
+    )
 
-        def forgotten(step: int) -> dict:
-            images = draw_samples(forgetful, asked, seed=seed + 10**6, num_inference_steps=10, progress=False)
-            return {"UA": float((~judge.judge(images).shows(wanted)).float().mean())}
 
-        measures.append(forgotten)
-    if evaluate is not None:
-        measures.append(lambda step: evaluate(step, forgetful))
-    return measures
+def _record(objective: UnlearningObjective, result: TrainResult, target, data: Dataset, pipe: DiffusionPipeline) -> dict:
+    """What `pipe.unlearning` says."""
+    _, left_out = history_of(pipe).leave_out(data.train.without(target))
+    return {
+        "target": target, "settings": objective.fingerprint, "steps": int(result.log["step"].iloc[-1]) if len(result.log) else 0,
+        "seconds": result.seconds, "log": result.log, "forget_set": data.train.only(target), "left_out": left_out,
+    }

@@ -1,0 +1,58 @@
+"""The network that is finetuned, by unlearning or by an attack: a copy of a pipeline's, and how it is trained on."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator
+
+from accelerate import Accelerator
+from diffusers import DiffusionPipeline
+
+from ..checking import check_whole
+from ..models.history import with_unet
+from ..training import TrainConfig
+from .adapters import add_lora, merged
+
+
+@contextlib.contextmanager
+def student(
+    pipe: DiffusionPipeline, lora_rank: int = 0, gradient_checkpointing: bool = False, seed: int = 0
+) -> Iterator[DiffusionPipeline]:
+    """A pipeline like `pipe` with a copy of its network, which trains within this context, on the accelerator's device.
+
+    After it the network is where the given one is, low-rank updates are added to the weights, and every weight is free to train.
+    lora_rank: of low-rank updates of the attention's matrices, which then train in place of all weights; 0 for none.
+    """
+    check_whole("lora_rank", lora_rank, 0)
+    unet = copy.deepcopy(pipe.unet).to(Accelerator().device).requires_grad_(True)
+    if lora_rank:
+        add_lora(unet, lora_rank, seed)
+    if gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+    yield with_unet(pipe, unet)
+    if gradient_checkpointing and not pipe.unet.is_gradient_checkpointing:
+        unet.disable_gradient_checkpointing()
+    if lora_rank:
+        merged(unet)
+    unet.to(pipe.unet.device).requires_grad_(True)
+
+
+def finetuning(
+    steps: int, batch_size: int, learning_rate: float, seed: int, precision: str, optimizer: str = "adamw"
+) -> TrainConfig:
+    """How weights that know something are trained on: the learning rate rises over a tenth of the steps, at most ten, without which
+    Adam's first steps alone wreck a model; then it stays, and no average is kept."""
+    check_whole("steps", steps, 0)
+    return TrainConfig(
+        steps=steps, batch_size=batch_size, learning_rate=learning_rate, warmup_steps=min(10, steps // 10), decay=False,
+        ema_decay=0.0, seed=seed, precision=precision, optimizer=optimizer,
+    )
+
+
+def evaluation_interval(evaluate_every: int | None, steps: int, count: int) -> int:
+    """Steps between two evaluations: as given, or such that there are `count` of them."""
+    if evaluate_every is None:
+        return max(1, steps // count)
+    check_whole("evaluate_every", evaluate_every)
+    return evaluate_every
