@@ -22,7 +22,7 @@ from .errors import DataError, SettingError
 from .judges import Judge, PairJudge, Verdict, accuracies, judge_for
 from .judges.counting import as_table, drawn_for
 from .metrics import Interval, accuracy, copied_items, fidelity, nearest_neighbours, per_class_accuracy, wilson_interval
-from .models.conditions import conditions_of, draw
+from .models.conditions import ClassConditions, PromptConditions, conditions_of, draw
 from .models.history import history_of
 from .models.sampling import ClassConditionalPipeline, check_pipeline, check_sampling
 from .models.text_to_image import TextToImagePipeline
@@ -55,6 +55,18 @@ def _on_accelerator(pipe: DiffusionPipeline) -> Iterator[None]:
             part.to(home)
 
 
+@contextmanager
+def drawing(pipe: DiffusionPipeline) -> Iterator[None]:
+    """Within this context a pipeline draws on the accelerator, in the device's fastest precision, without a bar of its own."""
+    bar = vars(pipe).get("_progress_bar_config", {})
+    pipe.set_progress_bar_config(disable=True)
+    try:
+        with _on_accelerator(pipe), autocast(pipe.device):
+            yield
+    finally:
+        pipe.set_progress_bar_config(**bar)
+
+
 @torch.no_grad()
 def draw_samples(
     pipe: DiffusionPipeline, labels, *, seed: int = 0, batch_size: int = 125, progress: bool = True, **sampling
@@ -76,28 +88,30 @@ def draw_samples(
     steps, scale = (sampling.get(name) for name in ("num_inference_steps", "guidance_scale"))
     check_sampling(1 if steps is None else steps, 1.0 if scale is None else scale)
     labels = labels.tolist() if isinstance(labels, (Tensor, np.ndarray)) else list(labels)
-    key = _drawing(pipe, labels, seed, batch_size, sampling)
+    key = _key(pipe, labels, seed, batch_size, sampling)
     if key in _DRAWN:
         return _DRAWN[key].clone()
     batches = [labels[i:i + batch_size] for i in range(0, len(labels), batch_size)]
-    shown = pipe._progress_bar_config if hasattr(pipe, "_progress_bar_config") else {}
-    pipe.set_progress_bar_config(disable=True)
-    try:
-        with _on_accelerator(pipe), autocast(pipe.device):
-            drawn = torch.cat([
-                draw(pipe, batch, generator=step_generator(seed, k), **sampling).cpu()
-                for k, batch in enumerate(tqdm(batches, desc="sampling", unit="batch", disable=not progress, leave=False))
-            ])
-    finally:
-        pipe.set_progress_bar_config(**shown)
-    if key is not None and drawn.nbytes <= MOST_KEPT:
-        _DRAWN[key] = drawn.clone()
-        while sum(kept.nbytes for kept in _DRAWN.values()) > MOST_KEPT:
-            _DRAWN.pop(next(iter(_DRAWN)))  # the oldest
-    return drawn
+    with drawing(pipe):
+        images = torch.cat([
+            draw(pipe, batch, generator=step_generator(seed, k), **sampling).cpu()
+            for k, batch in enumerate(tqdm(batches, desc="sampling", unit="batch", disable=not progress, leave=False))
+        ])
+    if key is not None:
+        _keep(key, images)
+    return images
 
 
-def _drawing(pipe: DiffusionPipeline, labels, seed: int, batch_size: int, sampling: dict) -> bytes | None:
+def _keep(key: bytes, images: Tensor) -> None:
+    """Remember a drawing, and forget the oldest ones that leave it no room."""
+    if images.nbytes > MOST_KEPT:
+        return
+    _DRAWN[key] = images.clone()
+    while sum(kept.nbytes for kept in _DRAWN.values()) > MOST_KEPT:
+        _DRAWN.pop(next(iter(_DRAWN)))
+
+
+def _key(pipe: DiffusionPipeline, labels, seed: int, batch_size: int, sampling: dict) -> bytes | None:
     """All that determines what is drawn, as a hash.
 
     None for networks so large that hashing costs as much as drawing, where a hook has a say, or a setting is no number or word.
@@ -146,16 +160,8 @@ class Evaluation:
 
 
 def evaluate(
-    pipe: DiffusionPipeline,
-    *,
-    target: str | None = None,
-    data: Dataset | None = None,
-    judge: Judge | PairJudge | None = None,
-    per_class: int = 50,
-    guidance_scale: float | None = None,
-    num_inference_steps: int = 20,
-    seed: int = 0,
-    progress: bool = True,
+    pipe: DiffusionPipeline, *, target: str | None = None, data: Dataset | None = None, judge: Judge | PairJudge | None = None,
+    per_class: int = 50, guidance_scale: float | None = None, num_inference_steps: int = 20, seed: int = 0, progress: bool = True,
 ) -> Evaluation:
     """Draw `per_class` samples of every class and measure them.
 
@@ -166,18 +172,12 @@ def evaluate(
     """
     check_pipeline(pipe)
     check_whole("per_class", per_class)
-    if data is not None:
-        check_kind("data", data, Dataset, "a data set, such as load_dataset('digits')")
     judge = judge_for(pipe, judge)
     conditions = conditions_of(pipe, target, judge.class_names)
-    names, wanted = conditions.class_names, conditions.given_target
-    if wanted is not None and wanted.items:
+    if conditions.given_target is not None and conditions.given_target.items:
         raise DataError("The judge knows no single images: measure with copying_rate how often they are copied.")
-    reference = None if data is None else reference_set(data, judge, target)
-    history = history_of(pipe)
-    if reference is not None:
-        check_apart(reference, history, "reference images are among those that this model was trained on")
-    labels = torch.arange(len(names)).repeat(per_class)
+    reference = None if data is None else _unseen_reference(pipe, data, judge, target)
+    labels = torch.arange(len(conditions.class_names)).repeat(per_class)
     scale = pipe.config.get("guidance_scale", 7.5) if guidance_scale is None else guidance_scale
     images = draw_samples(
         pipe, conditions.asked(labels.tolist()), seed=seed, progress=progress, guidance_scale=scale,
@@ -185,22 +185,41 @@ def evaluate(
     )
     verdict = judge.judge(images)
     provenance = {
-        "extractor": f"judge {judge.image_size}px", "weights": history.weights,
+        "extractor": f"judge {judge.image_size}px", "weights": history_of(pipe).weights,
         "sampler": type(pipe.scheduler).__name__, "steps": num_inference_steps, "guidance_scale": scale, "seed": seed,
-        "resize": "none", "target": target,
+        "resize": "none", "target": target, **({} if reference is None else {"reference": data.name, "split": "test"}),
     }
-    rows = accuracies(verdict, labels, wanted)
+    features = None if reference is None else judge.judge(reference.images).features
+    return _measured(images, labels, verdict, features, conditions, provenance)
+
+
+def _unseen_reference(pipe: DiffusionPipeline, data: Dataset, judge: Judge | PairJudge, target: str | None) -> ImageSet:
+    """The reference of fidelity, of which the model has learnt nothing."""
+    check_kind("data", data, Dataset, "a data set, such as load_dataset('digits')")
+    reference = reference_set(data, judge, target)
+    check_apart(reference, history_of(pipe), "reference images are among those that this model was trained on")
+    return reference
+
+
+def _measured(
+    images: Tensor, labels: Tensor, verdict: Verdict, reference: Tensor | None, conditions: ClassConditions | PromptConditions,
+    provenance: dict,
+) -> Evaluation:
+    """The figures of judged samples, as many of each class.
+
+    labels: what was asked for. reference: features of held-out images, for fidelity.
+    """
+    names, target = conditions.class_names, conditions.given_target
+    rows = accuracies(verdict, labels, target)
     rows["forced accuracy"] = accuracy(verdict.forced_labels, labels)
     if reference is not None:
-        kept = labels >= 0 if wanted is None else ~wanted.among(labels)
-        provenance |= {"reference": data.name, "split": "test"}
-        measured = fidelity(verdict.features[kept], judge.judge(reference.images).features, provenance)
-        rows |= measured.intervals()
+        kept = labels >= 0 if target is None else ~target.among(labels)
+        rows |= fidelity(verdict.features[kept], reference, provenance).intervals()
     each, drawn = per_class_accuracy(verdict.labels, labels, names), None
-    if wanted is not None:
-        worst = each.drop(index=[names[label] for label in wanted.labels])["value"].idxmin()
+    if target is not None:
+        worst, per_class = each.drop(index=[names[label] for label in target.labels])["value"].idxmin(), len(labels) // len(names)
         rows[f"worst class ({worst})"] = wilson_interval(round(each.loc[worst, "value"] * per_class), per_class)
-        drawn = drawn_for(wanted, verdict, labels)
+        drawn = drawn_for(target, verdict, labels)
     return Evaluation(as_table(rows), each, drawn, provenance, images, verdict)
 
 
@@ -256,8 +275,8 @@ def copying_rate(images: Tensor, of: ImageSet, among: ImageSet, ratio: float = 1
     images: N x C x H x W, such as samples of the labels of those images; both sets are averaged to that size.
     """
     known, rest = (part.resized(images.shape[-1]).images.flatten(1).numpy() for part in (of, among))
-    found = copied_items(images.flatten(1).numpy(), np.concatenate([known, rest]), ratio)
-    return wilson_interval(int(((found >= 0) & (found < len(known))).sum()), len(images))
+    copied = copied_items(images.flatten(1).numpy(), np.concatenate([known, rest]), ratio)
+    return wilson_interval(int(((copied >= 0) & (copied < len(known))).sum()), len(images))
 
 
 def reference_set(data: Dataset, judge: Judge | PairJudge, target: str | None) -> ImageSet:

@@ -15,7 +15,7 @@ from dimum_core.data import step_generator
 from dimum_core.data.captions import PARAPHRASES, TEMPLATES, caption
 from dimum_core.data.shapes import CLASS_NAMES, OBJECTS, STYLES
 from dimum_core.data.targets import find_target
-from dimum_core.errors import DataError, TrainingError, UnknownName
+from dimum_core.errors import DataError, SettingError, TrainingError, UnknownName
 from dimum_core.evaluation import draw_samples
 from dimum_core.judges import accuracies
 from dimum_core.judges.classifier import Judge, PairJudge, PairVerdict
@@ -304,6 +304,53 @@ def test_probes_ask_in_four_ways(prompted, judge):
         probes = probe_prompts(prompted, target, judge=judge, count=6, **FEW)
         assert probes.index.tolist() == ["captions", "paraphrases", "word left out", "away from the target"]
         assert ((probes["low"] <= probes["value"]) & (probes["value"] <= probes["high"])).all()
+
+
+class Watched:
+    """Notes for each call of a pipeline how many images it draws, under which autocast, and where its network is."""
+
+    def __init__(self, pipe, monkeypatch):
+        self.calls, real = [], type(pipe).__call__
+
+        def call(this, *args, **asked):
+            entries = asked.get("prompt_embeds") if asked.get("prompt") is None else asked["prompt"]
+            negative = asked.get("negative_prompt")
+            assert negative is None or len(negative) == len(entries)
+            precision = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
+            self.calls.append((len(entries), precision))
+            return real(this, *args, **asked)
+
+        monkeypatch.setattr(type(pipe), "__call__", call)
+
+
+def test_attacks_by_words_draw_in_batches_and_in_the_devices_precision(prompted, shapes, judge, monkeypatch):
+    """All images had been drawn at once, and in float32 where samples are drawn otherwise: too much for Stable Diffusion."""
+    monkeypatch.setattr("dimum_core.precision.native_precision", lambda device: "bf16")
+    watched = Watched(prompted, monkeypatch)
+    probe_prompts(prompted, "outline", judge=judge, count=6, batch_size=4, **FEW)
+    search_embedding(prompted, shapes.train, target="outline", judge=judge, samples=6, batch_size=4, steps=0, progress=False, **FEW)
+    assert watched.calls == [(4, torch.bfloat16), (2, torch.bfloat16)] * 5
+
+
+def test_a_probe_in_batches_asks_for_the_same_images(prompted, judge, monkeypatch):
+    drawn, real = [], PairJudge.judge
+    monkeypatch.setattr(PairJudge, "judge", lambda self, images: drawn.append(images) or real(self, images))
+    for batch_size in (32, 16):
+        probe_prompts(prompted, "outline", judge=judge, count=32, batch_size=batch_size, **FEW)
+    for whole, parts in zip(drawn[:4], drawn[4:], strict=True):
+        assert whole.shape == (32, 3, 16, 16) and torch.allclose(whole, parts, atol=0.05)
+
+
+def test_settings_of_attacks_by_words_are_checked_before_anything_is_drawn(prompted, shapes, judge):
+    settings = {"target": "outline", "judge": judge, "progress": False}
+    for name, value in (("evaluate_every", 0), ("samples", 0), ("batch_size", 0), ("steps", -1)):
+        with pytest.raises(SettingError, match=f"{name} must be a whole number of at least"):
+            search_embedding(prompted, shapes.train, **settings | {name: value})
+    for name in ("count", "batch_size"):
+        with pytest.raises(SettingError, match=f"{name} must be a whole number of at least 1, not 0"):
+            probe_prompts(prompted, "outline", judge=judge, **{name: 0})
+    with pytest.raises(SettingError, match="shots must be an image set"):
+        search_embedding(prompted, "outline", **settings)
 
 
 def test_the_search_moves_embeddings_alone_and_lowers_the_loss(prompted, shapes, judge):

@@ -11,50 +11,56 @@ from accelerate import Accelerator
 from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
+from ..checking import check_kind, check_whole
 from ..data import ImageSet, draw_batch, step_generator
 from ..data.captions import KINDS, PARAPHRASES, PARTIAL_TEMPLATES, caption
 from ..data.targets import Target
 from ..errors import DataError
+from ..evaluation import drawing
 from ..judges import Judge, PairJudge, judge_for
 from ..metrics import wilson_interval
 from ..models.conditions import PromptConditions, conditions_of, image_size
 from ..models.diffusion import add_noise, draw_noise
 from ..models.history import history_of
-from ..models.sampling import seed_noise_sampler
+from ..models.sampling import check_pipeline, seed_noise_sampler
 from ..precision import short_attention
 from ..training import TrainConfig, train
+from ..unlearning.student import evaluation_interval
 
 
 def probe_prompts(
-    pipe: DiffusionPipeline, target: str, *, judge: Judge | PairJudge | None = None, count: int = 48, seed: int = 0, **sampling
+    pipe: DiffusionPipeline, target: str, *, judge: Judge | PairJudge | None = None, count: int = 48, batch_size: int = 48,
+    seed: int = 0, **sampling,
 ) -> pd.DataFrame:
     """In how many of `count` images the target is seen, for several ways to ask: one row each, with its 95 % interval.
 
     captions: as in training. paraphrases: wordings that no training had. word left out: the same without the target's word.
     away from the target: the word is left out, and the target's caption is the negative prompt; a method that only turns the
     target's direction round is turned back by it.
-    sampling: guidance_scale, num_inference_steps.
+    batch_size: images drawn at a time. sampling: guidance_scale, num_inference_steps.
     """
+    check_pipeline(pipe)
+    check_whole("count", count)
     judge = judge_for(pipe, judge)
-    conditions = _prompts(pipe, target, judge.class_names)
-    wanted = conditions.forgotten
-    names = [conditions.class_names[wanted.labels[i % len(wanted.labels)]] for i in range(count)]
+    conditions = _prompt_conditions(pipe, target, judge.class_names)
+    target = conditions.forgotten
+    names = [conditions.class_names[target.labels[i % len(target.labels)]] for i in range(count)]
     whole = conditions.templates[: conditions.wordings]
-    short = [_without(name, wanted) for name in names]
-    asked = {
-        "captions": ([caption(name, whole[i % len(whole)]) for i, name in enumerate(names)], None),
-        "paraphrases": ([caption(name, PARAPHRASES[i % len(PARAPHRASES)]) for i, name in enumerate(names)], None),
-        "word left out": (short, None),
-        "away from the target": (short, [caption(name, whole[0]) for name in names]),
+    short = [_without(name, target) for name in names]
+    prompts = {
+        "captions": {"prompt": [caption(name, whole[i % len(whole)]) for i, name in enumerate(names)]},
+        "paraphrases": {"prompt": [caption(name, PARAPHRASES[i % len(PARAPHRASES)]) for i, name in enumerate(names)]},
+        "word left out": {"prompt": short},
+        "away from the target": {"prompt": short, "negative_prompt": [caption(name, whole[0]) for name in names]},
     }
     rows = {}
-    for k, (probe, (prompts, negative)) in enumerate(asked.items()):
-        images = _ask(pipe, prompts, negative, step_generator(seed, k), sampling)
-        rows[probe] = wilson_interval(int(judge.judge(images).shows(wanted).sum()), count)
-    return pd.DataFrame({name: vars(row) for name, row in rows.items()}).T
+    for k, (probe, words) in enumerate(prompts.items()):
+        images = _drawn(pipe, words, step_generator(seed, k), batch_size, sampling)
+        rows[probe] = vars(wilson_interval(int(judge.judge(images).shows(target).sum()), count))
+    return pd.DataFrame(rows).T
 
 
-def _prompts(pipe, target: str, class_names: tuple[str, ...]) -> PromptConditions:
+def _prompt_conditions(pipe, target: str | Target, class_names: tuple[str, ...]) -> PromptConditions:
     conditions = conditions_of(pipe, target, class_names)
     if not isinstance(conditions, PromptConditions):
         raise DataError("This attack works on prompts, and this pipeline is asked by class labels.")
@@ -68,15 +74,21 @@ def _without(name: str, target: Target) -> str:
 
 
 @torch.no_grad()
-def _ask(pipe, prompts, negative, generator, sampling) -> Tensor:
-    shown = getattr(pipe, "_progress_bar_config", {})
-    seed_noise_sampler(pipe.scheduler, generator)
-    pipe.set_progress_bar_config(disable=True)
-    try:
-        images = pipe(prompts, negative_prompt=negative, generator=generator, output_type="pt", **sampling).images
-    finally:
-        pipe.set_progress_bar_config(**shown)
-    return images.float().cpu() * 2 - 1
+def _drawn(
+    pipe: DiffusionPipeline, words: dict[str, list[str] | Tensor], generator: torch.Generator, batch_size: int, sampling: dict
+) -> Tensor:
+    """Draw in batches: float32, N x C x H x W in [-1, 1], on the CPU.
+
+    words: what the pipeline is asked, one entry an image: prompt, negative_prompt, prompt_embeds.
+    """
+    check_whole("batch_size", batch_size)
+    images = []
+    with drawing(pipe):
+        for start in range(0, len(next(iter(words.values()))), batch_size):
+            batch = {key: entries[start:start + batch_size] for key, entries in words.items()}
+            seed_noise_sampler(pipe.scheduler, generator)
+            images.append(pipe(**batch, generator=generator, output_type="pt", **sampling).images.float().cpu())
+    return torch.cat(images) * 2 - 1
 
 
 class SoftPrompts(nn.Module):
@@ -108,13 +120,13 @@ class EmbeddingObjective:
         rows = torch.tensor([self.conditions.forgotten.labels.index(label) for label in labels.tolist()], device=device)
         x_t = add_noise(x, eps, t, self.conditions.alphas_cumprod)
         with short_attention(x_t):
-            predicted = self.unet(x_t, t, encoder_hidden_states=model.embeddings[rows]).sample
-        return (eps - predicted.float()).square().mean()
+            prediction = self.unet(x_t, t, encoder_hidden_states=model.embeddings[rows]).sample
+        return (eps - prediction.float()).square().mean()
 
 
 @dataclass
 class EmbeddingSearch:
-    """What was found.
+    """What a search for embeddings came to.
 
     curve: one row an evaluation, step 0 first: accuracy on the target with its interval, and how far the embeddings have moved.
     embeddings: labels of the target x L x D, for `pipe(prompt_embeds=...)`. images: drawn from the last ones, in [-1, 1].
@@ -126,19 +138,9 @@ class EmbeddingSearch:
 
 
 def search_embedding(
-    pipe: DiffusionPipeline,
-    shots: ImageSet,
-    *,
-    target: str | None = None,
-    steps: int = 100,
-    learning_rate: float = 0.03,
-    batch_size: int = 32,
-    seed: int = 0,
-    judge: Judge | PairJudge | None = None,
-    samples: int = 48,
-    evaluate_every: int | None = None,
-    progress: bool = True,
-    **sampling,
+    pipe: DiffusionPipeline, shots: ImageSet, *, target: str | None = None, steps: int = 100, learning_rate: float = 0.03,
+    batch_size: int = 32, seed: int = 0, judge: Judge | PairJudge | None = None, samples: int = 48,
+    evaluate_every: int | None = None, progress: bool = True, **sampling,
 ) -> EmbeddingSearch:
     """Is the target still in the weights, under another name? Seek prompt embeddings under which images of the target are denoised.
 
@@ -146,39 +148,63 @@ def search_embedding(
     without their discrete tokens: the whole embedding of a caption is free, which makes the attack stronger. No weight changes.
 
     shots: images of the target; this attacker has some. target: default, what the pipeline says it has unlearned.
-    sampling: guidance_scale, num_inference_steps.
+    batch_size: images in a step of the search, and at most drawn at a time. sampling: guidance_scale, num_inference_steps.
     """
-    last = history_of(pipe).last
-    target = last.target if target is None and last else target
-    if target is None:
-        raise DataError("What should be sought? The pipeline names no target, so pass target=.")
+    check_pipeline(pipe)
+    check_whole("samples", samples)
+    config = TrainConfig(steps=steps, batch_size=batch_size, learning_rate=learning_rate, decay=False, ema_decay=0, seed=seed)
+    evaluate_every = evaluation_interval(evaluate_every, steps, count=5)
     judge = judge_for(pipe, judge)
-    conditions = _prompts(pipe, target, judge.class_names)
-    shots = shots.resized(image_size(pipe)).only(target)
-    if not len(shots):
-        raise DataError(f"There are no images of {target!r} among the {shots.name} that are to be denoised.")
+    conditions, shots = _sought(pipe, shots, target, judge.class_names)
     first = torch.tensor(conditions.forgotten.labels) * conditions.all_wordings
     model = SoftPrompts(conditions.embeddings(first).float())
-    start = model.embeddings.detach().clone()
-    rows = torch.arange(samples) % len(start)
-    drawn = {}
-
-    def measure(step: int) -> dict:
-        embeds = model.embeddings.detach().to(pipe.device)
-        generator = step_generator(seed, 0, "embedding search")
-        drawn["images"] = _ask(pipe, None, None, generator, {"prompt_embeds": embeds[rows], **sampling})
-        seen = wilson_interval(int(judge.judge(drawn["images"]).shows(conditions.forgotten).sum()), samples)
-        moved = float((embeds - start.to(embeds)).norm(dim=-1).mean())
-        return {"target accuracy": seen.value, "target low": seen.low, "target high": seen.high, "moved": moved}
-
-    curve = [{"step": 0, **measure(0)}]
+    measure = _Measure(pipe, judge, conditions, samples, batch_size, seed, sampling, model.embeddings.detach().clone())
+    curve = [{"step": 0, **measure(model)}]
     unet = copy.deepcopy(pipe.unet).to(Accelerator().device).eval().requires_grad_(False)
-    objective = EmbeddingObjective(unet, conditions, shots, batch_size)
-    config = TrainConfig(steps=steps, batch_size=batch_size, learning_rate=learning_rate, decay=False, ema_decay=0, seed=seed)
     result = train(
-        model, objective, config, evaluate=lambda step, _: measure(step), evaluate_every=evaluate_every or max(1, steps // 5),
-        progress=progress, description="seeking embeddings",
+        model, EmbeddingObjective(unet, conditions, shots, batch_size), config, evaluate=lambda _, model: measure(model),
+        evaluate_every=evaluate_every, progress=progress, description="seeking embeddings",
     )
     if steps:
         curve += result.log.dropna(subset="target accuracy")[list(curve[0])].to_dict("records")
-    return EmbeddingSearch(pd.DataFrame(curve), model.embeddings.detach().cpu(), drawn["images"])
+    return EmbeddingSearch(pd.DataFrame(curve), model.embeddings.detach().cpu(), measure.images)
+
+
+def _sought(
+    pipe: DiffusionPipeline, shots: ImageSet, target: str | None, class_names: tuple[str, ...]
+) -> tuple[PromptConditions, ImageSet]:
+    """What is sought, as conditions, and the images of it that are to be denoised."""
+    last = history_of(pipe).last
+    target = last.target_among(class_names) if target is None and last else target
+    if target is None:
+        raise DataError("What should be sought? The pipeline names no target, so pass target=.")
+    conditions = _prompt_conditions(pipe, target, class_names)
+    check_kind("shots", shots, ImageSet, "an image set, such as data.train.only('hatched')")
+    shots = shots.resized(image_size(pipe)).only(target)
+    if not len(shots):
+        raise DataError(f"There are no images of {conditions.target_name!r} among the {shots.name} that are to be denoised.")
+    return conditions, shots
+
+
+@dataclass
+class _Measure:
+    """How often the target is seen under the embeddings, from the same noise each time, and how far they have moved."""
+
+    pipe: DiffusionPipeline
+    judge: Judge | PairJudge
+    conditions: PromptConditions
+    samples: int
+    batch_size: int
+    seed: int
+    sampling: dict
+    start: Tensor  # the embeddings that the search began with
+    images: Tensor | None = None  # what the last ones drew
+
+    def __call__(self, model: SoftPrompts) -> dict[str, float]:
+        embeddings = model.embeddings.detach()
+        rows = embeddings[torch.arange(self.samples) % len(embeddings)].to(Accelerator().device)
+        generator = step_generator(self.seed, 0, "embedding search")
+        self.images = _drawn(self.pipe, {"prompt_embeds": rows}, generator, min(self.batch_size, self.samples), self.sampling)
+        seen = wilson_interval(int(self.judge.judge(self.images).shows(self.conditions.forgotten).sum()), self.samples)
+        moved = float((embeddings - self.start.to(embeddings)).norm(dim=-1).mean())
+        return {"target accuracy": seen.value, "target low": seen.low, "target high": seen.high, "moved": moved}
