@@ -29,17 +29,17 @@ def build_alternative(
         raise UnknownName("kind of alternative data", kind, KINDS)
     check_whole("count", count)
     generator = step_generator(seed, -10**9)
-    found = find_target(target, retain.class_names)
-    if found.items:
+    target = find_target(target, retain.class_names)
+    if target.items:
         if kind not in ("class", "images"):
             raise DataError(f"In the place of single images come other images of their class: alternative 'class', not {kind!r}.")
-        retain = retain.select(found.among(retain.labels))
+        retain = retain.select(target.among(retain.labels))
     if kind == "noise":
-        return noise_set(count, retain, found, generator)
+        return noise_set(count, retain, target, generator)
     if kind == "generated":
-        return drawn_set("generated", count, pipe, retain, found, seed)
-    if kind == "class" and len(retain) and not found.items:
-        others = _others(found, retain)
+        return drawn_set("generated", count, pipe, retain, target, seed)
+    if kind == "class" and len(retain) and not target.items:
+        others = _others(target, retain)
         retain = retain.only(others[int(torch.randint(len(others), (1,), generator=generator))])
     if not len(retain):
         raise DataError("There are no retained images to choose alternative data from.")
@@ -65,8 +65,8 @@ def noise_set(count: int, like: ImageSet, target: Target, generator: torch.Gener
 def drawn_set(name: str, count: int, pipe, like: ImageSet, target: Target, seed: int) -> ImageSet:
     """Samples of every class of a set that the target does not take in, evenly."""
     labels = _other_labels(target, like, count)
-    asked = conditions_of(pipe, class_names=target.class_names).asked(labels)
-    images = draw_samples(pipe, asked, seed=seed + 10**6, progress=False)
+    prompts = conditions_of(pipe, class_names=target.class_names).asked(labels)
+    images = draw_samples(pipe, prompts, seed=seed + 10**6, progress=False)
     return from_uint8(name, ((images + 1) * 127.5).round().byte().numpy(), labels, target.class_names)
 
 
