@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help course site lab test clean
+.PHONY: help course site lab test gpu clean
 
 help:  ## Say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 10
@@ -34,6 +34,9 @@ test: $(READY)  ## Run what continuous integration runs
 	$(BIN)/python -m pytest --quiet --numprocesses 2
 	$(BIN)/python tools/course.py smoke
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --nbval-lax --nbval-sanitize-with tests/nbval.cfg --numprocesses 2 --dist loadfile build/smoke
+
+gpu: $(READY)  ## Train, unlearn and attack at the papers' size, on a machine with a GPU (25 minutes)
+	$(BIN)/python experiments/gpu.py --out build/gpu
 
 clean:  ## Remove what was built, but not the environment
 	rm -rf build
