@@ -153,6 +153,13 @@ def test_what_was_forgotten_first_is_not_taught_by_the_second(tmp_path):
     assert retained_labels(load_pipeline(tmp_path), "0", data) == set(range(10)) - {0, 3, 7}
 
 
+def test_nothing_is_left_out_where_nothing_was_retained():
+    pipe, data = load_pipeline("digits"), load_dataset("digits")
+    first = unlearn(pipe, "finetune", target="3", data=data, **QUICK)
+    for method, left_out in (("esd", ()), ("finetune", ("3",)), ("dimum", ("3",))):
+        assert unlearn(first, method, target="7", data=data, **QUICK).unlearning["left_out"] == left_out
+
+
 def test_a_model_that_never_saw_a_class_is_not_shown_it(tiny_preset):
     data = load_dataset("digits")
     assert retained_labels(load_pipeline("digits-without-3"), "7", data) == set(range(10)) - {3, 7}
@@ -227,6 +234,12 @@ def test_single_images_that_only_a_folder_knows_must_be_shown_to_be_measured(tmp
 def test_a_card_without_a_history_still_says_what_its_model_never_saw(tmp_path):
     assert not history_of(load_pipeline("digits")).forgotten and history_of(load_pipeline("digits")).weights == "ema"
     assert history_of(load_pipeline("digits-without-3")).last.target.name == "3"
+    save_checkpoint(load_pipeline("digits"), tmp_path, CARD)
+    (tmp_path / HISTORY_FILE).unlink()
+    for strange in ({"without": "thirty"}, {"without": ["3"]}, {"training": ["ema_decay"]}):
+        (tmp_path / "card.json").write_text(json.dumps(CARD | strange))
+        with pytest.raises(CheckpointError, match="cannot be loaded"):
+            load_pipeline(tmp_path)
 
 
 @pytest.mark.parametrize("spoil", [

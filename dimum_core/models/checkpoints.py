@@ -77,14 +77,14 @@ def load_pipeline(checkpoint: str | os.PathLike) -> ClassConditionalPipeline | T
     for module in _modules(pipe):
         module.float().eval()  # transformers keeps the precision of the file, diffusers does not
     pipe.set_progress_bar_config(leave=False)
-    return remember(pipe, _read_history(folder, pipe))
+    with loading_errors(folder):
+        return remember(pipe, _read_history(folder, pipe))
 
 
 def _read_history(folder: Path, pipe: DiffusionPipeline) -> History:
     """What a folder says of what its model has seen and forgotten; a folder without a history may still have a card."""
     if (folder / HISTORY_FILE).is_file():
-        with loading_errors(folder):
-            return History.from_json((folder / HISTORY_FILE).read_text())
+        return History.from_json((folder / HISTORY_FILE).read_text())
     card = read_card(folder) if (folder / CARD_FILE).is_file() else {}
     training, without = card.get("training", {}), card.get("without")
     weights = ("ema" if training["ema_decay"] else "raw") if "ema_decay" in training else "as loaded"

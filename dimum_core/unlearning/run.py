@@ -211,7 +211,8 @@ def _train(
 
 def _record(objective: UnlearningObjective, result: TrainResult, target, data: Dataset, pipe: DiffusionPipeline) -> dict:
     """What `pipe.unlearning` says."""
-    _, left_out = history_of(pipe).leave_out(data.train.without(target))
+    retained = {"retain", "alternative"} & set(objective.data)
+    left_out = history_of(pipe).leave_out(data.train.without(target))[1] if retained else ()
     return {
         "target": target, "settings": objective.fingerprint, "steps": int(result.log["step"].iloc[-1]) if len(result.log) else 0,
         "seconds": result.seconds, "log": result.log, "forget_set": data.train.only(target), "left_out": left_out,
