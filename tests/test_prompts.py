@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from PIL import Image
+from transformers.utils import logging as transformers_logging
 
 from dimum_core import evaluate, load_pipeline, relearn, unlearn
 from dimum_core.attacks import auxiliary_set, probe_prompts, search_embedding, swap_embedding
@@ -94,6 +95,12 @@ def test_saving_and_loading_keep_pixels_and_words(prompted, tmp_path):
     half = load_pipeline(tmp_path / "half")
     assert half.text_encoder.dtype == half.unet.dtype == prompted.text_encoder.dtype == torch.float32
     assert (draw(prompted) - draw(half)).abs().mean() < 0.05
+
+
+def test_loading_draws_no_bar_and_leaves_the_bars_of_others(capfd):
+    load_pipeline("shapes")
+    assert capfd.readouterr().err == ""
+    assert transformers_logging.is_progress_bar_enabled()
 
 
 def test_every_word_of_every_caption_is_known(prompted):

@@ -20,6 +20,7 @@ from diffusers import DiffusionPipeline, DPMSolverMultistepScheduler
 from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from torch import nn
+from transformers.utils import logging as transformers_logging
 
 from .. import __version__
 from ..data import DATA_FOLDER, HOW_TO_GET
@@ -113,16 +114,18 @@ def check_finite(model, folder: Path) -> None:
 
 @contextlib.contextmanager
 def quiet_diffusers():
-    """Loading draws no bars and no advice."""
-    verbosity, bars = diffusers_logging.get_verbosity(), diffusers_logging.is_progress_bar_enabled()
+    """Loading draws no bars and no advice, neither of diffusers nor of the text encoder's transformers."""
+    loud = [library for library in (diffusers_logging, transformers_logging) if library.is_progress_bar_enabled()]
+    verbosity = diffusers_logging.get_verbosity()
     diffusers_logging.set_verbosity_error()
-    diffusers_logging.disable_progress_bar()
+    for library in loud:
+        library.disable_progress_bar()
     try:
         yield
     finally:
         diffusers_logging.set_verbosity(verbosity)
-        if bars:
-            diffusers_logging.enable_progress_bar()
+        for library in loud:
+            library.enable_progress_bar()
 
 
 @contextlib.contextmanager
