@@ -3,10 +3,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help course site lab test gpu clean
+.PHONY: help course site lab test test-all checks gpu clean
 
 help:  ## Say what there is
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 10
 
 # The package runs on Python 3.10, too, but the versions in constraints.txt do not.
 OLD := make needs Python 3.11 to 3.13, and $(PYTHON) is older: name another, as in make lab PYTHON=python3.13.
@@ -28,12 +28,16 @@ site: $(READY)  ## Build the site from the outputs stored in notebooks/
 lab: $(READY)  ## Open the first chapter in JupyterLab
 	$(BIN)/jupyter lab $(firstword $(sort $(wildcard notebooks/*.ipynb)))
 
-test: $(READY)  ## Run what continuous integration runs
-	$(BIN)/ruff check dimum_core tests tools experiments speed notebooks
+test: LEAVE_OUT := -m "not release"
+test: checks  ## Run what continuous integration runs, on two cores
+test-all: checks  ## Run all tests, as for a release
+
+checks: $(READY)
+	$(BIN)/ruff check dimum_core experiments speed tests tools notebooks
 	$(BIN)/python tools/notebook_check.py
-	$(BIN)/python -m pytest --quiet --numprocesses 2
 	$(BIN)/python tools/course.py smoke
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --nbval-lax --nbval-sanitize-with tests/nbval.cfg --numprocesses 2 --dist loadfile build/smoke
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses 2 --dist loadscope $(LEAVE_OUT) \
+		--nbval-lax --nbval-sanitize-with tests/nbval.cfg tests build/smoke
 
 gpu: $(READY)  ## Train, unlearn and attack at the papers' size, on a machine with a GPU (25 minutes)
 	$(BIN)/python experiments/gpu.py --out build/gpu

@@ -75,6 +75,21 @@ def pipe():
 
 
 @pytest.fixture(scope="session")
+def small_digits(tmp_path_factory):
+    """Folders with two networks for digits, of random weights and a hundredth the size of the shipped one."""
+    from dimum_core.pretraining import new_model
+
+    preset = Preset(
+        "small-digits", dataset="digits", image_size=8, patch_size=2, channels=(32, 64), layers=1, attention=(False, True),
+        flip=False, training=TrainConfig(),
+    )
+    folders = [tmp_path_factory.mktemp(name) for name in ("small-digits", "small-digits-retrained")]
+    for seed, folder in enumerate(folders):
+        new_model(preset, load_dataset("digits").train, seed)[1].save_pretrained(folder)
+    return tuple(map(str, folders))
+
+
+@pytest.fixture(scope="session")
 def shapes():
     """144 training pictures of shapes and 72 others, each of the 36 combinations equally often."""
     import numpy as np

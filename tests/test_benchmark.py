@@ -51,9 +51,15 @@ def table(out) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def small_plan(small_digits):
+    original, retrained = small_digits
+    return check_plan({**CONTENT, "checkpoint": original, "targets": {"3": retrained}})
+
+
+@pytest.fixture(scope="module")
+def finished(small_plan, tmp_path_factory):
     out = tmp_path_factory.mktemp("results")
-    return out, run(check_plan(CONTENT), out, engine="serial", progress=False)
+    return out, run(small_plan, out, engine="serial", progress=False)
 
 
 def test_a_plan_becomes_a_table_with_everything_that_determined_it(finished):
@@ -68,16 +74,16 @@ def test_a_plan_becomes_a_table_with_everything_that_determined_it(finished):
     assert set(summary["method"]) == set(rows["label"]) and (summary["runs"] == 2).all()
 
 
-def test_finished_cells_are_not_computed_again_and_missing_ones_come_back_bit_for_bit(finished, tmp_path):
+def test_finished_cells_are_not_computed_again_and_missing_ones_come_back_bit_for_bit(small_plan, finished, tmp_path):
     out, before = finished[0], table(finished[0])
     again = tmp_path / "copy"
     shutil.copytree(out, again)
-    assert run(check_plan(CONTENT), again, engine="serial", progress=False).computed == 0
+    assert run(small_plan, again, engine="serial", progress=False).computed == 0
     cells = sorted((again / "cells").iterdir())
     for cell in cells[::3]:
         shutil.rmtree(cell)
     (again / "cells" / f".{cells[0].name}.123").mkdir()  # what a killed process leaves
-    assert run(check_plan(CONTENT), again, engine="serial", progress=False).computed > 0
+    assert run(small_plan, again, engine="serial", progress=False).computed > 0
     pd.testing.assert_frame_equal(table(again), before)
 
 

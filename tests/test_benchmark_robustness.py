@@ -13,7 +13,6 @@ import sys
 import time
 from pathlib import Path
 
-import dask.distributed
 import pandas as pd
 import pytest
 import torch
@@ -68,10 +67,10 @@ samples: 2
 
 
 @pytest.fixture(scope="module")
-def plan_file(tmp_path_factory) -> Path:
+def plan_file(small_digits, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("plan")
     (folder / "to_noise.py").write_text(PLUGIN)
-    (folder / "tiny.yaml").write_text(PLAN)
+    (folder / "tiny.yaml").write_text(PLAN.replace("checkpoint: digits", f"checkpoint: {small_digits[0]}"))
     yield folder / "tiny.yaml"
     METHODS.pop("to-noise", None)
 
@@ -98,7 +97,7 @@ def wait_for_cells(process: subprocess.Popen, out: Path, count: int) -> None:
         time.sleep(0.002)
 
 
-@pytest.mark.parametrize("engine", ["loky", "dask"])
+@pytest.mark.parametrize("engine", ["loky", pytest.param("dask", marks=pytest.mark.release)])
 def test_two_workers_give_the_same_table_bit_for_bit(plan_file, unbroken, tmp_path, engine):
     summary = run(load_plan(plan_file), tmp_path, engine=engine, workers=2, progress=False)
     assert (summary.computed, summary.failed) == (6, 0)
@@ -107,6 +106,8 @@ def test_two_workers_give_the_same_table_bit_for_bit(plan_file, unbroken, tmp_pa
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "no-address", "http://127.0.0.1:9", "tls://127.0.0.1:9"])
 def test_a_scheduler_that_is_not_there_is_named(address):
+    import dask.distributed  # here, because it takes a second
+
     quick = {"distributed.comm.timeouts.connect": "100ms"}
     with dask.config.set(quick), pytest.raises(EngineError, match=f"answers at {address} "):
         next(run_tasks("dask", print, [()], 1, address))
@@ -123,6 +124,7 @@ def test_the_engine_dask_says_how_to_install_it(monkeypatch):
         next(run_tasks("dask", print, [()], 1))
 
 
+@pytest.mark.release
 def test_a_run_killed_at_a_random_point_goes_on_to_the_same_table(plan_file, unbroken, tmp_path):
     process = start(plan_file, tmp_path)
     wait_for_cells(process, tmp_path, random.randint(1, 7))
@@ -136,6 +138,7 @@ def test_a_run_killed_at_a_random_point_goes_on_to_the_same_table(plan_file, unb
     assert not list((tmp_path / "weights").glob("*"))
 
 
+@pytest.mark.release
 def test_two_runs_at_once_share_the_work_and_do_no_harm(plan_file, unbroken, tmp_path):
     process = start(plan_file, tmp_path)
     wait_for_cells(process, tmp_path, 1)

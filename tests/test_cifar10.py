@@ -173,7 +173,7 @@ def server():
             pass
 
     running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=running.serve_forever, daemon=True).start()
+    threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
     Handler.files, Handler.served, Handler.pause, Handler.url = {}, [], 0.0, f"http://127.0.0.1:{running.server_port}"
     yield Handler
     running.shutdown()

@@ -15,6 +15,7 @@ from torch import nn
 from dimum_core.data import batch_indices
 from dimum_core.training import TrainConfig, train
 
+pytestmark = pytest.mark.release
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(64, 3, generator=GENERATOR)
 Y = X @ torch.tensor([[1.0], [-2.0], [0.5]]) + 0.1 * torch.randn(64, 1, generator=GENERATOR)

@@ -37,6 +37,7 @@ def full_disk(limit: int):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+@pytest.mark.release
 def test_a_training_broken_off_three_times_is_the_unbroken_one(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     with killed_works.prepare(tmp_path / "shared"):
@@ -46,6 +47,7 @@ def test_a_training_broken_off_three_times_is_the_unbroken_one(tmp_path, monkeyp
     assert [row[kind] for kind in kills.KINDS] == [1, 0, 1, 1] and row["starts"] >= 4
 
 
+@pytest.mark.release
 def test_worker_processes_that_cannot_start_are_said_in_a_sentence(tmp_path, monkeypatch):
     """With no room for the semaphores between processes: joblib has one at its import, so nothing is left to be tried serially."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

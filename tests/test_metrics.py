@@ -203,12 +203,12 @@ def test_the_jackknife_leaves_each_item_out_once(rng):
 @pytest.mark.parametrize("shift", [0, 0.5])
 def test_kernel_distance_has_no_bias_and_its_interval_covers(rng, shift):
     """Equal distributions, where the jackknife errs towards caution, and unequal ones."""
-    many = rng.normal(size=(5000, 5)), rng.normal(shift, size=(5000, 5))
+    many, draws = (rng.normal(size=(2500, 5)), rng.normal(shift, size=(2500, 5))), 200
     truth = kernel_distance(*many).value if shift else 0
-    drawn = [kernel_distance(rng.normal(size=(60, 5)), rng.normal(shift, size=(90, 5))) for _ in range(400)]
+    drawn = [kernel_distance(rng.normal(size=(60, 5)), rng.normal(shift, size=(90, 5))) for _ in range(draws)]
     values, covered = [i.value for i in drawn], np.mean([i.low <= truth <= i.high for i in drawn])
     # The truth is an estimate, too, where it is not 0.
-    assert abs(np.mean(values) - truth) < 3 * np.std(values) / 20 + 0.04 * truth
+    assert abs(np.mean(values) - truth) < 3 * np.std(values) / draws**0.5 + 0.04 * truth
     assert 0.9 < covered <= 1 and np.mean([i.high - i.value for i in drawn]) < 2 * 1.96 * np.std(values)
 
 

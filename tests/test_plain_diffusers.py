@@ -7,11 +7,14 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 import torch
 from diffusers import DDPMScheduler
 
 from dimum_core import load_pipeline
 from dimum_core.models.checkpoints import CHECKPOINT_FOLDER
+
+pytestmark = pytest.mark.release
 
 # What someone would write who has diffusers and one of our folders. The image is folded into channels, patch by patch.
 SCRIPT = """
@@ -19,6 +22,7 @@ import json
 import sys
 
 import numpy as np
+import pytest
 import torch
 from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, UNet2DModel
 

@@ -61,6 +61,7 @@ def wheel(tmp_path_factory):
     return release.build_wheel(tmp_path_factory.mktemp("dist"))
 
 
+@pytest.mark.release
 def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     package = ROOT / "dimum_core"
@@ -83,6 +84,7 @@ for load, name in ((load_dataset, "mnist-mini"), (load_pipeline, "digits")):
 """
 
 
+@pytest.mark.release
 def test_an_installed_wheel_says_where_its_data_is_and_finds_it(wheel, tmp_path):
     python = release.install(wheel, tmp_path / "environment") / "python"
 
