@@ -16,6 +16,7 @@ from dimum_core.data import load_unlearn_canvas
 from dimum_core.errors import CheckpointError, DataError, DimumError, SettingError, UnknownName
 from dimum_core.evaluation import draw_samples
 from dimum_core.judges.classifier import Judge, PairJudge
+from dimum_core.models.checkpoints import save_checkpoint
 from dimum_core.models.conditions import conditions_of, image_size
 from dimum_core.models.text_to_image import word_tokenizer
 
@@ -153,6 +154,17 @@ def test_the_command_line_draws_its_prompts_and_says_what_the_rest_lacks(stable_
     }
     for said, command in commands.items():
         assert main(command) == 1 and said in capsys.readouterr().err, command
+
+
+def test_a_saved_model_knows_what_it_forgot(stable_diffusion, canvas, judge, tmp_path):
+    forgetful = unlearn(stable_diffusion, "finetune", target="Van_Gogh", data=canvas, steps=1, **QUICK)
+    save_checkpoint(forgetful, tmp_path, {"title": "t", "summary": "s", "kind": "denoiser"})
+    again = load_pipeline(tmp_path)
+    assert again.unlearning["target"] == "Van_Gogh"
+    with pytest.raises(DataError, match="6 images of the target style Van_Gogh"):
+        relearn(again, canvas.without("Crayon"), target="Crayon", judge=judge, steps=1, **QUICK)
+    second = unlearn(again, "finetune", target="Cats", data=canvas, steps=1, **QUICK)
+    assert second.unlearning["left_out"] == ("Van_Gogh",)
 
 
 def test_another_rank_is_not_gone_on_with(stable_diffusion, canvas, judge, tmp_path):
