@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -42,6 +43,11 @@ def denormals():
 @pytest.fixture(autouse=True)
 def no_cifar_of_this_machine(monkeypatch, tmp_path_factory):
     monkeypatch.setenv("DIMUM_DATA", str(tmp_path_factory.getbasetemp()))  # a folder without it
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
 
 
 @pytest.fixture
@@ -92,8 +98,6 @@ def small_digits(tmp_path_factory):
 @pytest.fixture(scope="session")
 def shapes():
     """144 training pictures of shapes and 72 others, each of the 36 combinations equally often."""
-    import numpy as np
-
     from dimum_core.data import Dataset
     from dimum_core.data.shapes import CLASS_NAMES, render
 

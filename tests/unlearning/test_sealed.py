@@ -13,7 +13,7 @@ from dimum_core.models.codec import Codec
 from dimum_core.models.conditions import ClassConditions
 from dimum_core.unlearning import get_method, gradient
 from dimum_core.unlearning.sealed import Sealed
-from tests.test_unlearning import Step, direction, row_gradient, toy_step, vars_of
+from tests.unlearning.toys import Step, direction, row_gradient, toy_step, vars_of
 
 
 def at(tiny_data, index, model=None, state=None):

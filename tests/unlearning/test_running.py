@@ -1,0 +1,143 @@
+"""The one call that runs every method: it repeats itself, resumes, stops and leaves its input alone."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from dimum_core import load_dataset, load_pipeline, relearn
+from dimum_core.data import draw_batch
+from dimum_core.errors import CheckpointError, SettingError
+from dimum_core.judges.classifier import Judge
+from dimum_core.models.checkpoints import build_pipeline
+from dimum_core.models.denoiser import build_denoiser
+from dimum_core.models.history import with_unet
+from dimum_core.unlearning import METHODS, unlearn
+from dimum_core.unlearning import run as run_module
+from dimum_core.unlearning.alternatives import KINDS, build_alternative
+from dimum_core.unlearning.student import student
+from tests.unlearning.toys import toy_step
+
+
+def test_unlearning_stops_at_a_wanted_level_and_dimum_traces_its_convergence():
+    pipe, data = load_pipeline("digits"), load_dataset("digits")
+    settings = {"target": "3", "data": data, "learning_rate": 1e-3, "batch_size": 32, "evaluate_every": 5, "progress": False}
+    early = unlearn(pipe, "random-label", steps=60, until=0.5, **settings)
+    measured = early.unlearning["log"]["UA"].dropna()
+    assert early.unlearning["steps"] < 60 and measured.iloc[-1] >= 0.5 and (measured.iloc[:-1] < 0.5).all()
+    memorised = unlearn(pipe, "dimum", steps=20, **settings).unlearning
+    trace = memorised["log"]["memorisation loss"].dropna()
+    assert memorised["steps"] == 20 and len(trace) == 4 and trace.iloc[-1] < trace.iloc[0]
+    assert memorised["log"]["ordinary loss"].dropna().std() < 0.01
+
+
+WITH_LABELS = sorted(name for name, method in METHODS.items() if not method.prompts_only)
+
+
+@pytest.mark.parametrize("name", WITH_LABELS)
+def test_every_method_runs_leaves_its_input_alone_and_repeats_itself(name, pipe, data):
+    before = copy.deepcopy(pipe.unet.state_dict())
+    runs = [
+        unlearn(pipe, name, target="top", data=data, steps=3, batch_size=6, learning_rate=1e-3, progress=False) for _ in range(2)
+    ]
+    assert all(torch.equal(before[k], v) for k, v in pipe.unet.state_dict().items())
+    a, b = (run.unet.state_dict() for run in runs)
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert any(not torch.equal(a[k], before[k]) for k in a)
+    assert runs[0].unlearning["target"] == "top" and runs[0].unlearning["log"]["loss"].count() == 3
+    assert runs[0](["left"], num_inference_steps=2).images[0].size == (8, 8)
+
+
+def test_unlearning_resumes_bit_for_bit(pipe, data, tmp_path):
+    settings = {"target": "top", "data": data, "batch_size": 6, "progress": False, "precision": "fp32"}
+    whole = unlearn(pipe, "dimum", steps=6, **settings)
+    unlearn(pipe, "dimum", steps=3, out=tmp_path, **settings)
+    resumed = unlearn(pipe, "dimum", steps=6, out=tmp_path, resume=True, **settings)
+    a, b = whole.unet.state_dict(), resumed.unet.state_dict()
+    assert all(torch.allclose(a[k], b[k], atol=1e-7) for k in a)
+
+
+def test_a_method_that_looks_at_the_number_of_steps_is_not_gone_on_with_to_another(pipe, data, tmp_path):
+    settings = {"target": "top", "data": data, "batch_size": 6, "out": tmp_path, "progress": False, "precision": "fp32"}
+    unlearn(pipe, "sfr-on", steps=2, **settings)
+    unlearn(pipe, "sfr-on", steps=2, resume=True, **settings)
+    with pytest.raises(CheckpointError, match="was made with total_steps = 2, and 4 is asked for now"):
+        unlearn(pipe, "sfr-on", steps=4, resume=True, **settings)
+
+
+def test_who_says_when_to_stop_is_known_before_anything_takes_long(pipe, data, monkeypatch):
+    monkeypatch.setattr(run_module, "method_data", lambda *_: pytest.fail("data were made first"))
+    with pytest.raises(CheckpointError, match="pass it as judge="):
+        unlearn(pipe, "finetune", target="top", data=data, steps=4, until=0.5, progress=False)
+    monkeypatch.undo()
+    judge = Judge(8, 1, pipe.class_names, (4,), (2,))
+    settings = {"target": "top", "data": data, "steps": 4, "batch_size": 6, "evaluate_every": 1, "progress": False}
+    assert unlearn(pipe, "finetune", until=0.0, judge=judge, **settings).unlearning["steps"] == 1
+
+
+def test_another_models_unlearning_is_not_gone_on_with(pipe, data, tmp_path, tiny_preset):
+    settings = {"target": "top", "data": data, "batch_size": 6, "progress": False, "precision": "fp32"}
+    unlearn(pipe, "dimum", steps=2, out=tmp_path, **settings)
+    other = build_pipeline(build_denoiser(tiny_preset, 3, 1, seed=5).eval(), tiny_preset, ("left", "top", "checks"))
+    with pytest.raises(CheckpointError, match="was made with start = "):
+        unlearn(other, "dimum", steps=4, out=tmp_path, resume=True, **settings)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_alternative_data_are_what_they_say_and_never_the_target(kind, pipe, tiny_data):
+    retain = tiny_data.without("top")
+    made = build_alternative(kind, 20, retain, pipe, "top", seed=0)
+    again = build_alternative(kind, 20, retain, pipe, "top", seed=0)
+    assert made.digest == again.digest and len(made) == (16 if kind == "images" else 20)
+    assert 1 not in made.labels.tolist()
+    if kind == "class":
+        assert len(made.labels.unique()) == 1
+    if kind == "mixed":
+        assert len(made.labels.unique()) == 2
+    if kind in ("class", "mixed", "images"):
+        assert set(made.item_hashes.tolist()) <= set(retain.item_hashes.tolist())
+
+
+def test_unlearning_and_attacks_mean_the_same_by_their_common_settings(pipe, data):
+    """`evaluate_every=0` had been refused by the one and had meant "the default" to the other."""
+    judge, auxiliary = Judge(8, 1, pipe.class_names, (4,), (2,)), data.train.without("top")
+    calls = {
+        "unlearn": lambda **more: unlearn(pipe, "finetune", target="top", data=data, **more),
+        "relearn": lambda **more: relearn(pipe, auxiliary, target="top", judge=judge, **more),
+    }
+    for call in calls.values():
+        for name, value in (("evaluate_every", 0), ("evaluate_every", True), ("lora_rank", -1), ("steps", -1), ("steps", "2")):
+            with pytest.raises(SettingError, match=f"{name} must be a whole number of at least"):
+                call(**{"steps": 1, "progress": False, name: value})
+
+
+@pytest.mark.parametrize("already", [False, True])
+def test_a_student_is_given_back_as_its_pipeline_was(prompted, already):
+    """At home, free to train, without low-rank updates, and checkpointing no more than before."""
+    if already:
+        prompted.unet.enable_gradient_checkpointing()
+    names = set(prompted.unet.state_dict())
+    with student(prompted, lora_rank=2, gradient_checkpointing=True) as copied:
+        training = [name for name, p in copied.unet.named_parameters() if p.requires_grad]
+        assert training and all("lora" in name for name in training) and copied.unet.is_gradient_checkpointing
+    assert set(copied.unet.state_dict()) == names and all(p.requires_grad for p in copied.unet.parameters())
+    assert copied.unet.is_gradient_checkpointing == already and copied.unet.device == prompted.unet.device
+    assert copied.unet is not prompted.unet and not any("lora" in name for name, _ in prompted.unet.named_parameters())
+
+
+def test_what_was_frozen_trains_again(pipe, data):
+    """A method that trains a part leaves nothing frozen behind, and takes nothing frozen over."""
+    frozen = with_unet(pipe, copy.deepcopy(pipe.unet).requires_grad_(False))
+    settings = {"target": "top", "data": data, "steps": 1, "progress": False}
+    whole, again = unlearn(pipe, "finetune", **settings), unlearn(frozen, "finetune", **settings)
+    assert all(p.requires_grad for p in again.unet.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(whole.unet.parameters(), again.unet.parameters(), strict=True))
+
+
+def test_the_forget_batch_comes_from_the_forget_set(tiny_data):
+    x, labels = toy_step(tiny_data).batch("forget")
+    images, _ = draw_batch(tiny_data.only("top"), 6, 0, 5)
+    assert torch.equal(x, nn.functional.pixel_unshuffle(images, 2)) and (labels == 1).all()
