@@ -17,13 +17,12 @@ from torch.nn import functional as F
 from .data import Dataset, ImageSet, draw_batch, load_dataset, step_generator
 from .errors import UnknownName
 from .files import write_atomically
+from .models.cards import command_line, provenance
 from .models.checkpoints import (
     check_dtype,
     check_finite,
-    command_line,
     find_checkpoint,
     loading_errors,
-    provenance,
     quiet_diffusers,
     save_checkpoint,
 )

@@ -124,7 +124,8 @@ def run_evaluate(args) -> None:
 def run_unlearn(args) -> None:
     from .data import load_dataset
     from .evaluation import default_data
-    from .models.checkpoints import command_line, load_pipeline, provenance, save_checkpoint
+    from .models.cards import command_line, provenance
+    from .models.checkpoints import load_pipeline, save_checkpoint
     from .unlearning import load_plugin, unlearn
 
     if args.plugin:
@@ -186,7 +187,8 @@ def run_relearn(args) -> None:
     from .data import Dataset, load_dataset
     from .evaluation import default_data
     from .files import check_writable, write_atomically
-    from .models.checkpoints import command_line, load_pipeline, provenance, save_checkpoint
+    from .models.cards import command_line, provenance
+    from .models.checkpoints import load_pipeline, save_checkpoint
     from .models.history import history_of
 
     if args.drawn_by and args.auxiliary != "synthetic":

@@ -17,7 +17,8 @@ import torch
 from .data import DATASETS, ImageSet, from_uint8, load_dataset
 from .data.shapes import CLASS_NAMES
 from .errors import DimumError
-from .models.checkpoints import CARD_FILE, CHECKPOINT_FOLDER, read_card, shipped_checkpoints
+from .models.cards import CARD_FILE, read_card
+from .models.checkpoints import CHECKPOINT_FOLDER, shipped_checkpoints
 from .models.denoiser import PRESETS, Preset
 from .precision import native_precision
 from .pretraining import train_base

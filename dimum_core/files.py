@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import uuid
@@ -15,10 +16,18 @@ from .checking import check_kind
 from .errors import FileError
 
 ASIDE = ".saving-"  # begins the name of a folder in which a checkpoint is put together
+REPLACING = ".replacing-"  # and of that folder while its parts are moved into place: what is there then is no whole checkpoint
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: a kill or a full disk leaves the former content."""
+    """Write a file whole or not at all: a kill or a full disk leaves the former content. Raises FileError."""
+    try:
+        _write_atomically(path, content)
+    except (OSError, ValueError) as error:  # a ValueError: what can be no name of a file
+        raise unwritten(path, error) from error
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -27,23 +36,28 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except (OSError, ValueError) as error:  # a ValueError: what can be no name of a file
+    except (OSError, ValueError):
         with contextlib.suppress(OSError, ValueError):
             temporary.unlink(missing_ok=True)
-        raise unwritten(path, error) from error
+        raise
 
 
 def unwritten(path: Path, error: Exception) -> FileError:
     """What is to be said where a file or a folder could not be written."""
     reason = getattr(error, "strerror", None) or error
-    return FileError(f"{path} could not be written ({reason}): free some space or choose another folder.")
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None)
+    advice = "free some space or choose another folder" if full else "choose another folder, or change who may write there"
+    return FileError(f"{path} could not be written ({reason}): {advice}.")
 
 
 def check_writable(folder: Path) -> None:
     """Find out before the work, not after it, that a folder cannot be written to."""
     check_kind("out", folder, (str, os.PathLike), "a folder")
     probe = Path(folder) / f".writable-{uuid.uuid4().hex}"  # several runs on several machines may ask at once
-    write_atomically(probe, b"")
+    try:
+        _write_atomically(probe, b"")
+    except (OSError, ValueError) as error:
+        raise unwritten(folder, error) from error
     probe.unlink(missing_ok=True)
 
 

@@ -15,14 +15,13 @@ from .data import ImageSet, batch_indices, draw_batch, load_dataset, mirrored, s
 from .data.targets import find_target
 from .errors import DataError, UnknownName
 from .files import write_atomically
+from .models.cards import command_line, provenance
 from .models.checkpoints import (
     build_pipeline,
     check_dtype,
-    command_line,
     find_checkpoint,
     load_pipeline,
     loading_errors,
-    provenance,
     save_checkpoint,
 )
 from .models.codec import Codec

@@ -28,7 +28,8 @@ from dimum_core import evaluate, load_dataset, load_pipeline, relearn, unlearn
 from dimum_core.files import write_atomically
 from dimum_core.judges import load_judge
 from dimum_core.judges.training import JUDGE_PRESETS, train_judge
-from dimum_core.models.checkpoints import read_card, save_checkpoint
+from dimum_core.models.cards import read_card
+from dimum_core.models.checkpoints import save_checkpoint
 from dimum_core.models.conditions import conditions_of
 from dimum_core.models.denoiser import PRESETS, Preset
 from dimum_core.pictures import image_grid, save_picture

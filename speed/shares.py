@@ -19,7 +19,8 @@ import torch
 
 from dimum_core import evaluate, load_pipeline, relearn, unlearn
 from dimum_core.evaluation import default_data
-from dimum_core.models.checkpoints import find_checkpoint, read_card
+from dimum_core.models.cards import read_card
+from dimum_core.models.checkpoints import find_checkpoint
 from dimum_core.pretraining import train_base
 
 # Functions that do not call one another: (end of the file's name, function)

@@ -42,7 +42,7 @@ def imports(package: Path) -> dict[str, set[str]]:
     graph = {}
     for name, path in modules.items():
         asked = set()
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Import):
                 asked |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
@@ -135,8 +135,8 @@ def written() -> str:
     folders = ("dimum_core", "tools", "experiments", "speed", "tests")
     files = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
     chapters = [path for path in sorted((ROOT / "notebooks").rglob("*.ipynb")) if "student" not in path.parts]
-    cells = [cell for path in chapters for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
-    return "\n".join([*(path.read_text() for path in files), *("".join(cell["source"]) for cell in cells)])
+    cells = [cell for path in chapters for cell in json.loads(path.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"]
+    return "\n".join([*(path.read_text("utf-8") for path in files), *("".join(cell["source"]) for cell in cells)])
 
 
 def defined(source: str) -> set[str]:
@@ -159,7 +159,7 @@ def unused(names: set[str], text: str) -> list[str]:
 
 def test_nothing_is_defined_and_never_used():
     files = [path for folder in ("dimum_core", "tools") for path in (ROOT / folder).rglob("*.py")]
-    names = set().union(*(defined(path.read_text()) for path in files))
+    names = set().union(*(defined(path.read_text("utf-8")) for path in files))
     assert len(names) > 500
     assert unused(names, written()) == []
 
@@ -167,3 +167,34 @@ def test_nothing_is_defined_and_never_used():
 def test_a_function_that_nobody_calls_is_found():
     source = "OLD = 1\ndef used(): ...\ndef forgotten(): ...\n@register('x')\ndef by_name(): ...\nused()\n"
     assert unused(defined(source), source) == ["OLD", "forgotten"]
+
+
+# Encodings ------------------------------------------------------------------------------------------------------------
+
+
+def system_encoded(source: str) -> list[str]:
+    """Calls that read or write text in whatever encoding the system has."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call):
+            continue
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        named = {keyword.arg for keyword in node.keywords} & {"encoding", None}  # None: **settings
+        positional = len(node.args) > {"read_text": 0, "write_text": 1}.get(name, 99)
+        modes = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
+        opens_text = name == "open" and any(mode in ("r", "w", "a", "x", "r+", "w+") for mode in modes)
+        opens_by_default = isinstance(node.func, ast.Name) and name == "open" and len(node.args) == 1
+        as_text = "text" in {keyword.arg for keyword in node.keywords}  # of a process
+        if not named and not positional and (name in ("read_text", "write_text") or opens_text or opens_by_default or as_text):
+            found.append(f"line {node.lineno}: {ast.unparse(node)[:60]}")
+    return found
+
+
+def test_every_text_file_has_its_encoding_named():
+    assert {path.name: found for path in PACKAGE.rglob("*.py") if (found := system_encoded(path.read_text("utf-8")))} == {}
+
+
+def test_a_text_file_in_the_systems_encoding_is_found():
+    wrong = ["p.read_text()", "p.write_text(s)", "open(p)", "p.open('w', newline='')", "run(c, text=True)"]
+    right = ["p.read_text('utf-8')", "p.write_text(s, 'utf-8')", "open(p, 'rb')", "Image.open(p)", "open(p, encoding='utf-8')"]
+    assert [len(system_encoded(call)) for call in wrong + right] == [1] * 5 + [0] * 5

@@ -23,8 +23,9 @@ from dimum_core.errors import SettingError
 from dimum_core.judges import load_judge
 from dimum_core.judges.classifier import Judge
 from dimum_core.judges.training import train_judge
-from dimum_core.models import checkpoints, denoiser
-from dimum_core.models.checkpoints import load_pipeline, read_card, save_checkpoint, shipped_checkpoints
+from dimum_core.models import cards, checkpoints, denoiser
+from dimum_core.models.cards import read_card
+from dimum_core.models.checkpoints import load_pipeline, save_checkpoint, shipped_checkpoints
 from dimum_core.pictures import save_picture, tile
 from dimum_core.pretraining import train_base
 from dimum_core.training import STATE_FILE
@@ -83,9 +84,9 @@ def test_tensorboard_gets_every_row_of_the_log(tiny_preset, tmp_path, capsys, mo
 
 def test_the_card_names_no_path_of_the_machine(tiny_preset, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/somewhere/bin/dimum", "train", "tiny", "--out", "/somewhere/run"])
-    assert checkpoints.command_line() == "dimum train tiny --out run"
+    assert cards.command_line() == "dimum train tiny --out run"
     monkeypatch.setattr(sys, "argv", ["/somewhere/dimum_core/cli.py", "train", "tiny"])  # python -m dimum_core.cli
-    assert checkpoints.command_line() == "dimum train tiny"
+    assert cards.command_line() == "dimum train tiny"
 
 
 def test_nothing_that_is_saved_names_a_path_of_the_machine(trained, tmp_path):
@@ -284,3 +285,27 @@ def test_a_model_is_evaluated_against_its_own_target_only(tiny_data):
     data = Dataset(tiny_data.select(torch.arange(30)), tiny_data.select(torch.arange(30, 60)))
     reference = reference_set(data, judge, "top")
     assert 1 not in reference.labels and len(reference) == 20
+
+
+def test_a_checkpoint_in_a_folder_with_an_umlaut_is_made_on_a_system_without_them(in_c_locale, tmp_path):
+    """Its card names the folder; the work had been done when the card could not be written."""
+    out = tmp_path / "Übung 日"
+    done = in_c_locale("-m", "dimum_core.cli", "train", "digits", "--steps", "1", "--without", "3", "--out", out)
+    assert done.returncode == 0, done.stderr.decode("utf-8", "replace")
+    assert "Übung 日" in (out / "README.md").read_text("utf-8") and read_card(out)["without"] == "3"
+    again = in_c_locale("-m", "dimum_core.cli", "sample", out, "--count", "1", "--steps", "1", "--out", tmp_path / "ä.png")
+    assert again.returncode == 0 and "ä.png" in again.stdout.decode("utf-8"), again.stderr.decode("utf-8", "replace")
+
+
+def test_a_class_with_an_umlaut_is_saved_and_loaded_on_a_system_without_them(in_c_locale, tmp_path):
+    work = tmp_path / "work.py"
+    work.write_text(
+        "import sys\nimport torch\nfrom dimum_core import load_pipeline, train_base\nfrom dimum_core.data import load_dataset\n"
+        "from dataclasses import replace\ndata = load_dataset('digits').train\n"
+        "data = replace(data, class_names=('Käse', 'チーズ', *data.class_names[2:]))\n"
+        "train_base('digits', sys.argv[1], data=data, steps=1, batch_size=4, progress=False)\n"
+        "assert load_pipeline(sys.argv[1]).class_names[:2] == ('K\\u00e4se', '\\u30c1\\u30fc\\u30ba')\n", "utf-8",
+    )
+    done = in_c_locale(work, tmp_path / "out")
+    assert done.returncode == 0, done.stderr.decode("utf-8", "replace")
+    assert load_pipeline(tmp_path / "out").class_names[:2] == ("Käse", "チーズ")

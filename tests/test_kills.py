@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
 import shutil
 import sys
@@ -11,10 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import DDIMScheduler
 
 from dimum_core.benchmark import store
 from dimum_core.errors import CheckpointError, FileError
-from dimum_core.models.checkpoints import CARD_FILE, load_pipeline, save_checkpoint
+from dimum_core.judges import load_judge
+from dimum_core.models.cards import read_card
+from dimum_core.models.checkpoints import load_pipeline, save_checkpoint
 from dimum_core.training import STATE_FILE, train
 from tests.test_training import Line, line_config, new_line
 
@@ -95,21 +99,53 @@ def test_a_checkpoint_on_a_full_disk_is_said_in_a_sentence_and_leaves_the_former
     assert torch.equal(load_pipeline(tmp_path).unet.conv_in.bias, load_pipeline("digits").unet.conv_in.bias)
 
 
-def test_a_card_never_stands_beside_the_weights_of_another_model(tmp_path, monkeypatch):
-    """Killed between two files, a folder that is saved again has no card rather than the former one's."""
-    pipe = load_pipeline("digits")
-    save_checkpoint(pipe, tmp_path, CARD)
-    moved = []
+def parts_of(pipe) -> tuple[str, str, str]:
+    """Which of two models each part is of: the network, the scheduler, what the pipeline says of itself."""
+    unet = "new" if pipe.unet.conv_in.bias.mean() > 5 else "old"
+    return unet, "new" if "DDIM" in type(pipe.scheduler).__name__ else "old", "new" if pipe.config.guidance_scale == 7 else "old"
 
-    def killed(source, destination):
-        if moved:
-            raise KeyboardInterrupt
-        moved.append(destination)
 
-    monkeypatch.setattr("dimum_core.models.checkpoints._replace", killed)
-    with pytest.raises(KeyboardInterrupt):
-        save_checkpoint(pipe, tmp_path, CARD | {"title": "another"})
-    assert not (tmp_path / CARD_FILE).exists()
+def test_an_overwritten_checkpoint_is_the_old_one_the_new_one_or_refused_wherever_the_kill(tmp_path, monkeypatch):
+    """Moved part by part, a killed overwrite had loaded as the new network under the old scheduler."""
+    old, new = load_pipeline("digits"), load_pipeline("digits")
+    with torch.no_grad():
+        new.unet.conv_in.bias += 10
+    new.scheduler = DDIMScheduler.from_config(new.scheduler.config)
+    new.register_to_config(guidance_scale=7)
+    replace, states = os.replace, []
+    for allowed in range(20):
+        save_checkpoint(old, tmp_path, CARD)
+        calls = []
+
+        def killed(source, destination, allowed=allowed, calls=calls):
+            calls.append(destination)
+            if len(calls) > allowed:
+                raise KeyboardInterrupt
+            replace(source, destination)
+
+        with monkeypatch.context() as patched, contextlib.suppress(KeyboardInterrupt):
+            patched.setattr("dimum_core.models.checkpoints.os.replace", killed)
+            save_checkpoint(new, tmp_path, CARD | {"title": "another"})
+        try:
+            states.append(set(parts_of(load_pipeline(tmp_path))))
+            assert read_card(tmp_path)["title"] == ("t" if states[-1] == {"old"} else "another")
+        except CheckpointError as error:
+            states.append("refused" if "half overwritten by another model" in str(error) else str(error))
+        if states[-1] == {"new"}:
+            break
+    assert states[0] == {"old"} and states[-1] == {"new"} and states.count("refused") == len(states) - 2 >= 4
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_judge_that_is_half_overwritten_is_refused(tmp_path):
+    save_checkpoint(load_judge("digits-judge"), tmp_path, CARD)
+    load_judge(tmp_path)
+    (tmp_path / ".replacing-123").mkdir()
+    with pytest.raises(CheckpointError, match="save it again"):
+        load_judge(tmp_path)
+    train(new_line(), Line(), line_config(steps=1), out=tmp_path, progress=False)  # which tidies, but does not make it whole
+    with pytest.raises(CheckpointError, match="save it again"):
+        load_judge(tmp_path)
 
 
 def test_a_training_removes_what_a_killed_one_left(tmp_path):

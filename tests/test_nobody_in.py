@@ -25,7 +25,8 @@ from dimum_core.data import cifar10, loaders
 from dimum_core.errors import CheckpointError, DataError, DimumError
 from dimum_core.judges import load_judge
 from dimum_core.metrics import FrechetStatistics, MetricError
-from dimum_core.models.checkpoints import CHECKPOINT_FOLDER, command_line, provenance, render_card
+from dimum_core.models.cards import command_line, provenance, render_card
+from dimum_core.models.checkpoints import CHECKPOINT_FOLDER
 from dimum_core.resuming import read_state
 
 

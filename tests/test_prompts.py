@@ -10,7 +10,8 @@ from dimum_core import load_pipeline
 from dimum_core.data.captions import PARAPHRASES, TEMPLATES, caption
 from dimum_core.data.shapes import CLASS_NAMES, STYLES
 from dimum_core.errors import DataError
-from dimum_core.models.checkpoints import read_card, save_checkpoint
+from dimum_core.models.cards import read_card
+from dimum_core.models.checkpoints import save_checkpoint
 from dimum_core.models.conditions import conditions_of
 from dimum_core.models.denoiser import Preset
 from dimum_core.pretraining import DenoisingObjective, new_model, train_base

@@ -11,7 +11,7 @@ import pytest
 from safetensors import safe_open
 
 from dimum_core.data import DATASETS
-from dimum_core.models.checkpoints import render_card
+from dimum_core.models.cards import render_card
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 MODELS = sorted(path for path in (DATA / "checkpoints").iterdir())

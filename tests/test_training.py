@@ -270,6 +270,18 @@ def test_a_full_disk_leaves_the_former_file_and_no_debris(tmp_path, monkeypatch)
     assert path.read_bytes() == b"former" and [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.parametrize("reason", [errno.EACCES, errno.EROFS])
+def test_a_read_only_folder_is_named_and_no_space_is_asked_for(tmp_path, monkeypatch, reason):
+    def denied(path, mode):
+        raise OSError(reason, os.strerror(reason), str(path))
+
+    monkeypatch.setattr("dimum_core.files.open", denied, raising=False)
+    with pytest.raises(FileError) as refused:
+        train(new_line(), Line(), line_config(steps=1), out=tmp_path, progress=False)
+    said = f"{tmp_path} could not be written ({os.strerror(reason)}): choose another folder, or change who may write there."
+    assert str(refused.value) == said
+
+
 def test_bad_settings_are_refused_in_a_sentence():
     for wrong in ({"steps": -1}, {"learning_rate": 0}, {"learning_rate": float("nan")}, {"batch_size": 0}, {"ema_decay": 1}):
         with pytest.raises(SettingError, match=f"{next(iter(wrong))} must be"):

@@ -19,7 +19,8 @@ from dimum_core.data.targets import word_kinds
 from dimum_core.evaluation import default_data, evaluate
 from dimum_core.judges import load_judge
 from dimum_core.metrics import wilson_interval
-from dimum_core.models.checkpoints import CHECKPOINT_FOLDER, load_pipeline, read_card, save_checkpoint
+from dimum_core.models.cards import read_card
+from dimum_core.models.checkpoints import CHECKPOINT_FOLDER, load_pipeline, save_checkpoint
 
 
 def main() -> None:

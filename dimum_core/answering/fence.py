@@ -33,7 +33,7 @@ class NoCourse:
 
 def limit(memory: int) -> None:
     """From here on: `memory` bytes more than now, and no large files; cannot be undone within this process."""
-    pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 0
+    pages = int(Path("/proc/self/statm").read_text("ascii").split()[0]) if Path("/proc/self/statm").exists() else 0
     if pages:  # elsewhere than on Linux the address space cannot be limited so
         most = pages * resource.getpagesize() + memory
         resource.setrlimit(resource.RLIMIT_AS, (most, most))

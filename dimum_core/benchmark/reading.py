@@ -13,7 +13,8 @@ from ..checking import check_kind
 from ..data import load_dataset
 from ..data.targets import is_target
 from ..errors import DimumError
-from ..models.checkpoints import find_checkpoint, load_pipeline, read_card, shipped_checkpoints
+from ..models.cards import read_card
+from ..models.checkpoints import find_checkpoint, load_pipeline, shipped_checkpoints
 from ..models.sampling import ClassConditionalPipeline
 from ..unlearning import load_plugin
 from .plan import CHECKPOINT, Plan, filled_in

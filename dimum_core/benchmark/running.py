@@ -13,7 +13,8 @@ from tqdm.auto import tqdm
 
 from ..attacks import auxiliary_set, few_shot, relearn
 from ..data import load_dataset
-from ..models.checkpoints import load_pipeline, provenance
+from ..models.cards import provenance
+from ..models.checkpoints import load_pipeline
 from ..unlearning import METHODS, load_plugin
 from ..unlearning.plugin import module_name
 from . import store

@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save
 from torch.nn.utils import parameters_to_vector
 
 from ..files import write_atomically
-from ..models.checkpoints import find_checkpoint, load_pipeline, provenance, read_card
+from ..models.cards import provenance, read_card
+from ..models.checkpoints import find_checkpoint, load_pipeline
 from ..models.sampling import ClassConditionalPipeline
 from ..unlearning import unlearn
 from . import store

@@ -39,7 +39,7 @@ READING = 0.75  # part of START that the hand-in may run for: the rest is for im
 def read_points(path: Path = POINTS) -> tuple[dict[str, float], bool]:
     """Exercise -> points, and whether each student has numbers of their own. DimumError for a file that cannot be used."""
     try:
-        plan = yaml.safe_load(path.read_text())
+        plan = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise DimumError(f"The points cannot be read from {path}: {reason}.") from error

@@ -9,13 +9,13 @@ from diffusers import DiffusionPipeline
 
 from ..data.targets import word_kinds
 from ..errors import CheckpointError, SettingError, brief
+from ..models.cards import read_card
 from ..models.checkpoints import (
     CHECKPOINT_FOLDER,
     check_finite,
     find_checkpoint,
     loading_errors,
     quiet_diffusers,
-    read_card,
     shipped_checkpoints,
 )
 from ..models.conditions import ClassConditions, PromptConditions

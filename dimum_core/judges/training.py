@@ -17,7 +17,8 @@ from ..data.captions import KINDS
 from ..errors import DataError, UnknownName
 from ..files import write_atomically
 from ..metrics import accuracy, auroc, expected_calibration_error
-from ..models.checkpoints import check_dtype, command_line, provenance, save_checkpoint
+from ..models.cards import command_line, provenance
+from ..models.checkpoints import check_dtype, save_checkpoint
 from ..training import TrainConfig, TrainResult, train
 from .classifier import Judge, class_gaussians, fit_temperature
 

@@ -5,10 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import platform
 import shutil
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -22,19 +19,18 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
-from .. import __version__
 from ..data import DATA_FOLDER, HOW_TO_GET
 from ..data.captions import PARTIAL_TEMPLATES, TEMPLATES
 from ..data.targets import find_target
 from ..errors import CheckpointError, SettingError, brief
-from ..files import ASIDE, unwritten
+from ..files import ASIDE, REPLACING, unwritten
+from .cards import CARD_FILE, read_card, render_card
 from .diffusion import SCHEDULER_CONFIG
 from .history import HISTORY_FILE, NO_HASHES, Forgotten, History, history_of, remember
 from .sampling import ClassConditionalPipeline
 from .text_to_image import TextToImagePipeline
 
 CHECKPOINT_FOLDER = DATA_FOLDER / "checkpoints"
-CARD_FILE = "card.json"
 PIPELINES = {kind.__name__: kind for kind in (ClassConditionalPipeline, TextToImagePipeline)}
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 LIBRARIES = (None, "diffusers", "transformers", "stable_diffusion")  # the last: diffusers' own module of the safety checker
@@ -69,7 +65,7 @@ def load_pipeline(checkpoint: str | os.PathLike) -> ClassConditionalPipeline | T
     if not (folder / "model_index.json").is_file():
         raise CheckpointError(f"{folder} has no model_index.json, so it is not a diffusers pipeline (an unfinished training?).")
     with loading_errors(folder), quiet_diffusers():
-        index = json.loads((folder / "model_index.json").read_text())
+        index = json.loads((folder / "model_index.json").read_text("utf-8"))
         kind = PIPELINES.get(index["_class_name"]) or getattr(diffusers, index["_class_name"])
         components, _ = kind._get_signature_keys(kind)
         check_libraries({name: index[name] for name in components if name in index}, folder)
@@ -85,7 +81,7 @@ def load_pipeline(checkpoint: str | os.PathLike) -> ClassConditionalPipeline | T
 def _read_history(folder: Path, pipe: DiffusionPipeline) -> History:
     """What a folder says of what its model has seen and forgotten; a folder without a history may still have a card."""
     if (folder / HISTORY_FILE).is_file():
-        return History.from_json((folder / HISTORY_FILE).read_text())
+        return History.from_json((folder / HISTORY_FILE).read_text("utf-8"))
     card = read_card(folder) if (folder / CARD_FILE).is_file() else {}
     training, without = card.get("training", {}), card.get("without")
     weights = ("ema" if training["ema_decay"] else "raw") if "ema_decay" in training else "as loaded"
@@ -130,14 +126,25 @@ def quiet_diffusers():
 
 @contextlib.contextmanager
 def loading_errors(folder: Path):
-    """Whatever goes wrong while a checkpoint is read becomes one sentence that names the folder."""
+    """Whatever goes wrong while a checkpoint is read becomes one sentence that names the folder; so does a half-written one."""
+    refuse_mixture(folder)
     try:
         yield
+        refuse_mixture(folder)  # another process may have begun to write it meanwhile
     except CheckpointError:
         raise
     except Exception as error:  # diffusers, safetensors and json raise a dozen kinds
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{folder} cannot be loaded ({reason}): it is incomplete, damaged or of another shape.") from error
+
+
+def refuse_mixture(folder: Path) -> None:
+    """Refuse a folder in which the parts of one model are taking the place of another's, or were when a process was killed."""
+    if any(folder.glob(f"{REPLACING}*")):
+        raise CheckpointError(
+            f"{folder} is half overwritten by another model: wait until that is saved; if its process was killed, save it again "
+            "(a training does with --resume)."
+        )
 
 
 def build_pipeline(
@@ -183,14 +190,12 @@ def _save(model, folder: Path, card: dict, dtype: torch.dtype) -> None:
         with quiet_diffusers(), _in_precision(_modules(model), dtype):
             model.save_pretrained(aside, safe_serialization=True)
         if isinstance(model, DiffusionPipeline):
-            (aside / HISTORY_FILE).write_text(history_of(model).to_json())
+            (aside / HISTORY_FILE).write_text(history_of(model).to_json(), "utf-8")
         for config in aside.rglob("*.json"):
             _forget_origin(config)
-        (aside / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n")
-        (aside / "README.md").write_text(render_card(card))
-        (folder / CARD_FILE).unlink(missing_ok=True)  # that of a former model must not be taken for this one's
-        for path in sorted(aside.iterdir(), key=lambda path: path.name == CARD_FILE):
-            _replace(path, folder / path.name)
+        (aside / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", "utf-8")
+        (aside / "README.md").write_text(render_card(card), "utf-8", "surrogateescape")  # of a path in a shell without umlauts
+        _move_into_place(aside, folder)
     except (OSError, SafetensorError) as error:  # safetensors has an error of its own for a full disk
         raise unwritten(folder, error) from error
     finally:
@@ -213,9 +218,9 @@ def _in_precision(modules: Iterable[nn.Module], dtype: torch.dtype) -> Iterator[
 
 def _forget_origin(config: Path) -> None:
     """diffusers notes the folder that a model was loaded from; a path of this machine is of no use to anyone else."""
-    content = json.loads(config.read_text())
+    content = json.loads(config.read_text("utf-8"))
     if content.pop("_name_or_path", None) is not None:
-        config.write_text(json.dumps(content, indent=2) + "\n")
+        config.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
 
 
 def _modules(model):
@@ -224,63 +229,18 @@ def _modules(model):
     return [module for module in model.components.values() if isinstance(module, torch.nn.Module)]
 
 
+def _move_into_place(aside: Path, folder: Path) -> None:
+    """Part by part, the card last. While this lasts, and after a kill in between, the folder is refused (see `refuse_mixture`)."""
+    moving = folder / f"{REPLACING}{aside.name.removeprefix(ASIDE)}"
+    os.replace(aside, moving)
+    (folder / CARD_FILE).unlink(missing_ok=True)  # that of a former model must not be taken for this one's
+    for path in sorted(moving.iterdir(), key=lambda path: path.name == CARD_FILE):
+        _replace(path, folder / path.name)
+    for left in folder.glob(f"{REPLACING}*"):  # those of killed ones, too: the folder is whole again
+        shutil.rmtree(left)
+
+
 def _replace(source: Path, destination: Path) -> None:
     if destination.is_dir():
         shutil.rmtree(destination)
     os.replace(source, destination)
-
-
-def provenance() -> dict:
-    """Where and with what something was computed; goes into cards and result files."""
-    return {
-        "commit": _git_commit(),
-        "dimum": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "diffusers": diffusers.__version__,
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU ({platform.machine()})",
-    }
-
-
-def _git_commit() -> str:
-    command = ["git", "--no-optional-locks", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "not a clone"
-
-
-def read_card(folder: Path) -> dict:
-    try:
-        return json.loads((Path(folder) / CARD_FILE).read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder} has no readable {CARD_FILE} ({error}).") from error
-
-
-def command_line() -> str:
-    """The `dimum` command that is running, as one would type it; of a path, only its last part."""
-    program = Path(sys.argv[0])
-    if not program.name.startswith("dimum") and program.parts[-2:] != ("dimum_core", "cli.py"):  # the latter: python -m
-        return "python"
-    return " ".join(["dimum", *map(_without_folder, sys.argv[1:])])
-
-
-def _without_folder(argument: str) -> str:
-    """/somewhere/run becomes run, and --out=/somewhere/run becomes --out=run."""
-    name, equals, value = argument.rpartition("=")
-    return name + equals + (Path(value).name if os.path.isabs(value) else value)
-
-
-def render_card(card: dict) -> str:
-    """The model card that people read: the same facts as card.json, as Markdown."""
-    lines = ["---", "library_name: diffusers", "license: mit", "---", "", f"# {card['title']}", "", card["summary"], ""]
-    for section in ("training", "data", "quality", "quality_at_the_most_accurate_scale", "provenance"):
-        if card.get(section):
-            lines += [f"## {section.capitalize().replace('_', ' ')}", "", "| | |", "|---|---|"]
-            lines += [f"| {key.replace('_', ' ')} | {_cell(value)} |" for key, value in card[section].items()] + [""]
-    return "\n".join(lines)
-
-
-def _cell(value) -> str:
-    return f"`{value}`" if isinstance(value, str) and value.startswith("dimum ") else f"{value}"

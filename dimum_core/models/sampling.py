@@ -107,7 +107,7 @@ class CodedImages:
         """As diffusers saves a pipeline, with its history beside it."""
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / HISTORY_FILE).write_text(history_of(self).to_json())
+        (folder / HISTORY_FILE).write_text(history_of(self).to_json(), "utf-8")
         super().save_pretrained(save_directory, **settings)
 
     def _starting_noise(self, count: int, generator, latents: Tensor | None) -> Tensor:
