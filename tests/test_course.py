@@ -119,6 +119,7 @@ def test_a_variant_follows_from_the_id_alone():
 
 
 def test_show_displays_picture_text_and_caption(monkeypatch):
+    plt.close("all")  # of other tests
     shown = []
     monkeypatch.setattr("IPython.display.display", lambda *things: shown.extend(things))
     figure, ax = plt.subplots()

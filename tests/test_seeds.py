@@ -10,7 +10,7 @@ import torch
 from diffusers import DDIMScheduler, EulerAncestralDiscreteScheduler
 
 from dimum_core.attacks import probe_prompts
-from dimum_core.attacks.prompts import _ask
+from dimum_core.attacks.prompts import _drawn
 from dimum_core.errors import SettingError
 from dimum_core.evaluation import draw_samples
 from dimum_core.models.checkpoints import build_pipeline
@@ -102,14 +102,14 @@ def test_prompts_and_samples_of_a_model_are_a_function_of_the_seed_too(prompted,
     asked = ["a hatched star", "a filled cross"]
     calls = {
         "pipeline": lambda: prompted(asked, generator=seeded(1, 2), num_inference_steps=3, output_type="pt").images,
-        "attack": lambda: _ask(prompted, asked, None, seeded(1)[0], {"num_inference_steps": 3}),
+        "attack": lambda: _drawn(prompted, {"prompt": asked}, seeded(1)[0], 2, {"num_inference_steps": 3}),
     }
     for name, call in calls.items():
         assert torch.equal(after_others(call, 0), after_others(call, 1)), name
 
 
 def test_samples_that_are_evaluated_do_not_depend_on_what_ran_before(pipe, monkeypatch):
-    monkeypatch.setattr("dimum_core.evaluation._drawing", lambda *about: None)  # nothing is remembered
+    monkeypatch.setattr("dimum_core.evaluation._key", lambda *about: None)  # nothing is remembered
     pipe.scheduler = EulerAncestralDiscreteScheduler.from_config(pipe.scheduler.config)
     samples = lambda seed: draw_samples(pipe, [0, 1], seed=seed, num_inference_steps=3, progress=False)  # noqa: E731
     first, again, other = (after_others(lambda s=seed: samples(s), k) for k, seed in enumerate((5, 5, 6)))
