@@ -100,7 +100,7 @@ def test_an_answer_cannot_spoil_the_inputs_of_the_reference():
     assert verdict("01.4", in_place).right is False
 
 
-def test_each_student_has_numbers_of_his_own():
+def test_each_student_has_numbers_of_their_own():
     assert given("02.2") == {"w": 1.5} and given("02.2", "ada") == given("02.2", " Ada ")
     assert given("02.2", "\u00c5sa") == given("02.2", "A\u030asa")  # as macOS writes the name of a file
     drawn = {given("02.2", f"student {k}")["w"] for k in range(40)}

@@ -188,7 +188,7 @@ def test_no_older_or_later_value_stands_in_for_one_that_failed(tmp_path, code):
     assert marks(tmp_path, code)["01.1"].points == 0.0
 
 
-def test_each_student_is_asked_for_his_own_numbers(tmp_path):
+def test_each_student_is_asked_for_their_own_numbers(tmp_path):
     code = 'check("02.2", 1 + given("02.2", student)["w"], student)\ncheck("07.2", 30.72, student)'
     found = marks(tmp_path, code, {"02.2": 1.0, "07.2": 1.0}, variants=True)
     assert found["02.2"].points == 1 and found["07.2"].points == 0  # the second is the chapter's answer, found on the web
@@ -505,8 +505,10 @@ def test_points_and_folders_that_cannot_be_used_are_named(tmp_path):
 # Processes -----------------------------------------------------------------------------------------------------------------
 
 
-ORDER = {"pieces": [], "student": "", "memory": 10**9, "given": {"dict": [["01.1", {"dict": []}]]}, "secret": [], "readable": ["/"],
-         "seconds": 5.0, "reading": 5.0}
+ORDER = {
+    "pieces": [], "student": "", "memory": 10**9, "questions": {"dict": [["01.1", {"dict": []}]]}, "secret": [], "readable": ["/"],
+    "seconds": 5.0, "reading": 5.0,
+}
 
 
 def test_one_students_process_knows_nothing_of_anothers_and_of_the_grader(tmp_path, monkeypatch):

@@ -44,10 +44,10 @@ def solution_title(number: str) -> str:
 
 
 def exercise_number(source: str) -> str:
-    found = NUMBER.search(source)
-    if not found:
+    number = NUMBER.search(source)
+    if not number:
         raise SystemExit(f"A cell with a solution has no check(\"NN.k\", ...):\n{source}")
-    return found[1]
+    return number[1]
 
 
 def stub(source: str) -> str:
@@ -138,8 +138,10 @@ def teacher_edition(source, name: str):
 def teaching_notes(chapter: str, folder: Path = ROOT / "docs" / "teaching") -> str:
     """A chapter's section of docs/teaching/chapters.md."""
     text = (folder / "chapters.md").read_text() if (folder / "chapters.md").exists() else ""
-    found = re.search(rf"(?ms)^## {chapter}\b.*?(?=^## |\Z)", text)
-    return f"**For the teacher**\n\n{found[0].strip()}" if found else "**For the teacher:** there are no notes on this chapter yet."
+    section = re.search(rf"(?ms)^## {chapter}\b.*?(?=^## |\Z)", text)
+    if section is None:
+        return "**For the teacher:** there are no notes on this chapter yet."
+    return f"**For the teacher**\n\n{section[0].strip()}"
 
 
 def chapters(folder: Path) -> list[Path]:
@@ -152,9 +154,9 @@ def written(notebook) -> str:
 
 def out_of_date(folder: Path) -> list[str]:
     """Student notebooks that are missing, superfluous, or not what the source gives."""
-    wanted = {path.name: written(student_edition(nbformat.read(path, 4), path.name)) for path in chapters(folder)}
+    expected_texts = {path.name: written(student_edition(nbformat.read(path, 4), path.name)) for path in chapters(folder)}
     there = {path.name: path.read_text() for path in chapters(folder / "student")}
-    return sorted(name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name))
+    return sorted(name for name in expected_texts.keys() | there.keys() if expected_texts.get(name) != there.get(name))
 
 
 def write(folder: Path, out: Path, edition, **options) -> None:

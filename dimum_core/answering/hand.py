@@ -20,14 +20,14 @@ from .cells import KEPT, Cell, check_spellings, compiled, handed_in, made_names,
 class Hand:
     """The answers handed in so far, each exercise's in their order, and what went wrong on the way.
 
-    given: exercise -> the numbers of its question, and "variant" -> what the student works on. seconds: for each statement.
+    questions: exercise -> the numbers of its question, and "variant" -> what the student works on. seconds: for each statement.
     reading: seconds for all of them together. To be made before the fence: an event loop needs sockets.
     """
 
-    def __init__(self, given: dict, student: str, seconds: float, reading: float):
+    def __init__(self, questions: dict, student: str, seconds: float, reading: float):
         self.answers: dict[str, list] = {}
         self.errors: dict[str, str] = {}
-        self.given, self.student, self.seconds = given, student, seconds
+        self.questions, self.student, self.seconds = questions, student, seconds
         self.ends = time.monotonic() + reading  # what was answered by then must not be lost to what still runs
         self.lost: dict[str, BaseException] = {}  # name -> why the statement that makes it failed
         self.spellings: set[str] = set()  # of a call of `check`, in this file
@@ -44,8 +44,8 @@ class Hand:
         module = types.ModuleType("dimum_core.course")
         module.check, module.Variant = self.note, types.SimpleNamespace
         module.hint = lambda number: None
-        module.given = lambda number, student="": dict(self.given.get(number, {}))
-        module.variant = lambda student="": types.SimpleNamespace(**self.given["variant"])
+        module.given = lambda number, student="": dict(self.questions.get(number, {}))
+        module.variant = lambda student="": types.SimpleNamespace(**self.questions["variant"])
         return module
 
     def run(self, cells: list[Cell], whole: bool) -> None:

@@ -20,7 +20,7 @@ def serve(line: wire.Line) -> None:
     """Run what was handed in, say what was answered, then answer calls until the grader has enough."""
     order = line.receive()
     sys.meta_path.insert(0, NoCourse)
-    hand = Hand(wire.decode(order["given"]), order["student"], order["seconds"], order["reading"])
+    hand = Hand(wire.decode(order["questions"]), order["student"], order["seconds"], order["reading"])
     limit(order["memory"])
     files = [([read_cell(source) for source in cells], whole) for cells, whole in order["pieces"]]
     import_libraries([cell for cells, _ in files for cell in cells])
@@ -45,8 +45,8 @@ def import_libraries(cells: list[Cell]) -> None:
 def encoded(hand: Hand, functions: list) -> dict[str, list]:
     """Exercise -> its last answers, as they cross; functions stay here, in `functions`. What cannot cross is noted as an error."""
     answers: dict[str, list] = {}
-    room = wire.LIMIT // (2 * FEW * len(hand.given))  # so that all of them together fit into one message
-    last = [(number, answer) for number in hand.given for answer in hand.answers.get(number, [])[-FEW:]]
+    room = wire.LIMIT // (2 * FEW * len(hand.questions))  # so that all of them together fit into one message
+    last = [(number, answer) for number in hand.questions for answer in hand.answers.get(number, [])[-FEW:]]
     for number, answer in last:
         try:
             data = wire.encode(answer, functions)

@@ -85,16 +85,16 @@ def verdict(number: str, answer, student: str = "", seed: int = 0) -> Verdict:
     if answer is None or answer is ...:
         return Verdict(None, "not answered yet.")
     judge, known = find(number).judge, {"seed": seed, "numbers": given(number, student)}
-    wanted = inspect.signature(judge).parameters
+    asks_for = inspect.signature(judge).parameters
     try:
-        found = judge(answer, **{name: value for name, value in known.items() if name in wanted})
+        outcome = judge(answer, **{name: value for name, value in known.items() if name in asks_for})
     except Unanswered:
         return Verdict(None, "not answered yet.")
     except NotImplementedError:
         raise  # a gap of the student edition says itself which exercise it is
     except Exception as error:  # a wrong answer may fail in any way; the learner is told which
         return Verdict(False, f"Your answer raised {type(error).__name__}: {error}.")
-    return Verdict(found is True, "right." if found is True else found or "")
+    return Verdict(outcome is True, "right." if outcome is True else outcome or "")
 
 
 def check(number: str, answer, student: str = "") -> bool | None:
@@ -102,15 +102,15 @@ def check(number: str, answer, student: str = "") -> bool | None:
     __tracebackhide__ = True
     hints = find(number).hints
     try:
-        found = verdict(number, answer, student)
+        judged = verdict(number, answer, student)
     except NotImplementedError as gap:  # without the frames between, whose source would show the reference
         raise NotImplementedError(str(gap)) from None
-    if found.right is not False:
-        print(f"Exercise {number}: {found.said}")
-        return found.right
-    nudge = hints[:1] if not _failures[number] or not found.said else ()
+    if judged.right is not False:
+        print(f"Exercise {number}: {judged.said}")
+        return judged.right
+    nudge = hints[:1] if not _failures[number] or not judged.said else ()
     further = (f'hint("{number}") says more.',) if len(hints) > 1 else ()
-    print(" ".join([f"Exercise {number}: not yet.", *filter(None, [found.said]), *nudge, *further]))
+    print(" ".join([f"Exercise {number}: not yet.", *filter(None, [judged.said]), *nudge, *further]))
     _failures[number] += 1
     return False
 

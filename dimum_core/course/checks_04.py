@@ -15,21 +15,21 @@ from .comparing import choose, compare
 )
 def _unlearning_accuracy(function, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    asked = torch.randint(4, (200,), generator=generator)
-    judged = torch.where(torch.rand(200, generator=generator) < 0.6, asked, torch.randint(-1, 4, (200,), generator=generator))
-    cases = [(judged, asked, c) for c in range(4)]
-    return compare(function, lambda judged, asked, c: (judged[asked == c] != c).float().mean(), cases, {
+    labels = torch.randint(4, (200,), generator=generator)
+    judged = torch.where(torch.rand(200, generator=generator) < 0.6, labels, torch.randint(-1, 4, (200,), generator=generator))
+    cases = [(judged, labels, c) for c in range(4)]
+    return compare(function, lambda judged, labels, c: (judged[labels == c] != c).float().mean(), cases, {
         "That is the accuracy on the target; UA is one minus it.":
-            lambda judged, asked, c: (judged[asked == c] == c).float().mean(),
+            lambda judged, labels, c: (judged[labels == c] == c).float().mean(),
         "Samples of other classes are counted too: only those asked for under c belong here.":
-            lambda judged, asked, c: (judged != c).float().mean(),
+            lambda judged, labels, c: (judged != c).float().mean(),
         "That is divided by the number of all samples, not of those asked for under c.":
-            lambda judged, asked, c: (judged[asked == c] != c).float().sum() / len(asked),
+            lambda judged, labels, c: (judged[labels == c] != c).float().sum() / len(labels),
         "The selection is by the verdict; select by what was asked for.":
-            lambda judged, asked, c: (asked[judged == c] != c).float().mean(),
-        "That is the number of samples, not their share.": lambda judged, asked, c: (judged[asked == c] != c).float().sum(),
+            lambda judged, labels, c: (labels[judged == c] != c).float().mean(),
+        "That is the number of samples, not their share.": lambda judged, labels, c: (judged[labels == c] != c).float().sum(),
         "None of these (-1) counts as forgotten: do not leave it out.":
-            lambda judged, asked, c: (judged[(asked == c) & (judged >= 0)] != c).float().mean(),
+            lambda judged, labels, c: (judged[(labels == c) & (judged >= 0)] != c).float().mean(),
     })
 
 

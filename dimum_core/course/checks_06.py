@@ -59,8 +59,8 @@ def _recovery_ratio(value, numbers):
 
 
 def _first_reach(steps, accuracy, level):
-    found = steps_to_recovery(steps, accuracy, level)
-    return None if found.censored else found.steps
+    recovery = steps_to_recovery(steps, accuracy, level)
+    return None if recovery.censored else recovery.steps
 
 
 def _point(shift: int):

@@ -30,18 +30,19 @@ def _restyled(function):
 )
 def _in_domain(function, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    asked = torch.randint(6, (300,), generator=generator)
-    seen = torch.where(torch.rand(300, generator=generator) < 0.7, asked, torch.randint(-1, 6, (300,), generator=generator))
-    cases = [(seen, asked, style) for style in (0, 3, 5)]
-    return compare(function, lambda seen, asked, c: (seen == asked)[asked != c].float().mean(), cases, {
-        "The target's own samples are counted too; they are what UA is for.": lambda seen, asked, c: (seen == asked).float().mean(),
+    labels = torch.randint(6, (300,), generator=generator)
+    seen = torch.where(torch.rand(300, generator=generator) < 0.7, labels, torch.randint(-1, 6, (300,), generator=generator))
+    cases = [(seen, labels, style) for style in (0, 3, 5)]
+    return compare(function, lambda seen, labels, c: (seen == labels)[labels != c].float().mean(), cases, {
+        "The target's own samples are counted too; they are what UA is for.":
+            lambda seen, labels, c: (seen == labels).float().mean(),
         "Those are the target's samples, and IRA is about the others.":
-            lambda seen, asked, c: (seen == asked)[asked == c].float().mean(),
+            lambda seen, labels, c: (seen == labels)[labels == c].float().mean(),
         "That only says that the target was not seen; the right style should be.":
-            lambda seen, asked, c: (seen != c)[asked != c].float().mean(),
+            lambda seen, labels, c: (seen != c)[labels != c].float().mean(),
         "The selection is by what was seen; select by what was asked for.":
-            lambda seen, asked, c: (seen == asked)[seen != c].float().mean(),
-        "That is their number, not their share.": lambda seen, asked, c: (seen == asked)[asked != c].float().sum(),
+            lambda seen, labels, c: (seen == labels)[seen != c].float().mean(),
+        "That is their number, not their share.": lambda seen, labels, c: (seen == labels)[labels != c].float().sum(),
     })
 
 

@@ -1,4 +1,4 @@
-"""Checks of chapters 11 and 12: geometry, the attacker at his best, matched cost and the capstone's score."""
+"""Checks of chapters 11 and 12: geometry, the attacker at their best, matched cost and the capstone's score."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def _rows_without_gradient(function, seed=0):
     cases = [([0, 1, 1, 4], 6), ([0, 1, 2, 3], 5), ([2, 2], 4), (rng.integers(0, 6, 3).tolist(), 7)]
 
     def answer(*case):
-        found = function(*case)
-        return found if found is ... or found is None else sorted(int(k) for k in found)
+        rows = function(*case)
+        return rows if rows is ... or rows is None else sorted(int(k) for k in rows)
 
     return compare(answer if callable(function) else function, lambda y, rows: sorted(set(range(rows - 1)) - set(y)), cases, {
         "The null row has a gradient too: labels are dropped to it.": lambda y, rows: sorted(set(range(rows)) - set(y)),
@@ -100,7 +100,7 @@ def _best_elsewhere(table: dict[float, list[float]]) -> float:
     "Whoever chooses and reports on the same seeds counts luck as strength.",
     "For each seed, choose the rate with the highest mean on the *other* seeds; average its values on this one.",
 )
-def _attacker_at_his_best(function, seed=0):
+def _attacker_at_their_best(function, seed=0):
     generator = np.random.default_rng(seed)
     tables = [{3e-5: [0.1, 0.2, 0.3, 0.2], 3e-4: [0.4, 0.5, 0.1, 0.3], 3e-3: [0.9, 0.0, 0.2, 0.1]}]
     tables += [{rate: generator.random(5).tolist() for rate in (1e-4, 1e-3)} for _ in range(4)]

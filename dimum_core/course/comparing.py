@@ -19,34 +19,35 @@ def compare(
     cases: tuples of arguments. mistakes: what a message says -> a function that makes just this mistake.
     """
     if not callable(function):
-        return f"A function was expected, not {brief(function)}."
+        return f"A function was expected, not {in_words(function)}."
     cases = list(cases)
-    wanted = [reference(*copy.deepcopy(case)) for case in cases]
-    got = [function(*copy.deepcopy(case)) for case in cases]
-    if any(value is ... for value in got):
+    expected = [reference(*copy.deepcopy(case)) for case in cases]
+    results = [function(*copy.deepcopy(case)) for case in cases]
+    if any(value is ... for value in results):
         raise Unanswered
-    wrong = [k for k in range(len(cases)) if not same(got[k], wanted[k], tolerance)]
+    wrong = [k for k in range(len(cases)) if not same(results[k], expected[k], tolerance)]
     if not wrong:
         return True
     k = wrong[0]
-    difference = f"For the arguments {', '.join(map(brief, cases[k]))}, {brief(wanted[k])} was expected, not {brief(got[k])}."
+    arguments = ", ".join(map(in_words, cases[k]))
+    difference = f"For the arguments {arguments}, {in_words(expected[k])} was expected, not {in_words(results[k])}."
     for phrase, mistaken in (mistakes or {}).items():
-        if all(same(got[i], mistaken(*copy.deepcopy(cases[i])), tolerance) for i in range(len(cases))):
+        if all(same(results[i], mistaken(*copy.deepcopy(cases[i])), tolerance) for i in range(len(cases))):
             return f"{difference} {phrase}"
-    if got[k] is None and wanted[k] is not None:
+    if results[k] is None and expected[k] is not None:
         return f"{difference} Does your function return its result?"
     return difference
 
 
-def compare_value(answer, wanted: float, mistakes: Mapping[str, float] | None = None, tolerance: float = 1e-6) -> bool | str:
-    """True if a number is the wanted one; else the likely mistake, if it is a known one. The number itself is not given away."""
+def compare_value(answer, expected: float, mistakes: Mapping[str, float] | None = None, tolerance: float = 1e-6) -> bool | str:
+    """True if a number is the expected one; else the likely mistake, if it is a known one. The number itself is not given away."""
     number = float(answer)
-    if abs(number - wanted) <= tolerance:
+    if abs(number - expected) <= tolerance:
         return True
     for phrase, mistaken in (mistakes or {}).items():
         if abs(number - mistaken) <= max(min(tolerance, abs(mistaken) / 100), 1e-9):
             return f"{number:g} is not it. {phrase}"
-    return f"{number:g} is too {'large' if number > wanted else 'small'}."
+    return f"{number:g} is too {'large' if number > expected else 'small'}."
 
 
 def choose(answer, right: set[str], others: Mapping[str, str]) -> bool | str:
@@ -67,12 +68,12 @@ def same(a, b, tolerance: float = 1e-5) -> bool:
     return a is not None and a.shape == b.shape and bool(np.allclose(a, b, rtol=tolerance, atol=tolerance))
 
 
-def brief(value) -> str:
+def in_words(value) -> str:
     """A value in a few words: numbers in full, arrays by shape and first entries."""
     if callable(value) and not isinstance(value, torch.Tensor):
         return "the function"
     if isinstance(value, (tuple, list)):
-        shown = ", ".join(map(brief, value[:4])) + (", ..." if len(value) > 4 else "")
+        shown = ", ".join(map(in_words, value[:4])) + (", ..." if len(value) > 4 else "")
         return f"({shown})" if isinstance(value, tuple) else f"[{shown}]"
     if isinstance(value, (torch.Tensor, np.ndarray)):
         array = _array(value)

@@ -73,9 +73,9 @@ def grade_hand_in(
     verdicts, note = {}, ""
     if hand_in.pieces:
         try:
-            given = {number: checks.given(number, own) for number in points} | {"variant": asdict(variant(own))}
+            questions = {number: checks.given(number, own) for number in points} | {"variant": asdict(variant(own))}
             verdicts, note = judge_all({
-                "pieces": hand_in.pieces, "student": own, "memory": int(memory * 1e9), "given": wire.encode(given),
+                "pieces": hand_in.pieces, "student": own, "memory": int(memory * 1e9), "questions": wire.encode(questions),
                 "secret": hidden, "readable": readable_paths(hidden), "seconds": seconds, "reading": START * READING,
             }, points, own)
         except UNREADABLE as error:
