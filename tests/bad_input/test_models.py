@@ -37,7 +37,9 @@ CASES = {
     "no sampling steps": (lambda w: w.pipe([0], num_inference_steps=None), "not None"),
     "latents of nan": (lambda w: w.pipe([0], latents=torch.full((1, 4, 4, 4), NAN)), "be finite"),
     "latents in a list": (lambda w: w.pipe([0], latents=[1]), "latents must have shape (1, 4, 4, 4)"),
-    "a generator by its seed": (lambda w: w.pipe([0], generator=0), "generator must be a torch.Generator, or a list of them, not 0"),
+    "a generator by its seed": (
+        lambda w: w.pipe([0], generator=0), "generator must be a torch.Generator, or a list of them, not 0",
+    ),
     "samples of nothing": (lambda w: draw_samples(w.pipe, []), "at least one class"),
     "samples of one word": (lambda w: draw_samples(w.pipe, "top"), "list of classes or prompts, not 'top'"),
     "samples in batches of 0": (lambda w: draw_samples(w.pipe, [0], batch_size=0), "batch_size must be"),
