@@ -179,3 +179,14 @@ def test_a_missing_or_damaged_mini_set_says_how_to_mend_it(tmp_path, monkeypatch
     with pytest.raises(DataError, match=r"images.npz is (missing|damaged).*git checkout -- data"):
         load_dataset("cifar10-mini")
     loaders._load_cifar10_mini.cache_clear()
+
+
+def test_which_images_are_mirrored_depends_on_seed_and_step_alone(tiny_data):
+    batches = []
+    for state in (0, 1):
+        torch.manual_seed(state)
+        batches.append(draw_batch(tiny_data, 32, 0, 5, flip=True)[0])
+    plain = draw_batch(tiny_data, 32, 0, 5)[0]
+    mirrored = (batches[0] != plain).flatten(1).any(1)
+    assert torch.equal(*batches) and 4 < mirrored.sum() < 28
+    assert torch.equal(batches[0][mirrored], plain[mirrored].flip(-1))
