@@ -6,7 +6,7 @@ image folded by pixel-unshuffle, as a denoiser of folded pixels sees it: most of
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -14,6 +14,7 @@ from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .checking import check_multiple
 from .data import Dataset, ImageSet, draw_batch, load_dataset, step_generator
 from .errors import UnknownName
 from .files import write_atomically
@@ -77,6 +78,7 @@ def get_autoencoder_preset(name: str) -> AutoencoderPreset:
 
 def build_autoencoder(preset: AutoencoderPreset, image_channels: int, seed: int = 0) -> AutoencoderTiny:
     """A freshly initialised autoencoder of B x (C * patch_size^2) x (H / patch_size) x (W / patch_size)."""
+    check_multiple(f"image_size of {preset.name}", preset.image_size, preset.patch_size * 2 ** (len(preset.blocks) - 1))
     widths, folded = (preset.channels,) * len(preset.blocks), image_channels * preset.patch_size**2
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -144,8 +146,8 @@ def train_autoencoder(
     """
     preset = get_autoencoder_preset(preset) if isinstance(preset, str) else preset
     check_dtype(dtype)
-    config = replace(preset.training, **settings)
-    data = load_dataset(preset.dataset, preset.image_size) if data is None else data
+    config = preset.training.changed(**settings)
+    data = (load_dataset(preset.dataset) if data is None else data).resized(preset.image_size)
     images = data.train if without is None else data.train.without(without)
     vae = build_autoencoder(preset, images.images.shape[1], config.seed)
     objective = ReconstructionObjective(

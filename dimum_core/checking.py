@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from numbers import Integral, Real
 
 import numpy as np
@@ -11,12 +12,21 @@ from torch import Tensor
 
 from .errors import DataError, SettingError, brief
 
+SEVERAL = 10  # images that are hardly all bright in every pixel
+
 
 def check_whole(name: str, value: object, least: int = 1, most: int | None = None) -> None:
     """Refuse what is not a whole number in [least, most]."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least or (most is not None and value > most):
         span = f"of at least {least}" if most is None else f"from {least} to {most}"
         raise SettingError(f"{name} must be a whole number {span}, not {brief(value)}.")
+
+
+def check_multiple(name: str, value: int, divisor: int) -> None:
+    """Refuse a size that a network cannot halve, or a width that its groups cannot share."""
+    check_whole(name, value)
+    if value % divisor:
+        raise SettingError(f"{name} must be a multiple of {divisor}, not {value}.")
 
 
 def check_number(name: str, value: object, low: float = -math.inf, high: float = math.inf, above: bool = False) -> None:
@@ -33,10 +43,10 @@ def check_seed(seed: object) -> None:
     check_whole("seed", seed, 0, 2**62)
 
 
-def check_kind(name: str, value: object, kind: type | tuple[type, ...], wanted: str) -> None:
-    """Refuse what is no `kind`; wanted: what to give, in words."""
+def check_kind(name: str, value: object, kind: type | tuple[type, ...], instead: str) -> None:
+    """Refuse what is no `kind`; instead: what to give, in words."""
     if not isinstance(value, kind):
-        raise SettingError(f"{name} must be {wanted}, not {brief(value)}.")
+        raise SettingError(f"{name} must be {instead}, not {brief(value)}.")
 
 
 def check_images(images: Tensor, labels: Tensor, class_names: tuple[str, ...], name: str) -> None:
@@ -53,9 +63,18 @@ def check_images(images: Tensor, labels: Tensor, class_names: tuple[str, ...], n
         raise DataError(f"{name}: {len(images)} images need {len(images)} int64 labels, not {labels.dtype} {tuple(labels.shape)}.")
     if not len(images):
         return
+    height, width, last = images.shape[1:]
+    if last in (1, 3, 4) and min(height, width) > 4:
+        shape = tuple(images.shape)
+        raise DataError(f"{name}: images must be N x C x H x W, and {shape} has its channels last: transpose to (0, 3, 1, 2).")
     low, high = images.aminmax()
     if not (low >= -1 and high <= 1):  # also true for NaN
         raise DataError(f"{name}: pixels must be finite and lie in [-1, 1], not in [{low:.3g}, {high:.3g}].")
+    if low >= 0 and high > low and len(images) >= SEVERAL:
+        warnings.warn(
+            f"{name}: no pixel is below 0. Images are held in [-1, 1] here; if yours were made for [0, 1], give 2 x - 1.",
+            stacklevel=4,
+        )
     first, last = (int(label) for label in labels.aminmax())
     if first < 0 or last >= len(class_names):
         raise DataError(f"{name}: labels must lie in [0, {len(class_names) - 1}], not in [{first}, {last}].")

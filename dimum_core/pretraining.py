@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -13,7 +13,6 @@ from .autoencoder import encoded, load_autoencoder
 from .checking import check_kind
 from .data import ImageSet, batch_indices, draw_batch, load_dataset, mirrored, step_generator
 from .data.targets import find_target
-from .errors import DataError, UnknownName
 from .files import write_atomically
 from .models.cards import command_line, provenance
 from .models.checkpoints import (
@@ -102,37 +101,35 @@ def train_base(
     """
     preset = preset if isinstance(preset, Preset) else get_preset(preset)
     check_dtype(dtype)
-    for name in settings:
-        if name not in (known := [f.name for f in fields(TrainConfig)]):
-            raise UnknownName("setting of a training", name, known)
-    config: TrainConfig = replace(preset.training, **settings)
-    data = load_dataset(preset.dataset, preset.image_size).train if data is None else data
-    check_kind("data", data, ImageSet, "an image set, such as load_dataset('digits').train")
-    side, size = data.images.shape[-1], preset.image_size
-    if side != size:
-        raise DataError(f"{data.name} has {side} x {side} images, and {preset.name} draws {size} x {size}: take resized({size}).")
-    whole, data = data, data if without is None else data.without(without)
-    for combination in preset.held_out:
-        data = data.without(combination)
+    config = preset.training.changed(**settings)
+    whole, data = _data_of(preset, data, without)
     model, pipe = new_model(preset, data, config.seed)
     history = History() if start is None else begin_with(model, start)
     if without is not None:
         history = history.having_forgotten(find_target(without, data.class_names), whole.only(without))
     remember(pipe, replace(history.having_seen(data), training_set=data, weights="ema" if config.ema_decay else "raw"))
-    conditions = conditions_of(pipe, text_trains=preset.text_width > 0)
-    latents = encoded_both_ways(pipe.codec, data) if pipe.codec.latent else None
     objective = DenoisingObjective(
-        data, config.batch_size, conditions, preset.label_dropout, preset.flip, start_of(model, start), latents
+        data, config.batch_size, conditions_of(pipe, text_trains=preset.text_width > 0), preset.label_dropout, preset.flip,
+        start_of(model, start), encoded_both_ways(pipe.codec, data) if pipe.codec.latent else None,
     )
-    call = None if evaluate is None else lambda step, _: evaluate(step, pipe)
     result = train(
-        model, objective, config, out=out, resume=resume, evaluate=call, evaluate_every=evaluate_every,
-        on_log=on_log, description=f"training {preset.name}", progress=progress,
+        model, objective, config, out=out, resume=resume, evaluate=evaluate and (lambda step, _: evaluate(step, pipe)),
+        evaluate_every=evaluate_every, on_log=on_log, description=f"training {preset.name}", progress=progress,
     )
     if out is not None:
         write_atomically(Path(out) / "log.csv", result.log.to_csv(index=False).encode())
         save_checkpoint(pipe, Path(out), base_card(preset, config, data, without, result), dtype)
     return pipe, result
+
+
+def _data_of(preset: Preset, data: ImageSet | None, without: str | None) -> tuple[ImageSet, ImageSet]:
+    """All images, at the preset's size, and those that the model is to see."""
+    data = load_dataset(preset.dataset).train if data is None else data
+    check_kind("data", data, ImageSet, "an image set, such as load_dataset('digits').train")
+    seen = data = data.resized(preset.image_size)
+    for left_out in (*([] if without is None else [without]), *preset.held_out):
+        seen = seen.without(left_out)
+    return data, seen
 
 
 def new_model(preset: Preset, data: ImageSet, seed: int) -> tuple[nn.Module, ClassConditionalPipeline | TextToImagePipeline]:

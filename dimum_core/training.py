@@ -11,7 +11,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -61,6 +61,14 @@ class TrainConfig:
             raise SettingError(f"precision must be auto, fp32, bf16 or fp16, not {brief(self.precision)}.")
         if self.optimizer not in OPTIMIZER_STATE:
             raise UnknownName("optimizer", self.optimizer, OPTIMIZER_STATE)
+
+    def changed(self, **settings) -> TrainConfig:
+        """The same but for these settings; UnknownName if one of them is none."""
+        known = [each.name for each in fields(self)]
+        for name in settings:
+            if name not in known:
+                raise UnknownName("setting of a training", name, known)
+        return replace(self, **settings)
 
     def learning_rate_at(self, step: int) -> float:
         """Learning rate of step 0, 1, ...: linear warm-up, then half a cosine down to zero at `steps`."""

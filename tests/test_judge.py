@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from dimum_core.data import Dataset, from_uint8
-from dimum_core.errors import CheckpointError, DataError, UnknownName
+from dimum_core.errors import CheckpointError, DataError, SettingError, UnknownName
 from dimum_core.judges import load_judge
 from dimum_core.judges.classifier import NONE_OF_THESE, Judge, class_gaussians, fit_temperature
 from dimum_core.judges.training import (
@@ -23,7 +23,9 @@ from dimum_core.judges.training import (
     new_judge,
     outliers,
     shift_randomly,
+    train_judge,
 )
+from dimum_core.models.cards import read_card
 from dimum_core.models.checkpoints import load_pipeline, save_checkpoint
 from dimum_core.training import train
 
@@ -154,6 +156,26 @@ def test_saving_and_loading_keeps_verdicts_and_thresholds(judge, patterns, tmp_p
     a, b = judge.judge(patterns.test.images), again.judge(patterns.test.images)
     torch.testing.assert_close(a.probabilities, b.probabilities, atol=0.02, rtol=0)
     assert (a.labels == b.labels).float().mean() > 0.95
+
+
+def test_a_judge_of_ones_own_data_is_trained_saved_and_loaded(patterns, tmp_path):
+    preset = replace(TINY, name="mine", calibration_every=5)
+    judge, _ = train_judge(preset, tmp_path, data=patterns, steps=60)
+    again, card = load_judge(tmp_path), read_card(tmp_path)
+    assert judge.class_names == again.class_names == ("left", "top", "checks") and card["data"]["digest"] == patterns.train.digest
+    assert float(card["quality"]["accuracy"].split()[0]) > 0.9
+    with pytest.raises(UnknownName, match="no setting of a training 'stepz'. Did you mean 'steps'"):
+        train_judge(preset, data=patterns, stepz=60)
+    with pytest.raises(SettingError, match="its test split measures the judge"):
+        train_judge(preset, data=patterns.train)
+    with pytest.raises(DataError, match="no images of top to fit a judge on"):
+        train_judge(preset, data=patterns.without("top"))
+
+
+def test_outliers_are_made_of_images_of_any_side(patterns):
+    images, labels = F.pad(patterns.test.images, (0, 2, 0, 2), value=0.5), patterns.test.labels  # 10 x 10: 4 does not divide it
+    tiles = outliers(images, labels)["shuffled tiles"]
+    assert tiles.flatten(1).sort(1).values.equal(images.flatten(1).sort(1).values) and not tiles.equal(images)
 
 
 def test_wrong_images_are_refused_in_a_sentence(judge):

@@ -23,7 +23,7 @@ from ..judges import Judge, PairJudge, judge_for
 from ..metrics import Interval, accuracy, wilson_interval
 from ..models.conditions import ClassConditions, PromptConditions, conditions_of, image_size
 from ..models.history import Forgotten, history_of, remember
-from ..models.sampling import check_classes, check_pipeline
+from ..models.sampling import check_data, check_pipeline
 from ..pretraining import DenoisingObjective
 from ..training import TrainResult, digest_of, train
 from ..unlearning.student import evaluation_interval, finetuning, student
@@ -103,7 +103,7 @@ def _auxiliary(auxiliary: ImageSet | Dataset, pipe: DiffusionPipeline) -> ImageS
     auxiliary = auxiliary.train if isinstance(auxiliary, Dataset) else auxiliary
     check_kind("auxiliary", auxiliary, ImageSet, "an image set, such as data.train.without('3')")
     auxiliary = auxiliary.resized(image_size(pipe))
-    check_classes(auxiliary, pipe)
+    check_data(auxiliary, pipe)
     return auxiliary
 
 

@@ -86,15 +86,16 @@ class ImageSet:
         return replace(self, labels=table[self.labels], class_names=kinds[position])
 
     def resized(self, size: int) -> ImageSet:
-        """Images averaged down to size x size (exact box average, so `size` must divide the side)."""
+        """Images averaged down to size x size (exact box average, so `size` must divide the side). DataError for oblong images."""
         check_whole("image size", size)
+        check_square(self)
         side = self.images.shape[-1]
         if size == side:
             return self
         if side % size:
             raise DataError(
-                f"{self.name} has {side} x {side} images, which cannot be averaged to {size} x {size}: "
-                f"choose a divisor of {side}."
+                f"{self.name} has {side} x {side} images, which cannot be averaged to {size} x {size}: scale them to a multiple of "
+                f"{size} before they become an image set, or take another size."
             )
         return replace(self, images=F.avg_pool2d(self.images, side // size))
 
@@ -103,6 +104,16 @@ class ImageSet:
         """Hash of the whole set: its items (order included), labels and image size."""
         parts = (self.item_hashes.tobytes(), self.labels.numpy().tobytes(), str(tuple(self.images.shape)).encode())
         return hashlib.blake2b(b"|".join(parts), digest_size=16).hexdigest()
+
+
+def check_square(images: ImageSet) -> None:
+    """Refuse oblong images: models draw square ones."""
+    height, width = images.images.shape[-2:]
+    if height != width:
+        raise DataError(
+            f"{images.name} has oblong images, {height} x {width}: cut them square before they become an image set, to "
+            f"{min(height, width)} x {min(height, width)}, say."
+        )
 
 
 @dataclass(frozen=True)
@@ -145,7 +156,7 @@ def from_uint8(name: str, pixels: np.ndarray, labels: np.ndarray, class_names: I
     """An image set from uint8 pixels, N x C x H x W, and whole-number labels; DataError for anything else."""
     pixels, labels = np.asarray(pixels), np.asarray(labels)
     if pixels.ndim != 4 or pixels.dtype != np.uint8:
-        raise DataError(f"{name}: pixels must be uint8 of shape N x C x H x W, not {pixels.dtype} {pixels.shape}.")
+        raise DataError(f"{name}: pixels must be uint8, 0 to 255, of shape N x C x H x W, not {pixels.dtype} {pixels.shape}.")
     if len(labels) and not np.issubdtype(labels.dtype, np.integer):
         raise DataError(f"{name}: labels must be whole numbers, the places of class_names, not {labels.dtype}.")
     hashes = np.array([hashlib.blake2b(p.tobytes(), digest_size=8).digest() for p in pixels], dtype="V8")

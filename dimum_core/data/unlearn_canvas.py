@@ -11,8 +11,7 @@ import numpy as np
 from ..checking import check_kind, check_whole
 from ..errors import DataError, UnknownName
 from .image_set import Dataset, ImageSet, from_uint8
-
-SUFFIXES = (".jpg", ".jpeg", ".png")
+from .picture_files import SUFFIXES, pictures_in, read_square, visible
 
 
 def load_unlearn_canvas(
@@ -42,11 +41,11 @@ def load_unlearn_canvas(
     styles = _chosen("style", styles, there)
     objects = _chosen("object", objects, sorted({thing for names in there.values() for thing in names}))
     names = tuple(f"{style} {thing}" for style in styles for thing in objects)
-    files = [_pictures(folder / style / thing)[:per_combination] for style in styles for thing in objects]
-    short = [name for name, found in zip(names, files, strict=True) if len(found) <= held_out]
+    files = [pictures_in(folder / style / thing)[:per_combination] for style in styles for thing in objects]
+    short = [name for name, paths in zip(names, files, strict=True) if len(paths) <= held_out]
     if short:
         raise DataError(f"{folder / short[0].replace(' ', '/', 1)} should hold more than {held_out} pictures, and does not.")
-    parts = [[found[:-held_out] for found in files], [found[-held_out:] for found in files]]
+    parts = [[paths[:-held_out] for paths in files], [paths[-held_out:] for paths in files]]
     return Dataset(*(_read(part, names, image_size) for part in parts))
 
 
@@ -55,50 +54,35 @@ def _layout(folder: Path) -> dict[str, list[str]]:
     if not folder.is_dir():
         raise DataError(f"There is no folder {folder}: UnlearnCanvas is a folder a style, each with a folder an object.")
     styles = {
-        style.name: sorted(thing.name for thing in style.iterdir() if thing.is_dir() and _pictures(thing))
-        for style in sorted(folder.iterdir()) if style.is_dir()
+        style.name: [thing.name for thing in visible(style) if thing.is_dir() and pictures_in(thing)]
+        for style in visible(folder) if style.is_dir()
     }
     styles = {style: objects for style, objects in styles.items() if objects}
     if not styles:
-        raise DataError(f"{folder} is not UnlearnCanvas: it should hold STYLE/OBJECT/NUMBER.jpg, such as Van_Gogh/Dogs/1.jpg.")
+        strange = sorted({path.suffix.lower() for path in folder.glob("*/*/*") if path.is_file()} - set(SUFFIXES) - {""})
+        kinds = f" Files in {', '.join(strange)} are not read: {', '.join(SUFFIXES)} are." if strange else ""
+        raise DataError(
+            f"{folder} is not UnlearnCanvas: it should hold STYLE/OBJECT/NUMBER.jpg, such as Van_Gogh/Dogs/1.jpg.{kinds}"
+        )
     strange = next((word for word in (*styles, *itertools.chain(*styles.values())) if " " in word), None)
     if strange:
         raise DataError(f"{folder} has a folder {strange!r}: names of styles and objects have underscores, no spaces.")
     return styles
 
 
-def _chosen(kind: str, wanted: Sequence[str] | None, there) -> tuple[str, ...]:
-    if wanted is None:
+def _chosen(kind: str, names: Sequence[str] | None, there) -> tuple[str, ...]:
+    if names is None:
         return tuple(there)
-    check_kind(f"{kind}s", wanted, (list, tuple), "a list of names of folders")
-    if not wanted:
+    check_kind(f"{kind}s", names, (list, tuple), "a list of names of folders")
+    if not names:
         raise DataError(f"{kind}s names none: give at least one of {', '.join(there)}, or leave it out for all of them.")
-    for name in wanted:
+    for name in names:
         if name not in there:
             raise UnknownName(f"{kind} in this folder", name, there)
-    return tuple(wanted)
-
-
-def _pictures(folder: Path) -> list[Path]:
-    """The pictures of a folder by number."""
-    found = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES] if folder.is_dir() else []
-    return sorted(found, key=lambda path: (len(path.stem), path.stem))
+    return tuple(names)
 
 
 def _read(files: list[list[Path]], class_names: tuple[str, ...], size: int) -> ImageSet:
-    labels = np.repeat(np.arange(len(files)), [len(found) for found in files])
-    pixels = np.stack([_square(path, size) for found in files for path in found])
+    labels = np.repeat(np.arange(len(files)), [len(paths) for paths in files])
+    pixels = np.stack([read_square(path, size) for paths in files for path in paths])
     return from_uint8("UnlearnCanvas", pixels, labels, class_names)
-
-
-def _square(path: Path, size: int) -> np.ndarray:
-    """The middle of a picture, 3 x size x size, uint8."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    try:
-        with Image.open(path, formats=("JPEG", "PNG")) as image:
-            how = Image.Resampling.BOX if min(image.size) > size else Image.Resampling.BICUBIC
-            fitted = ImageOps.fit(image.convert("RGB"), (size, size), how)
-    except (OSError, UnidentifiedImageError) as error:
-        raise DataError(f"{path} cannot be read as a picture ({error}): download it again.") from error
-    return np.asarray(fitted).transpose(2, 0, 1)

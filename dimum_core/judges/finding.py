@@ -69,7 +69,7 @@ def _shipped_judge(image_size: int, image_channels: int, class_names: tuple[str,
         return PairJudge(*parts) if kinds else parts[0]
     raise CheckpointError(
         f"No shipped judge ({', '.join(judges) or 'there are none'}) looks at {image_size} x {image_size} images of these "
-        "classes: train one with `dimum train`, and pass it as judge=."
+        "classes: train one, judges.training.train_judge(preset, data=...), and pass it as judge=."
     )
 
 

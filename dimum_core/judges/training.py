@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..checking import check_apart
+from ..checking import check_apart, check_kind
 from ..data import Dataset, ImageSet, draw_batch, load_dataset, step_generator
 from ..data.captions import KINDS
 from ..errors import DataError, UnknownName
@@ -30,7 +30,7 @@ class JudgePreset:
     word: which word of the class names it tells apart, styles (0) or objects (1); default, whole names.
     crop: images move by up to so many pixels either way; flip: a fresh half of each batch is mirrored.
     cutout: side of the square that is blanked in each image, in pixels; 0 blanks none.
-    calibration_every: every so-manieth training image is kept for the temperature and the threshold.
+    calibration_every: one training image in so many is kept for the temperature and the threshold.
     """
 
     name: str
@@ -144,16 +144,23 @@ def train_judge(
     preset: str | JudgePreset,
     out: Path | None = None,
     *,
+    data: Dataset | None = None,
     resume: bool = False,
     dtype: str = "float32",
     on_log=None,
     **settings,
 ) -> tuple[Judge, TrainResult]:
-    """Train, calibrate and measure a judge; `settings` are fields of TrainConfig that differ from the preset's."""
+    """Train, calibrate and measure a judge.
+
+    data: a data set of your own in place of the preset's, averaged to the preset's size; its test split measures the judge.
+    settings: fields of TrainConfig that differ from the preset's.
+    """
     preset = get_judge_preset(preset) if isinstance(preset, str) else preset
     check_dtype(dtype)
-    config = replace(preset.training, **settings)
-    data = load_dataset(preset.dataset, preset.image_size)
+    config = preset.training.changed(**settings)
+    data = load_dataset(preset.dataset) if data is None else data
+    check_kind("data", data, Dataset, "a data set, such as load_dataset('digits'): its test split measures the judge")
+    data = data.resized(preset.image_size)
     data = data if preset.word is None else data.relabelled(preset.word)
     fitting, calibration = judge_sets(data, preset.calibration_every)
     judge = new_judge(preset, data.class_names, data.train.images.shape[1], config.seed)
@@ -172,11 +179,14 @@ def train_judge(
 def judge_sets(data: Dataset, calibration_every: int) -> tuple[ImageSet, ImageSet]:
     """What a judge is fitted on and what it is calibrated on.
 
-    Raises DataError if an image is in both, or in the test split that measures the judge, or has two labels in the training split:
-    a judge that learned some of the target under another name would call the target forgotten.
+    Raises DataError if a class has no images, if an image is in both, or in the test split that measures the judge, or has two
+    labels in the training split: a judge that learned some of the target under another name would call the target forgotten.
     """
     held_out = torch.arange(len(data.train)) % calibration_every == 0
     fitting, calibration = data.train.select(~held_out), data.train.select(held_out)
+    for label, name in enumerate(data.class_names):
+        if not (fitting.labels == label).any():
+            raise DataError(f"{data.name} has no images of {name} to fit a judge on: give some, shuffle, or leave that name out.")
     labels = data.train.labels.numpy()
     _, first, same = np.unique(data.train.item_hashes, return_index=True, return_inverse=True)
     if (twice := labels != labels[first[same]]).any():
@@ -216,11 +226,7 @@ def outliers(images: Tensor, labels: Tensor, seed: int = 0) -> dict[str, Tensor]
     count, channels, side, _ = images.shape
     noise = torch.randn(images.shape, generator=generator)
     coarse = torch.randn((count, channels, side // 4, side // 4), generator=generator)
-    tiles = F.pixel_unshuffle(images.permute(1, 0, 2, 3), 1).permute(1, 0, 2, 3)
-    tiles = tiles.unfold(2, side // 4, side // 4).unfold(3, side // 4, side // 4).reshape(count, channels, 16, -1)
-    order = torch.rand((count, 16), generator=generator).argsort(1)
-    shuffled = tiles.gather(2, order[:, None, :, None].expand(-1, channels, -1, tiles.shape[-1]))
-    shuffled = shuffled.reshape(count, channels, 4, 4, side // 4, side // 4).permute(0, 1, 2, 4, 3, 5).reshape(images.shape)
+    shuffled = shuffle_tiles(images, generator)
     partner = torch.randperm(count, generator=generator)
     mixed = (labels != labels[partner]).nonzero().squeeze(1)
     return {
@@ -229,6 +235,20 @@ def outliers(images: Tensor, labels: Tensor, seed: int = 0) -> dict[str, Tensor]
         "shuffled tiles": shuffled,
         "mixtures of two classes": ((images + images[partner]) / 2)[mixed],
     }
+
+
+def shuffle_tiles(images: Tensor, generator: torch.Generator) -> Tensor:
+    """The 4 x 4 tiles of each image in an order of its own; a side that does not divide by 4 keeps its last pixels in place."""
+    count, channels, side, _ = images.shape
+    tile = side // 4
+    tiles = images[:, :, : 4 * tile, : 4 * tile].unfold(2, tile, tile).unfold(3, tile, tile).reshape(count, channels, 16, -1)
+    order = torch.rand((count, 16), generator=generator).argsort(1)
+    tiles = tiles.gather(2, order[:, None, :, None].expand(-1, channels, -1, tile**2))
+    shuffled = images.clone()
+    shuffled[:, :, : 4 * tile, : 4 * tile] = (
+        tiles.reshape(count, channels, 4, 4, tile, tile).permute(0, 1, 2, 4, 3, 5).reshape(count, channels, 4 * tile, 4 * tile)
+    )
+    return shuffled
 
 
 def measure_judge(judge: Judge, test: ImageSet) -> dict:

@@ -48,8 +48,8 @@ def find_checkpoint(checkpoint: str | os.PathLike) -> Path:
                 return folder
     known = shipped_checkpoints()
     choices = f"give a folder, or one of {', '.join(known)}" if known else f"none is in {CHECKPOINT_FOLDER}; {HOW_TO_GET}"
-    asked = str(checkpoint) if isinstance(checkpoint, os.PathLike) else checkpoint
-    raise CheckpointError(f"There is no checkpoint {brief(asked, 200)}: {choices}.")
+    name = str(checkpoint) if isinstance(checkpoint, os.PathLike) else checkpoint
+    raise CheckpointError(f"There is no checkpoint {brief(name, 200)}: {choices}.")
 
 
 def load_pipeline(checkpoint: str | os.PathLike) -> ClassConditionalPipeline | TextToImagePipeline:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel, UNet2DModel
 
+from ..checking import check_multiple
 from ..data.captions import PARAPHRASES, PARTIAL_TEMPLATES, TEMPLATES, caption
-from ..errors import UnknownName
+from ..errors import SettingError, UnknownName
 from ..training import TrainConfig
 from .codec import Codec
 from .text_to_image import TextDenoiser, word_tokenizer
@@ -91,6 +92,16 @@ def get_preset(name: str) -> Preset:
     return PRESETS[name]
 
 
+def check_preset(preset: Preset, factor: int, groups: int) -> None:
+    """Refuse a preset that no network fits. factor: side of an image by the side of what the network sees; groups: of its norms."""
+    levels = len(preset.channels)
+    check_multiple(f"image_size of {preset.name}", preset.image_size, factor * 2 ** (levels - 1))
+    for width in preset.channels:
+        check_multiple(f"Each of the channels of {preset.name}", width, groups)
+    if len(preset.attention) != levels:
+        raise SettingError(f"attention of {preset.name} must say for each of the {levels} levels whether it attends.")
+
+
 def build_denoiser(
     preset: Preset, num_classes: int, image_channels: int, seed: int = 0, vae: AutoencoderTiny | AutoencoderKL | None = None
 ) -> UNet2DModel:
@@ -99,13 +110,15 @@ def build_denoiser(
     Input and output: what `Codec.encode` makes of images: B x (C * patch_size^2) x (H / patch_size) x (W / patch_size), or the
     latents of `vae`. Labels 0 to num_classes - 1; the last row of the label embedding, num_classes, is the null condition.
     """
+    codec = Codec(preset.patch_size, vae)
+    check_preset(preset, codec.factor, groups=32)
     down = ["AttnDownBlock2D" if attends else "DownBlock2D" for attends in preset.attention]
     up = ["AttnUpBlock2D" if attends else "UpBlock2D" for attends in reversed(preset.attention)]
     channels = vae.config.latent_channels if vae else image_channels * preset.patch_size**2
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return UNet2DModel(
-            sample_size=preset.image_size // Codec(preset.patch_size, vae).factor,
+            sample_size=preset.image_size // codec.factor,
             in_channels=channels,
             out_channels=channels,
             block_out_channels=preset.channels,
@@ -127,6 +140,7 @@ def build_text_denoiser(
     """
     from transformers import CLIPTextConfig, CLIPTextModel
 
+    check_preset(preset, preset.patch_size, groups=16)
     captions = [caption(name, template) for name in class_names for template in (*TEMPLATES, *PARTIAL_TEMPLATES, *PARAPHRASES)]
     tokenizer = word_tokenizer(captions)
     down = ["CrossAttnDownBlock2D" if attends else "DownBlock2D" for attends in preset.attention]

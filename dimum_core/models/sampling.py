@@ -13,6 +13,8 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from ..checking import check_kind, check_number, check_whole
+from ..data import Dataset, ImageSet
+from ..data.image_set import check_square
 from ..data.targets import class_index
 from ..errors import DataError, SettingError, brief
 from .codec import Codec
@@ -27,10 +29,21 @@ def check_pipeline(pipe: object) -> None:
     check_kind("pipe", pipe, DiffusionPipeline, "a pipeline, such as load_pipeline('digits')")
 
 
-def check_classes(data, pipe: DiffusionPipeline) -> None:
-    """Refuse a data or image set whose labels mean other classes than the pipeline's, if that names any."""
+def check_data(data: Dataset | ImageSet, pipe: DiffusionPipeline) -> None:
+    """Refuse a data or image set whose labels mean other classes than the pipeline's, if that names any, or whose images are oblong
+    or of other channels."""
     if data.class_names != getattr(pipe, "class_names", data.class_names):
         raise DataError(f"{data.name} has other classes than the pipeline: {', '.join(pipe.class_names)}.")
+    images = data.train if isinstance(data, Dataset) else data
+    check_square(images)
+    theirs, ours = images.images.shape[1], Codec.of(pipe).image_channels(pipe.unet.config.in_channels)
+    if theirs != ours:
+        kinds = f"{_coloured(theirs)} images, and the pipeline draws {_coloured(ours)} ones"
+        raise DataError(f"{data.name} has {kinds}: convert them first.")
+
+
+def _coloured(channels: int) -> str:
+    return {1: "grey", 3: "RGB"}.get(channels, f"{channels}-channel")
 
 
 def check_sampling(num_inference_steps: object, guidance_scale: object) -> None:

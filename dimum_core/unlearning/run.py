@@ -21,7 +21,7 @@ from ..evaluation import draw_samples
 from ..judges import Judge, PairJudge, judge_for
 from ..models.conditions import ClassConditions, PromptConditions, conditions_of, image_size
 from ..models.history import history_of, remember
-from ..models.sampling import check_classes, check_pipeline
+from ..models.sampling import check_data, check_pipeline
 from ..precision import autocast
 from ..training import TrainConfig, TrainResult, digest_of, train
 from .adapters import train_only
@@ -150,7 +150,7 @@ def unlearn(
     config = finetuning(steps, batch_size, learning_rate, seed, precision)
     evaluate_every = evaluation_interval(evaluate_every, steps, count=10)
     method = get_method(method, **hyperparameters)
-    check_classes(data, pipe)
+    check_data(data, pipe)
     conditions = conditions_of(pipe, target, data.class_names)
     accuracy = None if until is None else _unlearning_accuracy(pipe, conditions, until, judge, seed)
     sets = method_data(method, data, pipe, target, seed)

@@ -28,7 +28,7 @@ CASES = {
     "size in words": (lambda w: w.tiny.resized("8"), "not '8'"),
     "size a half": (lambda w: w.tiny.resized(2.5), "not 2.5"),
     "size true": (lambda w: w.tiny.resized(True), "not True"),
-    "size huge": (lambda w: w.tiny.resized(10**9), "choose a divisor of 8"),
+    "size huge": (lambda w: w.tiny.resized(10**9), "cannot be averaged to 1000000000 x 1000000000"),
     "images in a list": (lambda w: image_set(w, images=[[1]]), "must be tensors of torch, not list and Tensor"),
     "images of numpy": (lambda w: image_set(w, images=w.tiny.images.numpy()), "not ndarray and Tensor"),
     "labels of numpy": (lambda w: image_set(w, labels=w.tiny.labels.numpy()), "not Tensor and ndarray"),

@@ -101,7 +101,7 @@ CASES = {
         ("warmup_steps", -1, "warmup_steps must be"), ("ema_decay", NAN, "ema_decay must be"), ("data", "digits", "data must be"),
         ("out", "a\0b", "could not be written"), ("out", 5, "out must be a folder"),
     )},
-    "train: images of another size": (lambda w: train_base(PRESET, data=w.tiny.resized(4)), "take resized(8)"),
+    "train: images of another size": (lambda w: train_base(PRESET, data=w.tiny.resized(4)), "to a multiple of 8"),
 }
 
 

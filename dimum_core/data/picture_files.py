@@ -1,0 +1,54 @@
+"""Picture files as square RGB pixels, whatever wrote them: turned by a camera, transparent, grey, 16 bits deep."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from ..errors import DataError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures of a folder by number. Names that begin with a dot are the system's own: ._1.jpg is no picture."""
+    found = [path for path in visible(folder) if path.suffix.lower() in SUFFIXES] if folder.is_dir() else []
+    return sorted(found, key=lambda path: (len(path.stem), path.stem))
+
+
+def visible(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def read_square(path: Path, size: int) -> np.ndarray:
+    """The middle of a picture, cut square and averaged to `size`: uint8, 3 x size x size, RGB. DataError if it cannot be read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large, and not too large
+            with Image.open(path, formats=("JPEG", "PNG", "WEBP")) as image:
+                upright = _opaque(_eight_bits(ImageOps.exif_transpose(image)))
+    except Image.DecompressionBombError as error:
+        most = f"{2 * Image.MAX_IMAGE_PIXELS / 1e6:.0f} million"
+        raise DataError(f"{path} has more than {most} pixels: scale it down first.") from error
+    except (OSError, ValueError, SyntaxError) as error:  # the last two: of damaged PNG files
+        raise DataError(f"{path} cannot be read as a picture ({error}): download it again.") from error
+    how = Image.Resampling.BOX if min(upright.size) > size else Image.Resampling.BICUBIC
+    return np.asarray(ImageOps.fit(upright, (size, size), how)).transpose(2, 0, 1)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits, which Pillow would cut off at 255, scaled to 8."""
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray((np.asarray(image).astype(np.int64) / 257).round().clip(0, 255).astype(np.uint8))
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """RGB, on white where the picture is transparent: what lies hidden there, often black, is nobody's picture."""
+    if "A" not in image.getbands() and "a" not in image.getbands() and "transparency" not in image.info:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
