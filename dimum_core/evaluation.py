@@ -25,6 +25,7 @@ from .metrics import Interval, accuracy, copied_items, fidelity, nearest_neighbo
 from .models.conditions import ClassConditions, PromptConditions, conditions_of, draw
 from .models.history import history_of
 from .models.sampling import ClassConditionalPipeline, check_pipeline, check_sampling
+from .models.support import check_supported
 from .models.text_to_image import TextToImagePipeline
 from .precision import autocast
 from .training import digest_of
@@ -170,7 +171,7 @@ def evaluate(
     data: whose test split is the reference of fidelity (without the target, if there is one); none: no fidelity.
     judge: default, the shipped one of that image size. A sample that it says shows none of the classes is never right.
     """
-    check_pipeline(pipe)
+    check_supported(pipe)
     check_whole("per_class", per_class)
     judge = judge_for(pipe, judge)
     conditions = conditions_of(pipe, target, judge.class_names)

@@ -23,7 +23,8 @@ from ..judges import Judge, PairJudge, judge_for
 from ..metrics import Interval, accuracy, wilson_interval
 from ..models.conditions import ClassConditions, PromptConditions, conditions_of, image_size
 from ..models.history import Forgotten, history_of, remember
-from ..models.sampling import check_data, check_pipeline
+from ..models.sampling import check_data
+from ..models.support import check_supported
 from ..pretraining import DenoisingObjective
 from ..training import TrainResult, digest_of, train
 from ..unlearning.student import evaluation_interval, finetuning, student
@@ -74,7 +75,7 @@ def relearn(
         forgotten, other images of their label are allowed.
     Training happens on the accelerator's device; the attacked unet is then where the given one is.
     """
-    check_pipeline(pipe)
+    check_supported(pipe, trains=True)
     config = finetuning(steps, batch_size, learning_rate, seed, precision, optimizer)
     evaluate_every = evaluation_interval(evaluate_every, steps, count=5)
     check_whole("samples", samples)

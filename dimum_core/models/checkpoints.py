@@ -22,12 +22,14 @@ from transformers.utils import logging as transformers_logging
 from ..data import DATA_FOLDER, HOW_TO_GET
 from ..data.captions import PARTIAL_TEMPLATES, TEMPLATES
 from ..data.targets import find_target
-from ..errors import CheckpointError, SettingError, brief
+from ..errors import CheckpointError, ModelError, SettingError, brief
 from ..files import ASIDE, REPLACING, unwritten
+from ..resuming import STATE_FILE
 from .cards import CARD_FILE, read_card, render_card
 from .diffusion import SCHEDULER_CONFIG
 from .history import HISTORY_FILE, NO_HASHES, Forgotten, History, history_of, remember
 from .sampling import ClassConditionalPipeline
+from .support import check_supported
 from .text_to_image import TextToImagePipeline
 
 CHECKPOINT_FOLDER = DATA_FOLDER / "checkpoints"
@@ -63,19 +65,49 @@ def load_pipeline(checkpoint: str | os.PathLike) -> ClassConditionalPipeline | T
     """
     folder = find_checkpoint(checkpoint)
     if not (folder / "model_index.json").is_file():
-        raise CheckpointError(f"{folder} has no model_index.json, so it is not a diffusers pipeline (an unfinished training?).")
+        raise CheckpointError(f"{folder} has no model_index.json, so it is not a diffusers pipeline ({_rather(folder)}).")
     with loading_errors(folder), quiet_diffusers():
         index = json.loads((folder / "model_index.json").read_text("utf-8"))
         kind = PIPELINES.get(index["_class_name"]) or getattr(diffusers, index["_class_name"])
         components, _ = kind._get_signature_keys(kind)
         check_libraries({name: index[name] for name in components if name in index}, folder)
-        pipe = kind.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+        check_weights_are_safe(folder)
+        pipe = kind.from_pretrained(folder, variant=_variant(folder), use_safetensors=True, local_files_only=True)
     check_finite(pipe, folder)
     for module in _modules(pipe):
         module.float().eval()  # transformers keeps the precision of the file, diffusers does not
     pipe.set_progress_bar_config(leave=False)
-    with loading_errors(folder):
-        return remember(pipe, _read_history(folder, pipe))
+    try:
+        check_supported(pipe)
+    except ModelError as error:
+        raise CheckpointError(f"{folder} cannot be used. {error}") from error
+    return remember(pipe, _read_history(folder, pipe))
+
+
+def _rather(folder: Path) -> str:
+    """What a folder without a pipeline may be."""
+    if (folder / STATE_FILE).is_file():
+        return "an unfinished training: go on with --resume"
+    if (folder / "config.json").is_file():
+        return "a single network: give the folder of the pipeline that it belongs to"
+    parts = sorted(path.parent.name for path in folder.glob("*/config.json"))
+    return f"it lacks that file beside {', '.join(parts)}" if parts else "an unfinished training?"
+
+
+def check_weights_are_safe(folder: Path) -> None:
+    """Refuse parts whose weights are pickles: reading one can run code."""
+    for path in sorted(folder.glob("*/*.bin")):
+        if not list(path.parent.glob("*.safetensors")):
+            raise CheckpointError(
+                f"{folder} has weights in {path.parent.name}/{path.name}, which could run code when it is read: load it where you "
+                "trust it, and save it again by save_pretrained, which writes safetensors."
+            )
+
+
+def _variant(folder: Path) -> str | None:
+    """fp16, if that is all there is: unet/diffusion_pytorch_model.fp16.safetensors."""
+    kinds = {path.name.removesuffix(".safetensors").partition(".")[2] for path in folder.glob("unet/*.safetensors")}
+    return min(kinds) if kinds and "" not in kinds else None
 
 
 def _read_history(folder: Path, pipe: DiffusionPipeline) -> History:

@@ -9,6 +9,8 @@ from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..training import digest_of
+
 
 @dataclass(frozen=True)
 class Codec:
@@ -39,6 +41,11 @@ class Codec:
     def image_channels(self, in_channels: int) -> int:
         """Channels of the images, for a network that sees `in_channels`."""
         return (self.vae.config.in_channels if self.latent else in_channels) // self.patch_size**2
+
+    @property
+    def fingerprint(self) -> dict:
+        """What a training's settings record of it."""
+        return {"patch_size": self.patch_size} | ({"vae": digest_of(self.vae)} if self.latent else {})
 
     def encode(self, images: Tensor) -> Tensor:
         """What the network sees: B x (C p^2) x (H / p) x (W / p) of folded pixels, or the latents, in float32."""

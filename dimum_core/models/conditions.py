@@ -15,11 +15,10 @@ from torch import Tensor, nn
 from ..data import step_generator
 from ..data.captions import CANVAS_TEMPLATES, PARTIAL_SHARE, caption
 from ..data.targets import Target, find_target
-from ..errors import DataError, DimumError
+from ..errors import DataError
 from ..precision import short_attention
-from ..training import digest_of
 from .codec import PIXELS, Codec
-from .diffusion import ALPHAS_CUMPROD, SCHEDULER_CONFIG, drop_labels
+from .diffusion import Schedule, drop_labels
 from .sampling import ClassConditionalPipeline, CodedImages, seed_noise_sampler
 
 LABEL_DROPOUT = 0.1
@@ -33,17 +32,16 @@ class Conditions:
 
     wordings = 1  # of a label that are whole
     all_wordings = 1  # with those that leave a word out, which come last
-    alphas_cumprod = ALPHAS_CUMPROD
+    schedule = Schedule()
+
+    @property
+    def alphas_cumprod(self) -> Tensor:
+        return self.schedule.alphas_cumprod
 
     @property
     def scheduler_config(self) -> dict:
         """For a sampler of one's own: guesses of the image are clipped to the range of pixels, and latents have none."""
-        return SCHEDULER_CONFIG | {"clip_sample": not self.codec.latent}
-
-    @property
-    def codec_fingerprint(self) -> dict:
-        latents = {"vae": digest_of(self.codec.vae)} if self.codec.latent else {}
-        return {"patch_size": self.codec.patch_size} | latents
+        return self.schedule.config | {"clip_sample": not self.codec.latent}
 
     def encode(self, images: Tensor) -> Tensor:
         """Images, B x C x H x W, as the network sees them: folded pixels, or latents."""
@@ -76,9 +74,12 @@ class Conditions:
 
     def every_caption(self) -> tuple[Tensor, Tensor]:
         """Every condition that has the target in it, and every other one, the null condition included."""
-        whole = lambda labels: (labels[:, None] * self.all_wordings + torch.arange(self.wordings)).flatten()  # noqa: E731
-        null = torch.tensor([self.null_number])
-        return whole(torch.tensor(self._own_labels())), torch.cat([whole(self.forgotten.others), null])
+        own, others = self._whole(torch.tensor(self._own_labels())), self._whole(self.forgotten.others)
+        return own, torch.cat([others, self.null(1)])
+
+    def _whole(self, labels: Tensor) -> Tensor:
+        """Every whole wording of these labels."""
+        return (labels[:, None] * self.all_wordings + torch.arange(self.wordings)).flatten()
 
     def _own_labels(self) -> tuple[int, ...]:
         if self.forgotten.items:
@@ -133,7 +134,7 @@ class Conditions:
         return labels * self.all_wordings + condition % self.all_wordings
 
     def _draw(self, labels: Tensor, count: int, generator: torch.Generator) -> Tensor:
-        choices = (labels[:, None] * self.all_wordings + torch.arange(self.wordings)).flatten()
+        choices = self._whole(labels)
         if len(choices) == 1:
             return choices.repeat(count)
         return choices[torch.randint(len(choices), (count,), generator=generator)]
@@ -147,6 +148,7 @@ class ClassConditions(Conditions):
     null_label: int
     codec: Codec = PIXELS
     class_names: tuple[str, ...] = ()
+    schedule: Schedule = field(default_factory=Schedule, repr=False)
 
     def __post_init__(self):
         self.class_names = self.class_names or tuple(str(i) for i in range(self.null_label))
@@ -156,11 +158,17 @@ class ClassConditions(Conditions):
     @classmethod
     def of(cls, pipe: ClassConditionalPipeline, target: str | int | Target | None = None) -> ClassConditions:
         names = pipe.class_names
-        return cls(None if target is None else find_target(target, names), pipe.null_label, pipe.codec, names)
+        target = None if target is None else find_target(target, names)
+        return cls(target, pipe.null_label, pipe.codec, names, Schedule.of(pipe.scheduler))
+
+    @property
+    def null_number(self) -> int:
+        """The pipeline's own null row."""
+        return self.null_label
 
     @property
     def fingerprint(self) -> dict:
-        return {"null_label": self.null_label, **self.codec_fingerprint}
+        return {"null_label": self.null_label, **self.codec.fingerprint}
 
     @property
     def target_name(self) -> int | str:
@@ -191,29 +199,18 @@ class PromptConditions(Conditions):
     _embedded: dict[int, Tensor] = field(default_factory=dict, repr=False)
 
     def __post_init__(self):
-        config = self.pipe.scheduler.config
-        if config.prediction_type != "epsilon":
-            raise DimumError(f"Only models that predict the noise are known here, and this one predicts {config.prediction_type}.")
+        self.schedule = Schedule.of(self.pipe.scheduler)
         self.templates = (*self._configured("templates", CANVAS_TEMPLATES), *self._configured("partial_templates", ()))
         self.all_wordings = len(self.templates)
         self.wordings = self.all_wordings - len(self._configured("partial_templates", ()))
         self.codec = Codec.of(self.pipe)
-        if self.codec.latent:  # Stable Diffusion has a schedule of its own
-            self.alphas_cumprod = self.pipe.scheduler.alphas_cumprod.double()
 
     def _configured(self, key: str, default: tuple) -> tuple:
         return tuple(self.pipe.config.get(key) or default)
 
     @property
-    def scheduler_config(self) -> dict:
-        if not self.codec.latent:
-            return super().scheduler_config
-        kept = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type")
-        return {key: self.pipe.scheduler.config[key] for key in kept} | {"clip_sample": False}
-
-    @property
     def fingerprint(self) -> dict:
-        return {"captions": list(self.templates), **self.codec_fingerprint}
+        return {"captions": list(self.templates), **self.codec.fingerprint}
 
     @property
     def target_name(self) -> str:
@@ -281,10 +278,9 @@ def conditions_of(
     names = tuple(getattr(pipe, "class_names", ()) or class_names or ())
     if target is not None and not names:
         raise DataError("This pipeline has no class names: pass the data set whose classes its prompts are about.")
-    found = None if target is None else find_target(target, names)
     if isinstance(pipe, ClassConditionalPipeline):
-        return ClassConditions.of(pipe, found)
-    return PromptConditions(names, found, pipe, **settings)
+        return ClassConditions.of(pipe, target)
+    return PromptConditions(names, None if target is None else find_target(target, names), pipe, **settings)
 
 
 @torch.no_grad()

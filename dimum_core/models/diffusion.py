@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from inspect import signature
+
 import torch
 from torch import Tensor
+
+from ..errors import ModelError
 
 NUM_TIMESTEPS = 1000
 BETA_START, BETA_END = 1e-4, 0.02
@@ -14,6 +19,7 @@ SCHEDULER_CONFIG = {
     "beta_schedule": "linear",
     "prediction_type": "epsilon",
 }
+LEVELS = (*SCHEDULER_CONFIG, "trained_betas")
 
 
 def linear_alphas_cumprod() -> Tensor:
@@ -23,6 +29,38 @@ def linear_alphas_cumprod() -> Tensor:
 
 
 ALPHAS_CUMPROD = linear_alphas_cumprod()
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """The noise levels that a model was trained on.
+
+    alphas_cumprod: abar_t, float64, T. config: what a diffusers scheduler of the same levels is made of.
+    """
+
+    alphas_cumprod: Tensor = ALPHAS_CUMPROD
+    config: dict = field(default_factory=SCHEDULER_CONFIG.copy)
+
+    @classmethod
+    def of(cls, scheduler) -> Schedule:
+        """That of a diffusers scheduler; ModelError for one that does not predict noise on T discrete levels.
+
+        diffusers computes abar_t in float32: where it means DDPM's own, that is taken in full precision.
+        """
+        name, known = type(scheduler).__name__, "take one of DDPM's family, such as DDIMScheduler"
+        levels, predicts = getattr(scheduler, "alphas_cumprod", None), scheduler.config.get("prediction_type", "epsilon")
+        if not isinstance(levels, Tensor):
+            raise ModelError(f"{name} has no alphas_cumprod, so it is of another kind of diffusion than these models: {known}.")
+        if len(levels) != NUM_TIMESTEPS:
+            raise ModelError(f"{name} has {len(levels)} noise levels, and only models with {NUM_TIMESTEPS} are supported.")
+        if predicts != "epsilon":
+            raise ModelError(f"Only models that predict the noise are known here, and this one predicts {predicts}.")
+        if needed := [p.name for p in signature(scheduler.step).parameters.values() if p.default is p.empty][3:]:
+            raise ModelError(f"{name} needs {', '.join(needed)} in every step: {known}.")
+        levels = levels.detach().cpu().double()
+        if torch.allclose(levels, ALPHAS_CUMPROD, rtol=1e-5, atol=0):
+            return cls()
+        return cls(levels, {key: value for key in LEVELS if (value := scheduler.config.get(key)) is not None})
 
 
 def add_noise(x: Tensor, eps: Tensor, t: Tensor, alphas_cumprod: Tensor = ALPHAS_CUMPROD) -> Tensor:

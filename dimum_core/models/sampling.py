@@ -18,7 +18,7 @@ from ..data.image_set import check_square
 from ..data.targets import class_index
 from ..errors import DataError, SettingError, brief
 from .codec import Codec
-from .diffusion import NUM_TIMESTEPS
+from .diffusion import NUM_TIMESTEPS, Schedule
 from .history import HISTORY_FILE, history_of
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
@@ -153,6 +153,7 @@ class CodedImages:
         generator = list(generator) if isinstance(generator, tuple) else generator
         if isinstance(generator, list) and (len(generator) != count or not all(isinstance(g, torch.Generator) for g in generator)):
             raise SettingError(f"generator must be a torch.Generator, or a list of {count}, one an image, not {brief(generator)}.")
+        Schedule.of(self.scheduler)  # which refuses one that cannot draw from these models
         self._set_timesteps(num_inference_steps)
         x_t = self._starting_noise(count, generator, latents)
         seed_noise_sampler(self.scheduler, generator)

@@ -21,7 +21,8 @@ from ..evaluation import draw_samples
 from ..judges import Judge, PairJudge, judge_for
 from ..models.conditions import ClassConditions, PromptConditions, conditions_of, image_size
 from ..models.history import history_of, remember
-from ..models.sampling import check_data, check_pipeline
+from ..models.sampling import check_data
+from ..models.support import check_supported
 from ..precision import autocast
 from ..training import TrainConfig, TrainResult, digest_of, train
 from .adapters import train_only
@@ -144,7 +145,7 @@ def unlearn(
     carries `history`, all that it has seen and forgotten, against which attacks and evaluations check their data.
     Training happens on the accelerator's device; the result's unet is then where the given one is.
     """
-    check_pipeline(pipe)
+    check_supported(pipe, trains=True)
     check_kind("data", data, Dataset, "a data set, such as load_dataset('digits')")
     check_whole("steps", steps)
     config = finetuning(steps, batch_size, learning_rate, seed, precision)

@@ -1,0 +1,75 @@
+"""What a pipeline must be for this package to unlearn, attack and measure it: checked once, wherever one enters."""
+
+from __future__ import annotations
+
+import torch
+from diffusers import DiffusionPipeline, StableDiffusionPipeline
+from torch import nn
+
+from ..errors import ModelError
+from .diffusion import Schedule
+from .sampling import ClassConditionalPipeline, check_pipeline
+from .text_to_image import TextToImagePipeline
+
+SUPPORTED = (ClassConditionalPipeline, TextToImagePipeline, StableDiffusionPipeline)
+
+
+def check_supported(pipe: object, trains: bool = False) -> None:
+    """Refuse a pipeline of a kind, or with parts, that would fail later, or that training would ruin without a word.
+
+    trains: whether its network is to be trained.
+    Raises SettingError for what is no pipeline at all, ModelError for everything else.
+    """
+    check_pipeline(pipe)
+    if not isinstance(pipe, SUPPORTED):
+        kinds = ", ".join(kind.__name__ for kind in SUPPORTED)
+        raise ModelError(f"A {type(pipe).__name__} is not supported: give a pipeline of one of the kinds {kinds}.")
+    Schedule.of(pipe.scheduler)
+    _check_shapes(pipe)
+    if isinstance(pipe, ClassConditionalPipeline):
+        _check_labels(pipe)
+    _check_numbers(pipe, trains)
+
+
+def _check_shapes(pipe: DiffusionPipeline) -> None:
+    """The network predicts noise of the shape of what it sees, and sees what the codec makes of square images."""
+    config, vae = pipe.unet.config, getattr(pipe, "vae", None)
+    if not isinstance(config.sample_size, int):
+        raise ModelError(f"Only square images of one size are supported, and this network's sample_size is {config.sample_size}.")
+    if config.out_channels != config.in_channels:
+        raise ModelError(
+            f"A network that gives {config.out_channels} channels for {config.in_channels} is not supported: it predicts more than "
+            "the noise, such as its variance, or sees more than the image."
+        )
+    latent, folded = (config.in_channels if vae is None else vae.config.latent_channels), pipe.config.get("patch_size", 1) ** 2
+    if latent != config.in_channels or (vae is None and config.in_channels % folded):
+        given = f"{latent} channels of latents" if vae is not None else f"pixels folded {folded} to one"
+        raise ModelError(f"The network sees {config.in_channels} channels, and is given {given}: these parts are of two models.")
+
+
+def _check_labels(pipe: ClassConditionalPipeline) -> None:
+    """The label embedding has a row for each class, in the order of the names, and one for the null condition."""
+    config, names = pipe.unet.config, pipe.config.id2label
+    if config.class_embed_type is not None or not config.num_class_embeds:
+        raise ModelError("The network has no table of labels (num_class_embeds), so it draws no class: give one that has.")
+    if not names:
+        return
+    if sorted(names) != sorted(map(str, range(len(names)))) or len(set(names.values())) < len(names):
+        raise ModelError(f"id2label must give each of the numbers 0 to {len(names) - 1} a name of its own.")
+    if config.num_class_embeds != len(names) + 1:
+        raise ModelError(
+            f"{len(names)} classes need {len(names) + 1} label rows, the last for the null condition, and this network has "
+            f"{config.num_class_embeds}: name as many classes as it knows, or train it with labels dropped to a row of their own."
+        )
+
+
+def _check_numbers(pipe: DiffusionPipeline, trains: bool) -> None:
+    """Precision and finite weights of the network that draws."""
+    network: nn.Module = pipe.unet
+    slow = network.device.type == "cpu" or trains
+    if network.dtype == torch.float64 or (network.dtype == torch.float16 and slow):
+        used = "be trained here" if trains else f"draw on the {network.device.type.upper()}"
+        raise ModelError(f"A network in {str(network.dtype).removeprefix('torch.')} cannot {used}: pipe.to(torch.float32) first.")
+    for name, weight in network.named_parameters():
+        if weight.is_floating_point() and not weight.is_meta and not bool(weight.isfinite().all()):
+            raise ModelError(f"The weights {name} of the network are not finite: take it as it was before, or train it again.")
