@@ -7,20 +7,18 @@ numbers, and refuses everything else.
 from __future__ import annotations
 
 import contextlib
-import http.client
 import io
 import os
 import pickle
+import shutil
 import tarfile
-import urllib.error
-import urllib.request
 import uuid
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pooch
-from tqdm.auto import tqdm
+import requests  # which pooch needs
 
 from ..errors import DataError
 from ..files import locked
@@ -67,16 +65,15 @@ def cache_folder() -> Path:
 
 
 def find_folder(folder: str | os.PathLike | None = None) -> Path | None:
-    """An existing `cifar-10-batches-py`, or None; DataError if one was asked for by name and is not there."""
-    asked = folder or os.environ.get("DIMUM_DATA")
-    for place in [Path(asked)] if asked else []:
-        for candidate in (place, place / FOLDER):
-            if (candidate / META).is_file():
-                return candidate
+    """An existing `cifar-10-batches-py`, or None; DataError if one is given, or named by DIMUM_DATA, and is not there."""
+    place = folder or os.environ.get("DIMUM_DATA")
+    for candidate in (Path(place), Path(place, FOLDER)) if place else ():
+        if (candidate / META).is_file():
+            return candidate
     if folder:
         raise DataError(f"{folder} holds no {FOLDER}: give the folder that has {META} in it, or its parent.")
-    if asked and not os.path.isdir(asked):
-        raise DataError(f"DIMUM_DATA names {asked}, where there is no folder: let it name one that holds {FOLDER}, or unset it.")
+    if place and not os.path.isdir(place):
+        raise DataError(f"DIMUM_DATA names {place}, where there is no folder: let it name one that holds {FOLDER}, or unset it.")
     cached = cache_folder() / FOLDER
     return cached if (cached / META).is_file() else None
 
@@ -134,7 +131,7 @@ def _check_batch(batch: dict, path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fetch_archive(folder: Path, sources: tuple[str, ...] = SOURCES, md5: str = MD5) -> Path:
-    """The checked archive in `folder`, from the first source that has it; a broken download goes on where it stopped."""
+    """The checked archive in `folder`, from the first source that has it; each is tried three times."""
     path = folder / ARCHIVE
     if _is_whole(path, md5):
         return path
@@ -149,64 +146,32 @@ def fetch_archive(folder: Path, sources: tuple[str, ...] = SOURCES, md5: str = M
 
 
 def _is_whole(path: Path, md5: str) -> bool:
-    return path.is_file() and _md5(path) == md5
+    return path.is_file() and pooch.file_hash(str(path), alg="md5") == md5
 
 
 def _fetch(path: Path, sources: tuple[str, ...], md5: str) -> None:
-    failures = []
+    failures, aside = [], path.with_name(".downloading")
+    pooch.get_logger().setLevel("WARNING")
     for source in sources:
         if "toronto" in source:
             warnings.warn("The fast copies of CIFAR-10 failed; its home server may take an hour.", stacklevel=3)
-        failure = _try_source(source, path, md5)
-        if failure is None:
+        shutil.rmtree(aside, ignore_errors=True)  # what a killed process left
+        shelf = pooch.create(aside, "", registry={ARCHIVE: f"md5:{md5}"}, urls={ARCHIVE: source}, retry_if_failed=2)
+        try:
+            os.replace(shelf.fetch(ARCHIVE, downloader=pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT)), path)
             return
-        failures.append(f"{source.split('/')[2]}: {failure}")
+        except (requests.RequestException, ValueError) as error:
+            failures.append(f"{source.split('/')[2]}: {_reason(error)}")
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
     raise DataError(f"CIFAR-10 could not be downloaded ({'; '.join(failures)}): try later, or set DIMUM_DATA to a copy.")
 
 
-def _try_source(source: str, path: Path, md5: str) -> str | None:
-    """Download from one source into place; returns why not, if it failed."""
-    part = path.with_suffix(".part")
-    for _ in range(3):
-        try:
-            _download(source, part)
-        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, EOFError) as error:
-            failure = str(getattr(error, "reason", error))
-            if isinstance(error, urllib.error.HTTPError):
-                return failure  # a refusal will be repeated
-            continue
-        if _md5(part) == md5:
-            os.replace(part, path)
-            return None
-        part.unlink()
-        return "its file has another checksum"
-    return failure
-
-
-def _download(source: str, part: Path) -> None:
-    """Append what is missing to `part`; a server that ignores the range starts the file anew."""
-    have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(source, headers={"Range": f"bytes={have}-"} if have else {})
-    try:
-        response = urllib.request.urlopen(request, timeout=TIMEOUT)
-    except urllib.error.HTTPError as error:
-        if error.code == 416:  # nothing is missing
-            return
-        raise
-    with response:
-        have = have if response.status == 206 else 0
-        left = int(response.headers.get("Content-Length", 0))
-        bar = tqdm(total=have + left or None, initial=have, unit="B", unit_scale=True, desc=f"CIFAR-10 from {source.split('/')[2]}")
-        with open(part, "ab" if have else "wb") as file, bar:
-            while chunk := response.read(1 << 18):
-                file.write(chunk)
-                bar.update(len(chunk))
-    if left and part.stat().st_size < have + left:
-        raise EOFError("the connection broke off")
-
-
-def _md5(path: Path) -> str:
-    return pooch.file_hash(str(path), alg="md5")
+def _reason(error: Exception) -> str:
+    """Why a source failed, without its address."""
+    if isinstance(error, requests.HTTPError):
+        return f"{error.response.status_code} {error.response.reason}"
+    return type(error).__name__ if isinstance(error, requests.RequestException) else "its file has another checksum"
 
 
 def extract(archive: Path) -> Path:

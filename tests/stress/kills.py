@@ -35,7 +35,7 @@ from dimum_core.training import train
 
 FULL_DISK = "full disk"
 KINDS = ("SIGKILL", "SIGTERM", "SIGINT", FULL_DISK)
-NOT_FINISHED = (f"*{STATE_FILE}", "*.part", "failures/*", "locks/*", "weights/*")  # nobody takes these for a result
+NOT_FINISHED = (f"*{STATE_FILE}", "failures/*", "locks/*", "weights/*")  # nobody takes these for a result
 MOST_STARTS = 20  # until an interruption comes before the end
 SENTENCE, TRACEBACK = 1, 99  # exit codes of a child that failed
 STARTS = multiprocessing.get_context("forkserver")  # a child is forked from a process that has imported everything
