@@ -31,8 +31,7 @@ from .precision import autocast
 from .training import digest_of
 
 _DRAWN: dict[bytes, Tensor] = {}
-MOST_KEPT = 256_000_000  # bytes of all drawings that are remembered
-MOST_HASHED = 100_000_000  # weights
+MOST_KEPT, MOST_HASHED = 256_000_000, 100_000_000  # bytes of all drawings that are remembered; weights
 
 
 def _networks(pipe: DiffusionPipeline) -> list[nn.Module]:

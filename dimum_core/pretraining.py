@@ -77,19 +77,9 @@ class DenoisingObjective:
 
 
 def train_base(
-    preset: str | Preset,
-    out: Path | None = None,
-    *,
-    without: str | None = None,
-    data: ImageSet | None = None,
-    start: str | Path | None = None,
-    resume: bool = False,
-    dtype: str = "float32",
-    evaluate=None,
-    evaluate_every: int = 0,
-    on_log=None,
-    progress: bool = True,
-    **settings,
+    preset: str | Preset, out: Path | None = None, *, without: str | None = None, data: ImageSet | None = None,
+    start: str | Path | None = None, resume: bool = False, dtype: str = "float32", evaluate=None, evaluate_every: int = 0,
+    on_log=None, progress: bool = True, **settings,
 ) -> tuple[ClassConditionalPipeline | TextToImagePipeline, TrainResult]:
     """Train a preset from scratch; returns the pipeline with averaged weights, and the log.
 

@@ -27,7 +27,7 @@ from .data import step_generator
 from .errors import SettingError, TrainingError, UnknownName, brief
 from .files import check_writable, clear_debris
 from .precision import autocast, resolved_precision
-from .resuming import OPTIMIZER_STATE, STATE_FILE, State, check_weights
+from .resuming import OPTIMIZER_STATE, STATE_FILE, Progress, State, check_weights
 
 
 @dataclass(frozen=True)
@@ -99,19 +99,10 @@ class TrainResult:
 
 
 def train(
-    model: nn.Module,
-    objective: Objective,
-    config: TrainConfig,
-    *,
-    out: Path | None = None,
-    resume: bool = False,
-    evaluate: Callable[[int, nn.Module], dict | None] | None = None,
-    evaluate_every: int = 0,
-    stop: Callable[[dict], bool] | None = None,
-    on_log: Callable[[dict], None] | None = None,
-    checkpoint_seconds: float = 60.0,
-    description: str = "training",
-    progress: bool = True,
+    model: nn.Module, objective: Objective, config: TrainConfig, *, out: Path | None = None, resume: bool = False,
+    evaluate: Callable[[int, nn.Module], dict | None] | None = None, evaluate_every: int = 0,
+    stop: Callable[[dict], bool] | None = None, on_log: Callable[[dict], None] | None = None,
+    checkpoint_seconds: float = 60.0, description: str = "training", progress: bool = True,
 ) -> TrainResult:
     """Minimise an objective; the given model is trained in place, on the accelerator, and the result holds its average; in the end
     it is on the device where it was.
@@ -122,16 +113,8 @@ def train(
     Raises TrainingError at the first loss, gradient or weight that is not finite (what was saved before stays), CheckpointError if
     `out` holds a training with other settings, or holds one at all and `resume` is false.
     """
-    if out:
-        check_writable(out)
-    torch.set_flush_denormal(True)  # late in training, denormals slow CPU kernels several times over
-    home = next(model.parameters()).device
-    loop = _Loop(model, objective, config)
-    at = loop.state.load(out, resume, config.decay)
-    # Not before `load`, which refuses a folder that another training may be writing to; other processes wait in `prepare`.
-    if out and loop.accelerator.is_main_process:
-        clear_debris(Path(out), STATE_FILE)
-    loop.prepare()
+    loop = _Loop(model, objective, config, out)
+    at = loop.begin(resume)
     started, last_saved = time.monotonic() - at.seconds, time.monotonic()
     finished = bool(stop and at.rows and stop(at.rows[-1]))
     bar = tqdm(total=config.steps, initial=at.step, desc=description, unit="step", mininterval=0.5, disable=not progress)
@@ -146,15 +129,13 @@ def train(
                 if on_log:
                     on_log(row)
             if evaluate and evaluate_every and _due(at.step, evaluate_every, config.steps):
-                measured = loop.evaluated(evaluate, at.step)
-                if measured:
-                    at.rows.append({"step": at.step, **measured})
-                finished = bool(stop and measured and stop(at.rows[-1]))
+                row = loop.evaluated(evaluate, at)
+                finished = bool(stop and row and stop(row))
             late = time.monotonic() - last_saved > checkpoint_seconds
-            if out and loop.accelerator.is_main_process and (late or finished or at.step == config.steps):
+            if loop.writes and (late or finished or at.step == config.steps):
                 loop.state.save(out, at)
                 last_saved = time.monotonic()
-    return TrainResult(loop.finish(at.step).to(home), pd.DataFrame(at.rows), at.seconds, loop.precision)
+    return TrainResult(loop.finish(at.step), pd.DataFrame(at.rows), at.seconds, loop.precision)
 
 
 def _due(step: int, every: int, last: int) -> bool:
@@ -164,9 +145,13 @@ def _due(step: int, every: int, last: int) -> bool:
 class _Loop:
     """A network with all that changes it: optimiser, average, scaler, on the accelerator."""
 
-    def __init__(self, model: nn.Module, objective: Objective, config: TrainConfig):
+    def __init__(self, model: nn.Module, objective: Objective, config: TrainConfig, out: Path | None):
+        if out:
+            check_writable(out)
+        torch.set_flush_denormal(True)  # late in training, denormals slow CPU kernels several times over
         self.accelerator = Accelerator()
-        device = self.accelerator.device
+        self.out, self.writes = out, bool(out) and self.accelerator.is_main_process
+        self.home, device = next(model.parameters()).device, self.accelerator.device
         self.precision = resolved_precision(device, config.precision)
         self.model, self.objective, self.config = model.train().to(device), objective, config
         self.optimizer = _optimizer(model, config, fused=device.type in ("cpu", "cuda"))
@@ -175,9 +160,17 @@ class _Loop:
         fingerprint = {"config": asdict(config), "objective": objective.fingerprint}
         self.state = State(model, self.optimizer, self.ema, self.scaler, fingerprint)
 
-    def prepare(self) -> None:
-        """Share the gradients of several processes. The network that they see is a wrapped one."""
+    def begin(self, resume: bool) -> Progress:
+        """Go on from the state in the folder, if there is one; then let several processes share their gradients.
+
+        What a killed process left goes only after `load`, which refuses a folder that another training may be writing to; other
+        processes wait in `prepare`.
+        """
+        at = self.state.load(self.out, resume, self.config.decay)
+        if self.writes:
+            clear_debris(Path(self.out), STATE_FILE)
         self.wrapped = self.accelerator.prepare(self.model)
+        return at
 
     def step(self, index: int) -> tuple[float, float]:
         """One update; returns loss, the mean over processes, and gradient norm. Several processes take neighbouring batches."""
@@ -210,18 +203,22 @@ class _Loop:
                 "what was saved before is intact."
             )
 
-    def evaluated(self, evaluate: Callable[[int, nn.Module], dict | None], index: int) -> dict | None:
+    def evaluated(self, evaluate: Callable[[int, nn.Module], dict | None], at: Progress) -> dict | None:
+        """The row that joins the log, if anything was measured."""
         with averaged(self.model, self.ema):
-            measured = evaluate(index, self.model)
+            measured = evaluate(at.step, self.model)
         self.model.train()
-        return measured
+        if not measured:
+            return None
+        at.rows.append({"step": at.step, **measured})
+        return at.rows[-1]
 
     def finish(self, index: int) -> nn.Module:
-        """The network with its averaged weights, to be used."""
+        """The network with its averaged weights, to be used, where it was."""
         check_weights(self.model, index)
         if self.ema:
             self.ema.copy_to(self.model.parameters())
-        return self.model.eval()
+        return self.model.eval().to(self.home)
 
 
 def _optimizer(model: nn.Module, config: TrainConfig, fused: bool) -> torch.optim.Optimizer:
