@@ -47,13 +47,13 @@ def matmul_gflops(device: torch.device, size: int = 1024) -> float:
 
 
 def packages() -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            versions[name] = "not installed"
+    return versions
 
 
 def datasets() -> dict[str, str]:

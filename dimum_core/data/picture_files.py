@@ -15,8 +15,8 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 def pictures_in(folder: Path) -> list[Path]:
     """The pictures of a folder by number. Names that begin with a dot are the system's own: ._1.jpg is no picture."""
-    found = [path for path in visible(folder) if path.suffix.lower() in SUFFIXES] if folder.is_dir() else []
-    return sorted(found, key=lambda path: (len(path.stem), path.stem))
+    paths = [path for path in visible(folder) if path.suffix.lower() in SUFFIXES] if folder.is_dir() else []
+    return sorted(paths, key=lambda path: (len(path.stem), path.stem))
 
 
 def visible(folder: Path) -> list[Path]:

@@ -83,9 +83,9 @@ class Target:
             differing = [i for i, (a, b) in enumerate(zip(words, name.split(" "), strict=True)) if a != b]
             return len(differing) == 1 if self.position is None else differing == [self.position]
 
-        found = [i for i, name in enumerate(self.class_names) if near(name)] if word_kinds(self.class_names) else []
+        labels = [i for i, name in enumerate(self.class_names) if near(name)] if word_kinds(self.class_names) else []
         own = (label,) if self.items else self.labels  # single images may take another of their labels
-        return torch.tensor(found or [i for i in range(len(self.class_names)) if i not in own], dtype=torch.int64)
+        return torch.tensor(labels or [i for i in range(len(self.class_names)) if i not in own], dtype=torch.int64)
 
 
 def find_target(target: str | int | Target | Labelled, class_names: tuple[str, ...]) -> Target:
@@ -102,11 +102,11 @@ def find_target(target: str | int | Target | Labelled, class_names: tuple[str, .
     if not isinstance(target, str) or target in class_names or not words:
         label = class_index(target, class_names)
         return Target(class_names[label], class_names, (label,))
-    asked = target.replace(" ", "_") if target.replace(" ", "_") in {w for kind in words for w in kind} else target
+    word = target.replace(" ", "_") if target.replace(" ", "_") in {w for kind in words for w in kind} else target
     for position, kind in enumerate(words):
-        if asked in kind:
-            labels = tuple(i for i, name in enumerate(class_names) if name.split(" ")[position] == asked)
-            return Target(asked, class_names, labels, position)
+        if word in kind:
+            labels = tuple(i for i, name in enumerate(class_names) if name.split(" ")[position] == word)
+            return Target(word, class_names, labels, position)
     named = _named_in(target, words) if " " in target else target
     if named == target:  # a word that there is not, or a style and an object that there are, but not together
         raise UnknownName("style, object or class", target, (*(w for kind in words for w in kind), *class_names))
@@ -138,13 +138,13 @@ def _named_in(prompt: str, words: tuple[tuple[str, ...], ...]) -> str:
     """The class, style or object that a prompt speaks of."""
     said = _plain(prompt)
     named = [word for kind in words for word in kind if _plain(word) in said]
-    found = [word for word in named if not any(word != other and _plain(word) in _plain(other) for other in named)]
-    if not found:
+    whole = [word for word in named if not any(word != other and _plain(word) in _plain(other) for other in named)]
+    if not whole:
         known = ", ".join(word for kind in words for word in kind)
         raise DataError(f"The prompt {prompt!r} names nothing to forget: it should have one of {known} in it.")
-    if any(sum(word in kind for word in found) > 1 for kind in words):
-        raise DataError(f"The prompt {prompt!r} names more than one thing to forget: {', '.join(found)}.")
-    return " ".join(found)
+    if any(sum(word in kind for word in whole) > 1 for kind in words):
+        raise DataError(f"The prompt {prompt!r} names more than one thing to forget: {', '.join(whole)}.")
+    return " ".join(whole)
 
 
 def _plain(text: str) -> str:

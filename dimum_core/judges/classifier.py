@@ -158,8 +158,8 @@ class Judge(ModelMixin, ConfigMixin):
         expected = (self.config.image_channels, self.config.image_size, self.config.image_size)
         check_kind("images", images, Tensor, "a tensor, N x C x H x W in [-1, 1]")
         if images.ndim != 4 or tuple(images.shape[1:]) != expected or not images.is_floating_point():
-            found = f"{tuple(images.shape)} of {images.dtype}"
-            raise DataError(f"This judge looks at float images of shape N x {expected}, not {found}.")
+            actual = f"{tuple(images.shape)} of {images.dtype}"
+            raise DataError(f"This judge looks at float images of shape N x {expected}, not {actual}.")
         if not len(images) or not bool(images.isfinite().all()):
             raise DataError("The judge needs at least one image, and finite pixels.")
         self.eval()

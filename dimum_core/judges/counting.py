@@ -24,10 +24,10 @@ def accuracies(judged: Verdict | Tensor, labels: Tensor, target: Target | None) 
     right = seen == labels
     rows = {"accuracy": wilson_interval(int(right.sum()), len(right))}
     if target is not None:
-        asked = target.among(labels)
+        of_target = target.among(labels)
         shown = judged.shows(target) if isinstance(judged, Verdict) else target.among(seen)
-        rows["UA"] = _share(~shown[asked])
-        rows["RA"] = _share(right[~asked])
+        rows["UA"] = _share(~shown[of_target])
+        rows["RA"] = _share(right[~of_target])
         if isinstance(judged, PairVerdict):
             rows |= retained_accuracies(judged, labels, target)
     rows["none of these"] = wilson_interval(int((seen < 0).sum()), len(seen))
@@ -38,12 +38,12 @@ def retained_accuracies(verdict: PairVerdict, labels: Tensor, target: Target) ->
     """IRA and CRA: see `accuracies`."""
     objects = len(word_kinds(target.class_names)[1])
     right = (verdict.words[0] == labels // objects, verdict.words[1] == labels % objects)
-    asked = target.among(labels)
+    of_target = target.among(labels)
     if target.position is not None:
-        return {"IRA": _share(right[target.position][~asked]), "CRA": _share(right[1 - target.position])}
+        return {"IRA": _share(right[target.position][~of_target]), "CRA": _share(right[1 - target.position])}
     near = torch.isin(labels, target.neighbours(target.labels[0]))
     both = right[0] & right[1]
-    return {"IRA": _share(both[near]), "CRA": _share(both[~near & ~asked])}
+    return {"IRA": _share(both[near]), "CRA": _share(both[~near & ~of_target])}
 
 
 def _share(true: Tensor) -> Interval:
@@ -52,10 +52,10 @@ def _share(true: Tensor) -> Interval:
 
 def drawn_for(target: Target, verdict: Verdict, labels: Tensor) -> pd.DataFrame:
     """What the target's conditions draw now: the share of each class, or of each style or object."""
-    asked = target.among(labels)
+    of_target = target.among(labels)
     if target.position is None:
-        return shares(verdict.labels[asked], target.class_names)
-    return shares(verdict.words[target.position][asked], word_kinds(target.class_names)[target.position])
+        return shares(verdict.labels[of_target], target.class_names)
+    return shares(verdict.words[target.position][of_target], word_kinds(target.class_names)[target.position])
 
 
 def shares(judged: Tensor, class_names: tuple[str, ...]) -> pd.DataFrame:

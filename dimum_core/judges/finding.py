@@ -73,8 +73,8 @@ def _shipped_judge(image_size: int, image_channels: int, class_names: tuple[str,
     )
 
 
-def _judge_of(judges: list[str], *wanted) -> Judge | None:
+def _judge_of(judges: list[str], *properties) -> Judge | None:
     for judge in map(load_judge, judges):
-        if (judge.image_size, judge.config.image_channels, judge.class_names) == wanted:
+        if (judge.image_size, judge.config.image_channels, judge.class_names) == properties:
             return judge
     return None

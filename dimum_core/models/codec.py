@@ -54,8 +54,8 @@ class Codec:
             return x
         shift = self.vae.config.get("shift_factor") or 0.0
         with torch.no_grad():
-            found = self.vae.encode(x.to(self.vae.device, self.vae.dtype))
-            latents = found.latents if isinstance(self.vae, AutoencoderTiny) else found.latent_dist.mode()
+            output = self.vae.encode(x.to(self.vae.device, self.vae.dtype))
+            latents = output.latents if isinstance(self.vae, AutoencoderTiny) else output.latent_dist.mode()
         return (latents.float() - shift) * self.vae.config.scaling_factor
 
     def decode(self, latents: Tensor) -> Tensor:

@@ -71,8 +71,8 @@ def step_arguments(scheduler: SchedulerMixin, generator, eta: float | None = Non
         check_number("eta", eta, 0, 1)
         if "eta" not in known:
             raise SettingError(f"{type(scheduler).__name__} has no eta: leave it out, or take DDIMScheduler.")
-    given = {"generator": generator, "use_clipped_model_output": True, **({} if eta is None else {"eta": eta})}
-    return {name: value for name, value in given.items() if name in known}
+    arguments = {"generator": generator, "use_clipped_model_output": True, **({} if eta is None else {"eta": eta})}
+    return {name: value for name, value in arguments.items() if name in known}
 
 
 def seed_noise_sampler(scheduler: SchedulerMixin, generator: torch.Generator | list[torch.Generator] | None) -> None:
@@ -129,8 +129,8 @@ class CodedImages:
         if latents is None:
             latents = randn_tensor(shape, generator=generator, device=self.device, dtype=self.unet.dtype)
         elif not isinstance(latents, Tensor) or latents.shape != shape or not latents.isfinite().all():
-            given = f"{tuple(latents.shape)}" if isinstance(latents, Tensor) else brief(latents)
-            raise SettingError(f"latents must have shape {shape} and be finite, not {given}.")
+            actual = f"{tuple(latents.shape)}" if isinstance(latents, Tensor) else brief(latents)
+            raise SettingError(f"latents must have shape {shape} and be finite, not {actual}.")
         return latents.to(self.device, self.unet.dtype) * self.scheduler.init_noise_sigma
 
     def _set_timesteps(self, num_inference_steps: int) -> None:

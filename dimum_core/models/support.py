@@ -43,8 +43,8 @@ def _check_shapes(pipe: DiffusionPipeline) -> None:
         )
     latent, folded = (config.in_channels if vae is None else vae.config.latent_channels), pipe.config.get("patch_size", 1) ** 2
     if latent != config.in_channels or (vae is None and config.in_channels % folded):
-        given = f"{latent} channels of latents" if vae is not None else f"pixels folded {folded} to one"
-        raise ModelError(f"The network sees {config.in_channels} channels, and is given {given}: these parts are of two models.")
+        source = f"{latent} channels of latents" if vae is not None else f"pixels folded {folded} to one"
+        raise ModelError(f"The network sees {config.in_channels} channels, and is given {source}: these parts are of two models.")
 
 
 def _check_labels(pipe: ClassConditionalPipeline) -> None:
