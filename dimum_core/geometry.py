@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from .data import ImageSet, step_generator
 from .errors import DimumError
-from .models.diffusion import NUM_TIMESTEPS, add_noise
+from .models.diffusion import NUM_TIMESTEPS, Schedule, add_noise
 from .models.sampling import ClassConditionalPipeline
 from .unlearning.base import gradient, shifted
 
@@ -118,7 +118,7 @@ class Probe:
         x = pipe.encode(drawn.images)
         eps = torch.randn(x.shape, generator=generator)
         t = ((torch.arange(count) + torch.rand(count, generator=generator)) * NUM_TIMESTEPS / count).long()
-        return cls(add_noise(x, eps, t), eps, t, drawn.labels)
+        return cls(add_noise(x, eps, t, Schedule.of(pipe.scheduler).alphas_cumprod), eps, t, drawn.labels)
 
     def loss(self, model: nn.Module) -> Tensor:
         """mean |eps - eps(x_t, t, c)|^2, with its graph; in float32."""

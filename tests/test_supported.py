@@ -22,6 +22,7 @@ from diffusers import (
 from dimum_core import evaluate, load_pipeline, relearn, unlearn
 from dimum_core.data import Dataset
 from dimum_core.errors import CheckpointError, ModelError
+from dimum_core.geometry import Probe
 from dimum_core.judges.classifier import Judge
 from dimum_core.models.checkpoints import build_pipeline
 from dimum_core.models.conditions import conditions_of, draw
@@ -151,6 +152,14 @@ def test_training_sees_the_noise_levels_of_the_pipelines_own_schedule(pipe):
     torch.testing.assert_close(x_t, cosine.add_noise(x[0], eps, t), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(DDIMScheduler(**conditions.scheduler_config).alphas_cumprod, cosine.alphas_cumprod)
     assert get_method("esd", sampling_steps=2).point_on_the_path(step)[0].isfinite().all()
+
+
+def test_a_probe_of_weights_has_the_noise_levels_of_the_pipelines_own_schedule(pipe, tiny_data):
+    cosine = DDPMScheduler(beta_schedule="squaredcos_cap_v2")
+    pipe.scheduler = DDIMScheduler.from_config(cosine.config)
+    probe = Probe.of(pipe, tiny_data.select([0]), count=30)
+    x = pipe.encode(tiny_data.images[:1]).repeat(30, 1, 1, 1)
+    torch.testing.assert_close(probe.x_t, cosine.add_noise(x, probe.eps, probe.t), rtol=1e-4, atol=1e-5)
 
 
 def test_a_schedule_given_as_betas_is_kept():
