@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import os
 import random
@@ -111,6 +112,8 @@ def test_a_scheduler_that_is_not_there_is_named(address):
     quick = {"distributed.comm.timeouts.connect": "100ms"}
     with dask.config.set(quick), pytest.raises(EngineError, match=f"answers at {address} "):
         next(run_tasks("dask", print, [()], 1, address))
+    clients = [each for each in gc.get_objects() if type(each) is dask.distributed.Client]
+    assert all(client.status == "closed" for client in clients)  # what garbage collection closes can wait for itself
 
 
 def test_a_schedulers_address_is_for_dask_alone():

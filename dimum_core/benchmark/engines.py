@@ -81,12 +81,15 @@ def _cluster(workers: int, scheduler: str | None):
 def _client(address):
     from dask.distributed import Client
 
+    client = Client.__new__(Client)  # in hand although its start fails: one left to garbage collection can stop the process
     try:
-        return Client(address)
+        client.__init__(address)
     except (OSError, ValueError, TypeError) as error:  # the last: a tls:// address without certificates
+        client.close()
         raise EngineError(
             f"No dask scheduler answers at {address} ({error}): give the address that it prints as it starts, tcp://HOST:PORT."
         ) from error
+    return client
 
 
 ENGINES = {"serial": _serial, "loky": _loky, "dask": _dask}
