@@ -7,6 +7,7 @@ import re
 
 import nbformat
 import pytest
+from jupyter_client.manager import KernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
@@ -91,14 +92,22 @@ def test_the_teachers_edition_has_points_and_hints(source):
     assert all(hint in note for hint in EXERCISES["01.2"].hints)
 
 
-def run(notebook, tmp_path):
-    NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
+@pytest.fixture
+def kernel(tmp_path):
+    manager = KernelManager(kernel_name="python3")
+    manager.start_kernel(cwd=str(tmp_path))
+    yield manager
+    manager.shutdown_kernel(now=True)
 
 
-def test_a_fresh_student_edition_stops_at_its_first_gap_and_a_solved_one_does_not(source, tmp_path):
+def run(notebook, kernel):
+    NotebookClient(notebook, timeout=300, km=kernel).execute()
+
+
+def test_a_fresh_student_edition_stops_at_its_first_gap_and_a_solved_one_does_not(source, kernel):
     made = editions.student_edition(source, NAME)
     with pytest.raises(CellExecutionError) as stopped:
-        run(made, tmp_path)
+        run(made, kernel)
     assert (stopped.value.ename, stopped.value.evalue) == (
         "NotImplementedError", 'Exercise 01.2: return the guess. hint("01.2") helps.'
     )
@@ -106,7 +115,7 @@ def test_a_fresh_student_edition_stops_at_its_first_gap_and_a_solved_one_does_no
     assert "return the guess" in shown and "(1 - abar)" not in shown  # the traceback shows no reference
     assert made.cells[-1].execution_count is None  # nothing after the gap was run
     source.cells[4].source = editions.solved(CELL)
-    run(source, tmp_path)
+    run(source, kernel)
     assert source.cells[4].outputs[0].text == "Exercise 01.2: right.\n" and source.cells[-1].outputs[0].text == "the end\n"
 
 

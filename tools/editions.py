@@ -137,7 +137,7 @@ def teacher_edition(source, name: str):
 
 def teaching_notes(chapter: str, folder: Path = ROOT / "docs" / "teaching") -> str:
     """A chapter's section of docs/teaching/chapters.md."""
-    text = (folder / "chapters.md").read_text() if (folder / "chapters.md").exists() else ""
+    text = (folder / "chapters.md").read_text(encoding="utf-8") if (folder / "chapters.md").exists() else ""
     section = re.search(rf"(?ms)^## {chapter}\b.*?(?=^## |\Z)", text)
     if section is None:
         return "**For the teacher:** there are no notes on this chapter yet."
@@ -155,7 +155,7 @@ def written(notebook) -> str:
 def out_of_date(folder: Path) -> list[str]:
     """Student notebooks that are missing, superfluous, or not what the source gives."""
     expected_texts = {path.name: written(student_edition(nbformat.read(path, 4), path.name)) for path in chapters(folder)}
-    there = {path.name: path.read_text() for path in chapters(folder / "student")}
+    there = {path.name: path.read_text(encoding="utf-8") for path in chapters(folder / "student")}
     return sorted(name for name in expected_texts.keys() | there.keys() if expected_texts.get(name) != there.get(name))
 
 
@@ -164,7 +164,7 @@ def write(folder: Path, out: Path, edition, **options) -> None:
     for path in chapters(out):
         path.unlink()
     for path in chapters(folder):
-        (out / path.name).write_text(written(edition(nbformat.read(path, 4), path.name, **options)))
+        (out / path.name).write_text(written(edition(nbformat.read(path, 4), path.name, **options)), encoding="utf-8")
 
 
 def main(argv: list[str] | None = None, folder: Path = ROOT / "notebooks") -> int:

@@ -1,0 +1,69 @@
+"""Values between the grader and a student's process cross unchanged, and nothing else does."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from dimum_core.answering import wire
+
+
+@pytest.mark.parametrize("value", [
+    None, True, 3, -2.5, "word", ..., [1, (2, "a")], {"noise", "images"}, {"a": [1.0]}, np.arange(6).reshape(2, 3),
+    torch.linspace(0, 1, 4), torch.tensor([True, False]), torch.zeros(0, 3),
+])
+def test_values_cross_unchanged(value):
+    back = wire.decode(json.loads(json.dumps(wire.encode(value))))
+    if isinstance(value, (np.ndarray, torch.Tensor)):
+        assert type(back) is type(value) and back.dtype == value.dtype and back.shape == value.shape and bool((back == value).all())
+    else:
+        assert back == value and type(back) is type(value)
+
+
+def test_what_cannot_cross_is_refused():
+    with pytest.raises(TypeError, match="cannot be an answer"):
+        wire.encode(object())
+    for message in ({"tensor": ["object", [1], ""]}, {"array": ["float32", [9, 9], "AAAA"]}, {"unknown": 1}, {"function": 0}):
+        with pytest.raises(ValueError):  # noqa: PT011
+            wire.decode(message)
+    with pytest.raises(ValueError, match="no kind of value"):
+        wire.decode({"function": float("inf")}, lambda place: place)
+
+
+def test_a_reader_that_pauses_does_not_hold_the_grader():
+    reads, writes = os.pipe()
+    line = wire.Line(reads, writes, time.monotonic() + 0.2)
+
+    def read_a_page_and_pause():
+        os.read(reads, 4096)
+        time.sleep(1)
+        os.close(reads)
+
+    reader = threading.Thread(target=read_a_page_and_pause)
+    reader.start()
+    started = time.monotonic()
+    with pytest.raises(wire.WireError, match="longer than allowed"):
+        line.send({"text": "x" * 1_000_000})
+    assert time.monotonic() - started < 0.9
+    reader.join()
+    os.close(writes)
+
+
+def test_a_slow_reader_gets_the_whole_message():
+    reads, writes = os.pipe()
+    line, message, got = wire.Line(reads, writes, time.monotonic() + 20), {"text": "x" * 300_001}, []
+    reader = threading.Thread(target=lambda: [got.append(os.read(reads, 5000)) or time.sleep(0.001) for _ in iter(
+        lambda: sum(map(len, got)) < 300_000 + 4, False)])
+    reader.start()
+    line.send(message)
+    os.close(writes)
+    reader.join()
+    data = b"".join([*got, os.read(reads, 65536)])
+    os.close(reads)
+    assert json.loads(data[4:]) == message and int.from_bytes(data[:4], "big") == len(data) - 4
