@@ -81,7 +81,8 @@ def load_pipeline(checkpoint: str | os.PathLike) -> ClassConditionalPipeline | T
         check_supported(pipe)
     except ModelError as error:
         raise CheckpointError(f"{folder} cannot be used. {error}") from error
-    return remember(pipe, _read_history(folder, pipe))
+    with loading_errors(folder):
+        return remember(pipe, _read_history(folder, pipe))
 
 
 def _rather(folder: Path) -> str:
