@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 # Names are imported when first used, so that `import dimum_core` and `dimum --help` are quick.
 _HOMES = {
     "load_dataset": "data",
+    "load_images": "data",
     "ImageSet": "data",
     "Dataset": "data",
     "load_pipeline": "models.checkpoints",

@@ -25,18 +25,32 @@ def visible(folder: Path) -> list[Path]:
 
 def read_square(path: Path, size: int) -> np.ndarray:
     """The middle of a picture, cut square and averaged to `size`: uint8, 3 x size x size, RGB. DataError if it cannot be read."""
+    return square(read_picture(path), size)
+
+
+def read_picture(path: Path) -> Image.Image:
+    """A picture as it is to be seen: upright, opaque, RGB, 8 bits. DataError if it cannot be read."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large, and not too large
             with Image.open(path, formats=("JPEG", "PNG", "WEBP")) as image:
-                upright = _opaque(_eight_bits(ImageOps.exif_transpose(image)))
+                return upright(image)
     except Image.DecompressionBombError as error:
         most = f"{2 * Image.MAX_IMAGE_PIXELS / 1e6:.0f} million"
         raise DataError(f"{path} has more than {most} pixels: scale it down first.") from error
     except (OSError, ValueError, SyntaxError) as error:  # the last two: of damaged PNG files
         raise DataError(f"{path} cannot be read as a picture ({error}): download it again.") from error
-    how = Image.Resampling.BOX if min(upright.size) > size else Image.Resampling.BICUBIC
-    return np.asarray(ImageOps.fit(upright, (size, size), how)).transpose(2, 0, 1)
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """An image of Pillow's, turned as its camera says, on white where it is transparent, RGB of 8 bits."""
+    return _opaque(_eight_bits(ImageOps.exif_transpose(image)))
+
+
+def square(image: Image.Image, size: int) -> np.ndarray:
+    """The middle of an RGB image, cut square and averaged to `size`, or enlarged to it: uint8, 3 x size x size."""
+    how = Image.Resampling.BOX if min(image.size) > size else Image.Resampling.BICUBIC
+    return np.asarray(ImageOps.fit(image, (size, size), how)).transpose(2, 0, 1)
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -1,0 +1,235 @@
+"""One's own pictures as a data set: every layout gives the same images, and whatever is left out is said."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from dimum_core import load_images
+from dimum_core.data import picture_cache
+from dimum_core.data.batches import step_generator
+from dimum_core.errors import DataError, SettingError
+
+NAMES = ("cat", "dog")
+
+
+def drawn(count: int = 24, side: int = 12, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), np.uint8)
+
+
+PIXELS, LABELS = drawn(), [NAMES[i % 2] for i in range(24)]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """cat and dog, twelve pictures each; the names of files sort as their numbers do."""
+    for i, (pixels, label) in enumerate(zip(PIXELS, LABELS, strict=True)):
+        path = tmp_path / "pets" / label / f"{i:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    return tmp_path / "pets"
+
+
+def table_of(folder) -> pd.DataFrame:
+    files = sorted(folder.rglob("*.png"))
+    return pd.DataFrame({"path": [str(file.relative_to(folder)) for file in files], "label": [file.parent.name for file in files]})
+
+
+class Rows:
+    """What a `datasets.Dataset` has, as far as it is asked for; its rows are decoded when they are asked for."""
+
+    def __init__(self, pixels, labels, names):
+        kind = lambda name, **more: type(name, (), more)()  # noqa: E731
+        self.features = {"picture": kind("Image"), "animal": kind("ClassLabel", names=list(names))}
+        self.column_names, self.pixels, self.labels = list(self.features), pixels, labels
+
+    def __getitem__(self, key):
+        return self.labels if key == "animal" else {"picture": Image.fromarray(self.pixels[key]), "animal": self.labels[key]}
+
+
+def by_hash(data) -> dict[bytes, tuple]:
+    return {
+        item.tobytes(): (part.class_names[label], image) for part in (data.train, data.test)
+        for item, label, image in zip(part.item_hashes, part.labels, part.images, strict=True)
+    }
+
+
+def layouts(folder) -> dict:
+    table = table_of(folder)
+    table.to_csv(folder / "list.csv", index=False)
+    table.to_parquet(folder / "list.parquet")
+    absolute = table.assign(path=[str(folder / path) for path in table["path"]])
+    numbers = [NAMES.index(label) for label in LABELS]
+    return {
+        "folder": (folder, {}), "string": (str(folder), {}), "csv": (folder / "list.csv", {}),
+        "parquet": (folder / "list.parquet", {}),
+        "frame": (absolute, {}), "channels last": (PIXELS, {"labels": LABELS}),
+        "channels first": (PIXELS.transpose(0, 3, 1, 2), {"labels": LABELS}),
+        "images": ([Image.fromarray(p) for p in PIXELS], {"labels": LABELS}),
+        "tensor": (torch.from_numpy(PIXELS), {"labels": LABELS}),
+        "datasets": (Rows(PIXELS, numbers, NAMES), {}),
+        "datasets in splits": (
+            {"train": Rows(PIXELS[:16], numbers[:16], NAMES), "test": Rows(PIXELS[16:], numbers[16:], NAMES)}, {}
+        ),
+    }
+
+
+def test_every_layout_gives_the_same_images(folder):
+    wanted = {tuple(p.transpose(2, 0, 1).reshape(3, 6, 2, 6, 2).mean((2, 4)).round().flatten().astype(int)): label
+              for p, label in zip(PIXELS, LABELS, strict=True)}
+    for layout, (source, settings) in layouts(folder).items():
+        data = load_images(source, 6, **settings)
+        assert data.class_names == NAMES and len(data.train) + len(data.test) == 24, layout
+        found = by_hash(data)
+        assert len(found) == 24
+        for label, image in found.values():
+            pixels = tuple(((image.flatten() + 1) * 127.5).round().int().tolist())
+            nearest = min(wanted, key=lambda other, pixels=pixels: np.abs(np.subtract(other, pixels)).max())
+            assert np.abs(np.subtract(nearest, pixels)).max() <= 1 and wanted[nearest] == label, layout
+
+
+def test_the_split_is_a_share_of_each_class_and_of_the_seed_alone(folder):
+    data, again = (load_images(folder, 6, held_out=0.25) for _ in range(2))
+    other = load_images(folder, 6, seed=1)
+    assert [int((data.test.labels == k).sum()) for k in range(2)] == [3, 3] and len(data.train) == 18
+    assert data.train.digest == again.train.digest and data.test.digest == again.test.digest
+    assert set(by_hash(other)) == set(by_hash(data)) and other.test.digest != load_images(folder, 6).test.digest
+    state = torch.get_rng_state()
+    load_images(folder, 6)
+    assert torch.equal(state, torch.get_rng_state())
+    order = torch.randperm(12, generator=step_generator(0, 0, "split of cat"))[:3]
+    cats = [p for p, label in zip(PIXELS, LABELS, strict=True) if label == "cat"]
+    held = {load_images(cats[i][None], 6, labels=["cat"], held_out=0).train.item_hashes[0].tobytes() for i in order}
+    assert held == {item.tobytes() for item in data.test.only("cat").item_hashes}
+
+
+def test_splits_that_are_there_are_kept(folder, tmp_path):
+    for half, numbers in (("train", range(16)), ("val", range(16, 24))):
+        for i in numbers:
+            path = tmp_path / "split" / half / LABELS[i]
+            path.mkdir(parents=True, exist_ok=True)
+            shutil.copy(folder / LABELS[i] / f"{i:02}.png", path)
+    data = load_images(tmp_path / "split", 6)
+    assert (len(data.train), len(data.test)) == (16, 8)
+    table = table_of(folder)
+    table["split"] = ["test" if int(path[-6:-4]) >= 16 else "train" for path in table["path"]]
+    table.to_csv(folder / "list.csv", index=False)
+    assert set(map(bytes, load_images(folder / "list.csv", 6).test.item_hashes)) == set(map(bytes, data.test.item_hashes))
+    table.loc[0, "split"] = "later"
+    with pytest.raises(DataError, match="column split must say one of train, .*not 'later'"):
+        load_images(table.assign(path=str(folder) + "/" + table["path"]), 6)
+
+
+def test_what_is_left_out_is_said(folder):
+    shutil.copy(folder / "cat" / "00.png", folder / "cat" / "copy.png")
+    shutil.copy(folder / "cat" / "02.png", folder / "dog" / "cat.png")
+    shutil.copy(folder / "cat" / "04.png", folder / "stray.png")
+    (folder / "cat" / "99.png").write_bytes(b"no picture")
+    (folder / "cat" / "notes.txt").write_text("mine")
+    (folder / "cat" / "._04.png").write_bytes(b"the system's own")
+    (folder / "empty").mkdir()
+    (folder / ".ipynb_checkpoints").mkdir()
+    data = load_images(folder, 6)
+    said = dict(zip(data.left_out["picture"], data.left_out["why"], strict=True))
+    assert said == {
+        "cat/copy.png": "is there already under another name", "dog/cat.png": "is in several classes: cat, dog",
+        "cat/02.png": "is in several classes: cat, dog", "stray.png": "lies beside the folders of the classes, so it has no class",
+        "cat/99.png": "cannot be read as a picture", "cat/notes.txt": "is no picture (.jpg, .jpeg, .png, .webp are read)",
+        "empty": "has no pictures in it",
+    }
+    assert len(by_hash(data)) == 23
+    assert "pets: 23 pictures, RGB, scaled to 6 x 6" in data.report
+    assert "left out, 2: is in several classes: cat, dog (" in data.report
+
+
+def test_grey_pictures_stay_grey_unless_colour_is_asked_for():
+    grey = drawn()[..., :1]
+    data = load_images(grey, 12, labels=LABELS)
+    assert data.train.images.shape[1:] == (1, 12, 12)
+    assert load_images(grey, 12, labels=LABELS, image_channels=3).train.images.shape[1] == 3
+    assert load_images(PIXELS, 12, labels=LABELS, held_out=0, image_channels=1).train.images.shape[1] == 1
+    as_pillow = np.stack([np.asarray(Image.fromarray(p).convert("L")) for p in PIXELS])
+    ours = load_images(PIXELS, 12, labels=["all"] * 24, held_out=0, image_channels=1).train.images[:, 0]
+    assert np.abs((ours.numpy() + 1) * 127.5 - as_pillow).max() <= 1
+    one = load_images(np.concatenate([grey.repeat(3, -1), PIXELS[:1]]), 12, labels=[*LABELS, "dog"])
+    assert one.train.images.shape[1] == 3
+    with pytest.raises(SettingError, match=r"image_channels must be 1 \(grey\) or 3 \(RGB\), not 4"):
+        load_images(grey, 12, labels=LABELS, image_channels=4)
+
+
+def test_balanced_takes_as_many_of_each_class_and_says_what_it_leaves():
+    labels = ["cat"] * 18 + ["dog"] * 6
+    plain, data = load_images(PIXELS, 6, labels=labels), load_images(PIXELS, 6, labels=labels, balanced=True)
+    count = lambda part: torch.bincount(part.labels).tolist()  # noqa: E731
+    assert (count(plain.train), count(plain.test)) == ([14, 5], [4, 1])
+    assert (count(data.train), count(data.test)) == ([5, 5], [1, 1])
+    assert len(data.left_out) == 12 and set(data.left_out["why"]) == {"its class has more pictures than the smallest one"}
+    assert set(by_hash(data)) < set(by_hash(plain))
+
+
+def test_pictures_of_any_shape_are_cut_square_and_their_hash_does_not_depend_on_the_size():
+    wide = [Image.fromarray(np.hstack([np.zeros_like(p), p, np.zeros_like(p)])) for p in PIXELS]
+    data, small = (load_images(wide, size, labels=LABELS) for size in (12, 6))
+    square = load_images(PIXELS, 12, labels=LABELS)
+    assert torch.equal(data.train.images, square.train.images) and data.side == 12
+    assert (data.train.item_hashes == small.train.item_hashes).all()
+    assert not (data.train.item_hashes == square.train.item_hashes).any()
+
+
+def test_files_are_read_once_and_again_when_they_change(folder, monkeypatch):
+    data, reads = load_images(folder, 6), []
+    monkeypatch.setattr(picture_cache, "square", lambda image, size: reads.append(size) or np.zeros((3, size, size), np.uint8))
+    again = load_images(folder, 6)
+    assert not reads and torch.equal(again.train.images, data.train.images) and again.train.digest == data.train.digest
+    load_images(folder, 4)
+    assert len(reads) == 24
+    Image.fromarray(drawn(1, seed=1)[0]).save(folder / "cat" / "00.png")
+    load_images(folder, 6)
+    assert len(reads) == 48
+    cache, = folder.glob(".dimum/*-6.npz")
+    cache.write_bytes(b"damaged")
+    load_images(folder, 6)
+    assert len(reads) == 72
+    with np.load(cache, allow_pickle=False) as pack:
+        assert set(pack) == {"digest", "pixels", "hashes", "sides", "errors"}
+
+
+def test_a_folder_that_nobody_may_write_to_is_read_all_the_same(folder, monkeypatch):
+    monkeypatch.setattr(picture_cache.os, "access", lambda *arguments: False)
+    assert len(load_images(folder, 6).train) and not (folder / ".dimum").exists()
+
+
+def test_classes_are_numbered_as_the_caller_says():
+    assert load_images(PIXELS, 6, labels=[10, 9] * 12).class_names == ("9", "10")
+    data = load_images(PIXELS, 6, labels=LABELS, class_names=("dog", "cow", "cat"))
+    assert data.class_names == ("dog", "cow", "cat") and set(data.train.labels.tolist()) == {0, 2}
+    with pytest.raises(DataError, match="arrays has pictures of 'cat', which is none of the classes dog, cow"):
+        load_images(PIXELS, 6, labels=LABELS, class_names=("dog", "cow"))
+
+
+@pytest.mark.parametrize(("source", "settings", "said"), [
+    ("nowhere", {}, r"no folder nowhere, nor a table \(.csv or .parquet\)"),
+    (PIXELS, {}, "Arrays need their labels"),
+    (PIXELS, {"labels": LABELS[:5]}, "24 images need 24 labels, not 5"),
+    (PIXELS / 255, {"labels": LABELS}, r"Image 0 must be uint8, 0 to 255, not float64: of \[0, 1\], give"),
+    (PIXELS[..., :2], {"labels": LABELS}, "with 1, 3 or 4 channels, not .*12, 12, 2"),
+    (7, {"labels": [1]}, "Pictures are a folder, a table, arrays or a datasets object, not 7"),
+    (pd.DataFrame({"place": ["a.png"], "label": [1]}), {}, r"no column for the paths \(path, .*its columns are place, label"),
+    (pd.DataFrame({"path": ["a.png"], "label": [1]}), {}, "no pictures that can be used. The first: a.png cannot be read"),
+])
+def test_what_is_no_pictures_is_one_sentence(source, settings, said):
+    with pytest.raises(DataError, match=said):
+        load_images(source, 6, **settings)
+
+
+def test_other_layouts_of_folders_are_named(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "deep" / "style")
+    with pytest.raises(DataError, match="one level deeper; load_unlearn_canvas"):
+        load_images(tmp_path / "deep", 6)
+    with pytest.raises(DataError, match="without a folder for their class; a table"):
+        load_images(folder / "cat", 6)
