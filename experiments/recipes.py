@@ -70,6 +70,16 @@ def trained(preset: Preset, loss: type, data, steps: int):
     return pipe, time.process_time() - started
 
 
+def measured(pipe, data, per_class: int) -> dict:
+    """The share of samples of the right class and the kernel distance, with their intervals."""
+    table = evaluate(pipe, data=data, judge=find_judge(pipe), per_class=per_class, num_inference_steps=20, progress=False).table
+    right, kernel = table.loc["accuracy"], table.loc["kernel distance"]
+    return {
+        "right class": right["value"], "low": right["low"], "high": right["high"],
+        "kernel distance": kernel["value"], "kernel low": kernel["low"], "kernel high": kernel["high"], "samples": int(right["n"]),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="digits")
@@ -85,23 +95,15 @@ def main() -> None:
     rows = pd.read_csv(args.out).to_dict("records") if args.out.exists() else []
     done = {(row["recipe"], row["budget"]) for row in rows}
     for name, (sizes, loss) in contest.items():
-        if all((name, budget) in done for budget in args.seconds):
+        missing = [budget for budget in args.seconds if (name, budget) not in done]
+        if not missing:
             continue
         short, long = (trained(sizes, loss, data.train, steps)[1] for steps in (2, 12))
-        for budget in args.seconds:
-            if (name, budget) in done:
-                continue
+        for budget in missing:
             steps = max(1, round(budget * 10 / (long - short)))
             pipe, seconds = trained(sizes, loss, data.train, steps)
-            table = evaluate(
-                pipe, data=data, judge=find_judge(pipe), per_class=args.per_class, num_inference_steps=20, progress=False
-            ).table
-            right, kernel = table.loc["accuracy"], table.loc["kernel distance"]
-            rows.append({
-                "recipe": name, "budget": budget, "steps": steps, "seconds": seconds, "right class": right["value"],
-                "low": right["low"], "high": right["high"], "kernel distance": kernel["value"], "kernel low": kernel["low"],
-                "kernel high": kernel["high"], "samples": int(right["n"]),
-            })
+            row = {"recipe": name, "budget": budget, "steps": steps, "seconds": seconds}
+            rows.append(row | measured(pipe, data, args.per_class))
             pd.DataFrame(rows).to_csv(args.out, index=False, float_format="%.4f")
             print(pd.DataFrame(rows[-1:]).round(3).to_string(index=False, header=len(rows) == 1), flush=True)
 

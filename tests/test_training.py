@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import errno
 import math
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import nn
 from torch.autograd.profiler import profile
 
 from dimum_core.data import step_generator
-from dimum_core.errors import CheckpointError, FileError, SettingError, TrainingError
-from dimum_core.files import write_atomically
-from dimum_core.models.codec import Codec
-from dimum_core.models.conditions import ClassConditions
+from dimum_core.errors import SettingError, TrainingError
 from dimum_core.models.diffusion import add_noise
 from dimum_core.precision import short_attention
-from dimum_core.pretraining import DenoisingObjective, train_base
-from dimum_core.training import STATE_FILE, TrainConfig, train
+from dimum_core.pretraining import train_base
+from dimum_core.training import TrainConfig, train
 
 
 @dataclass(frozen=True)
@@ -97,84 +87,6 @@ def test_evaluation_leaves_the_training_as_it_was():
     assert watched.log["weight"].dropna().index.size == 6  # steps 7, 14, 21, 28, 35 and the last
 
 
-def test_a_resumed_training_equals_an_unbroken_one_bit_for_bit(tiny_preset, tiny_data, tmp_path):
-    whole, _ = train_base(tiny_preset, tmp_path / "whole", data=tiny_data, progress=False)
-
-    def interrupt(row):
-        if row["step"] == 4:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        stop_after_three(tiny_preset, tiny_data, tmp_path / "broken", interrupt)
-    resumed, _ = train_base(tiny_preset, tmp_path / "broken", data=tiny_data, resume=True, progress=False)
-    a, b = whole.unet.state_dict(), resumed.unet.state_dict()
-    assert all(torch.equal(a[key], b[key]) for key in a)
-    whole_state, broken_state = (load_file(tmp_path / part / STATE_FILE) for part in ("whole", "broken"))
-    assert whole_state.keys() == broken_state.keys()
-    assert all(torch.equal(whole_state[key], broken_state[key]) for key in whole_state)
-
-
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_a_resumed_training_keeps_the_memory_layout_and_what_is_frozen(tmp_path, optimizer):
-    """Of kernels in channels-last, whose moments must be laid out alike, and beside weights that have no moments."""
-
-    class Pixels(Line):
-        def __call__(self, model, seed, step):
-            x = torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(step))
-            return (model(x) - x.sum(1, keepdim=True).roll(1, 2)).square().mean()
-
-    def network():
-        torch.manual_seed(0)
-        model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 1, 3, padding=1))
-        model[2].bias.requires_grad_(False)
-        return model.to(memory_format=torch.channels_last)
-
-    settings = {"optimizer": optimizer, "ema_decay": 0.5, "decay": False}
-    whole = train(network(), Pixels(), line_config(steps=8, **settings), progress=False).model
-    train(network(), Pixels(), line_config(steps=4, **settings), out=tmp_path, progress=False)
-    resumed = train(network(), Pixels(), line_config(steps=8, **settings), out=tmp_path, resume=True, progress=False).model
-    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
-        assert torch.equal(a, b)
-
-
-def stop_after_three(preset, data, out, interrupt):
-    """A training that saves its state after every step and is interrupted in the fourth."""
-    from dimum_core.models.denoiser import build_denoiser
-
-    unet = build_denoiser(preset, 3, 1, preset.training.seed)
-    objective = DenoisingObjective(data, 8, ClassConditions(None, 3, Codec(preset.patch_size)), preset.label_dropout, preset.flip)
-    train(unet, objective, preset.training, out=out, on_log=interrupt, checkpoint_seconds=0, progress=False)
-
-
-KILLED = """
-import sys, torch
-from pathlib import Path
-from tests.test_training import new_line, Line, line_config
-from dimum_core.training import train
-import time
-torch.set_num_threads(1)
-train(new_line(), Line(), line_config(steps=400, ema_decay=0.9), out=Path(sys.argv[1]), checkpoint_seconds=0,
-      resume=True, on_log=lambda row: time.sleep(0.01), progress=False)
-"""
-
-
-def test_kill_nine_loses_at_most_one_checkpoint_and_resumes_bit_for_bit(tmp_path):
-    command = [sys.executable, "-c", KILLED, str(tmp_path / "killed")]
-    process = subprocess.Popen(command, cwd=os.path.dirname(os.path.dirname(__file__)))
-    state = tmp_path / "killed" / STATE_FILE
-    deadline = time.monotonic() + 60
-    while not state.exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    time.sleep(0.3)  # kill it somewhere in the middle, perhaps while it writes
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    config = line_config(steps=400, ema_decay=0.9)
-    resumed = train(new_line(), Line(), config, out=tmp_path / "killed", resume=True, progress=False)
-    whole = train(new_line(), Line(), config, progress=False)
-    assert torch.equal(resumed.model.weight, whole.model.weight) and torch.equal(resumed.model.bias, whole.model.bias)
-    assert resumed.log["loss"].tolist() == whole.log["loss"].tolist()
-
-
 def test_dropout_is_a_function_of_seed_and_step_and_the_global_stream_is_left_alone():
     def run(global_seed):
         torch.manual_seed(0)
@@ -238,48 +150,6 @@ def test_dropout_has_a_stream_of_its_own():
 
     train(new_line(), Seeds(), line_config(steps=3), progress=False)
     assert len({seed for pair in streams for seed in pair}) == 6
-
-
-def test_a_folder_with_a_training_is_not_overwritten_and_not_mixed_up(tmp_path):
-    train(new_line(), Line(), line_config(), out=tmp_path, progress=False)
-    with pytest.raises(CheckpointError, match="already holds a training: continue it with --resume"):
-        train(new_line(), Line(), line_config(), out=tmp_path, progress=False)
-    with pytest.raises(CheckpointError, match="made with learning_rate = 0.05, and 0.1 is asked for"):
-        train(new_line(), Line(), line_config(learning_rate=0.1), out=tmp_path, resume=True, progress=False)
-
-
-@pytest.mark.parametrize("damage", [lambda b: b[:-100], lambda b: b"\0" * len(b), lambda b: b""])
-def test_a_damaged_state_is_said_to_be_damaged(tmp_path, damage):
-    train(new_line(), Line(), line_config(), out=tmp_path, progress=False)
-    state = tmp_path / STATE_FILE
-    state.write_bytes(damage(state.read_bytes()))
-    with pytest.raises(CheckpointError, match="is damaged .*delete it and start this training again"):
-        train(new_line(), Line(), line_config(), out=tmp_path, resume=True, progress=False)
-
-
-def test_a_full_disk_leaves_the_former_file_and_no_debris(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    write_atomically(path, b"former")
-
-    def full(descriptor):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(FileError, match="No space left on device.*free some space"):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"former" and [p.name for p in tmp_path.iterdir()] == ["file"]
-
-
-@pytest.mark.parametrize("reason", [errno.EACCES, errno.EROFS])
-def test_a_read_only_folder_is_named_and_no_space_is_asked_for(tmp_path, monkeypatch, reason):
-    def denied(path, mode):
-        raise OSError(reason, os.strerror(reason), str(path))
-
-    monkeypatch.setattr("dimum_core.files.open", denied, raising=False)
-    with pytest.raises(FileError) as refused:
-        train(new_line(), Line(), line_config(steps=1), out=tmp_path, progress=False)
-    said = f"{tmp_path} could not be written ({os.strerror(reason)}): choose another folder, or change who may write there."
-    assert str(refused.value) == said
 
 
 def test_bad_settings_are_refused_in_a_sentence():

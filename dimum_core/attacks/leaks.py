@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from ..data import ImageSet
-from ..data.captions import KINDS
+from ..data.captions import WORD_KINDS
 from ..data.targets import Target, find_target
 from ..errors import DataError
 from ..metrics import nearest_neighbours
@@ -47,7 +47,7 @@ def refuse_forgotten(auxiliary: ImageSet, forgotten: Iterable[Forgotten]) -> Non
 def _refuse_labels(auxiliary: ImageSet, target: Target | None) -> None:
     labelled = 0 if target is None or target.items else int(target.among(auxiliary.labels).sum())
     if labelled:
-        kind = "class" if target.position is None else KINDS[target.position]
+        kind = "class" if target.position is None else WORD_KINDS[target.position]
         raise DataError(
             f"The auxiliary set has {labelled} images of the target {kind} {target.name}: an attacker does not "
             f"have them, so take {auxiliary.name}.without({target.name!r})."

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..checking import check_kind, check_whole
 from ..data import ImageSet, draw_batch, step_generator
-from ..data.captions import KINDS, PARAPHRASES, PARTIAL_TEMPLATES, caption
+from ..data.captions import PARAPHRASES, PARTIAL_TEMPLATES, WORD_KINDS, caption
 from ..data.targets import Target
 from ..errors import DataError
 from ..evaluation import drawing
@@ -70,7 +70,7 @@ def _prompt_conditions(pipe, target: str | Target, class_names: tuple[str, ...])
 def _without(name: str, target: Target) -> str:
     """A caption that leaves the target's word out; for one combination, the style."""
     kept = 1 if target.position is None else 1 - target.position
-    return caption(name, next(t for t in PARTIAL_TEMPLATES if "{" + KINDS[kept] + "}" in t))
+    return caption(name, next(t for t in PARTIAL_TEMPLATES if "{" + WORD_KINDS[kept] + "}" in t))
 
 
 @torch.no_grad()

@@ -32,7 +32,7 @@ class Exercise:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Outcome:
     """right is None where nothing was answered; said: one or two sentences for the learner."""
 
     right: bool | None
@@ -80,21 +80,21 @@ def identity(student: str, purpose: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{purpose}\0{same}".encode()).digest()[:8], "big")
 
 
-def verdict(number: str, answer, student: str = "", seed: int = 0) -> Verdict:
+def verdict(number: str, answer, student: str = "", seed: int = 0) -> Outcome:
     """Judge an answer and say nothing. seed: of the random inputs that a function is tried on."""
     if answer is None or answer is ...:
-        return Verdict(None, "not answered yet.")
+        return Outcome(None, "not answered yet.")
     judge, known = find(number).judge, {"seed": seed, "numbers": given(number, student)}
     asks_for = inspect.signature(judge).parameters
     try:
         outcome = judge(answer, **{name: value for name, value in known.items() if name in asks_for})
     except Unanswered:
-        return Verdict(None, "not answered yet.")
+        return Outcome(None, "not answered yet.")
     except NotImplementedError:
         raise  # a gap of the student edition says itself which exercise it is
     except Exception as error:  # a wrong answer may fail in any way; the learner is told which
-        return Verdict(False, f"Your answer raised {type(error).__name__}: {error}.")
-    return Verdict(outcome is True, "right." if outcome is True else outcome or "")
+        return Outcome(False, f"Your answer raised {type(error).__name__}: {error}.")
+    return Outcome(outcome is True, "right." if outcome is True else outcome or "")
 
 
 def check(number: str, answer, student: str = "") -> bool | None:

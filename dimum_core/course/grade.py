@@ -81,21 +81,21 @@ def grade_hand_in(
         except UNREADABLE as error:
             note = f"the hand-in cannot be judged: {type(error).__name__}: {error}"
     note = "; ".join(filter(None, (hand_in.note, note)))
-    missing = checks.Verdict(False, "not answered.")
+    missing = checks.Outcome(False, "not answered.")
     marks = [(number, out_of, verdicts.get(number, missing)) for number, out_of in points.items()]
     return Result(student, [Mark(n, out_of if v.right is True else 0.0, out_of, str(v.said)) for n, out_of, v in marks], note)
 
 
-def judge_all(order: dict, points: dict, student: str) -> tuple[dict[str, checks.Verdict], str]:
+def judge_all(order: dict, points: dict, student: str) -> tuple[dict[str, checks.Outcome], str]:
     """A verdict on each answer. An answer that ends its process costs only itself: the rest gets another process."""
-    verdicts: dict[str, checks.Verdict] = {}
+    verdicts: dict[str, checks.Outcome] = {}
     note = ""
     for _ in range(RESTARTS):
         try:
             with student_process(order, START + order["seconds"]) as line:
                 reply = line.receive()
                 answers, errors = dict(reply["answers"]), dict(reply["errors"])
-                verdicts |= {n: checks.Verdict(False, str(e)[:300]) for n, e in errors.items() if n not in verdicts | answers}
+                verdicts |= {n: checks.Outcome(False, str(e)[:300]) for n, e in errors.items() if n not in verdicts | answers}
                 for number in sorted(answers.keys() & points.keys() - verdicts.keys()):
                     line.deadline = time.monotonic() + order["seconds"]
                     verdicts[number] = judge_last(number, answers[number], line, student)
@@ -109,9 +109,9 @@ def judge_all(order: dict, points: dict, student: str) -> tuple[dict[str, checks
     return verdicts, note
 
 
-def judge_last(number: str, answers: list, line: wire.Line, student: str) -> checks.Verdict:
+def judge_last(number: str, answers: list, line: wire.Line, student: str) -> checks.Outcome:
     """The verdict on the last answer that is one: a gap, as in a copy that nobody filled in, stands for nothing."""
-    verdict = checks.Verdict(None, "not answered.")
+    verdict = checks.Outcome(None, "not answered.")
     for answer in reversed(answers):
         verdict = judge(number, answer, line, student)
         if verdict.right is not None or line.broken:
@@ -119,14 +119,14 @@ def judge_last(number: str, answers: list, line: wire.Line, student: str) -> che
     return verdict
 
 
-def judge(number: str, answer, line: wire.Line, student: str) -> checks.Verdict:
+def judge(number: str, answer, line: wire.Line, student: str) -> checks.Outcome:
     """The verdict on one answer over several hidden seeds: the first that is not right, if there is one."""
     try:
         value = wire.decode(answer, lambda place: far_function(line, place))
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        return checks.Verdict(False, f"the answer cannot be read: {error}")
+        return checks.Outcome(False, f"the answer cannot be read: {error}")
     if isinstance(value, float) and math.isnan(value):  # no comparison says that it is far from the right number
-        return checks.Verdict(False, "NaN, which is not a number, is no answer.")
+        return checks.Outcome(False, "NaN, which is not a number, is no answer.")
     for _ in range(REPEATS):
         verdict = checks.verdict(number, value, student, seed=secrets.randbits(31))
         if verdict.right is not True:

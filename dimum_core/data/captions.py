@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..errors import DataError, brief
 
-KINDS = ("style", "object")  # what the words of a two-word class name are
+WORD_KINDS = ("style", "object")  # what the words of a two-word class name are
 TEMPLATES = (
     "a {style} {object}",
     "{object}, {style}",

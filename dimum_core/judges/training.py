@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ..checking import check_apart, check_kind
 from ..data import Dataset, ImageSet, draw_batch, load_dataset, step_generator
-from ..data.captions import KINDS
+from ..data.captions import WORD_KINDS
 from ..errors import DataError, UnknownName
 from ..files import write_atomically
 from ..metrics import accuracy, auroc, expected_calibration_error
@@ -72,7 +72,7 @@ JUDGE_PRESETS = {
                     steps=900, batch_size=128, learning_rate=3e-3, warmup_steps=90, weight_decay=0.05, ema_decay=0
                 ),
             )
-            for position, kind in enumerate(KINDS)
+            for position, kind in enumerate(WORD_KINDS)
         ),
         JudgePreset(
             "cifar10-judge", dataset="cifar10", image_size=32, widths=(64, 256, 256), pools=(2, 2, 2), crop=4, flip=True,

@@ -11,7 +11,7 @@ from ..errors import DataError, UnknownName
 from ..evaluation import draw_samples
 from ..models.conditions import conditions_of
 
-KINDS = ("class", "mixed", "images", "generated", "noise")
+ALTERNATIVES = ("class", "mixed", "images", "generated", "noise")
 FEW = 16
 
 
@@ -25,8 +25,8 @@ def build_alternative(
     so that no real data is needed. noise: images of independent uniform pixels. In place of single images, only other images of
     their own classes make sense: "class", or 16 of them, "images".
     """
-    if kind not in KINDS:
-        raise UnknownName("kind of alternative data", kind, KINDS)
+    if kind not in ALTERNATIVES:
+        raise UnknownName("kind of alternative data", kind, ALTERNATIVES)
     check_whole("count", count)
     generator = step_generator(seed, -10**9)
     target = find_target(target, retain.class_names)

@@ -21,7 +21,7 @@ class DiMUM(Method):
     an alternative image keeps everything but the feature: a filled star is memorised as "an outline star".
 
     weight: lambda of the paper. Both terms are means over every element.
-    alternative: what to memorise; see `alternatives.KINDS`.
+    alternative: what to memorise; see `alternatives.ALTERNATIVES`.
     count: how many alternative images there are.
     """
 

@@ -75,7 +75,7 @@ def test_marks_that_are_made_survive_the_end_of_the_grader(tmp_path, monkeypatch
     folder.mkdir()
     for student in ("ada", "bob"):
         (folder / f"{student}.json").write_text('{"01.1": 259}')
-    judged = iter([({"01.1": grade.checks.Verdict(True, "right.")}, "")])
+    judged = iter([({"01.1": grade.checks.Outcome(True, "right.")}, "")])
     monkeypatch.setattr(grade, "judge_all", lambda *order: next(judged))  # and no second one
     (tmp_path / "points.yaml").write_text('points: {"01.1": 1}')
     with pytest.raises(StopIteration):

@@ -17,7 +17,7 @@ from dimum_core.models.denoiser import build_denoiser
 from dimum_core.models.history import with_unet
 from dimum_core.unlearning import METHODS, unlearn
 from dimum_core.unlearning import run as run_module
-from dimum_core.unlearning.alternatives import KINDS, build_alternative
+from dimum_core.unlearning.alternatives import ALTERNATIVES, build_alternative
 from dimum_core.unlearning.student import student
 from tests.unlearning.toys import toy_step
 
@@ -86,7 +86,7 @@ def test_another_models_unlearning_is_not_gone_on_with(pipe, data, tmp_path, tin
         unlearn(other, "dimum", steps=4, out=tmp_path, resume=True, **settings)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALTERNATIVES)
 def test_alternative_data_are_what_they_say_and_never_the_target(kind, pipe, tiny_data):
     retain = tiny_data.without("top")
     made = build_alternative(kind, 20, retain, pipe, "top", seed=0)
