@@ -16,10 +16,12 @@ from .commands import (
     run_grade,
     run_relearn,
     run_sample,
-    run_train,
     run_unlearn,
 )
 from .errors import DimumError
+from .training_commands import run_judge_train, run_train
+
+OWN = "a data set by name, or your pictures: a folder with one for each class, or a CSV or Parquet file of paths and labels"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -28,6 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_train(commands)
+    _add_judge(commands)
     _add_sample(commands)
     _add_evaluate(commands)
     _add_unlearn(commands)
@@ -35,6 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_benchmark(commands)
     _add_grade(commands)
     doctor = commands.add_parser("doctor", help="say what this machine is, what is there, and what a preset costs here")
+    doctor.add_argument("--data", help="your pictures (a folder or a table): what they are, what was left out, presets and minutes")
     doctor.set_defaults(run=run_doctor)
     return parser
 
@@ -46,6 +50,7 @@ def _add_train(commands) -> None:
         "with -style-judge or -object-judge"
     )
     train.add_argument("--out", type=Path, required=True, help="folder for the checkpoint and the resumable state")
+    train.add_argument("--data", help=f"{OWN} (default: the preset's own data set)")
     train.add_argument("--steps", type=int, help="optimisation steps (default: the preset's)")
     train.add_argument("--without", metavar="CLASS", help="leave a class out: the model that never saw it")
     train.add_argument("--start", metavar="CHECKPOINT", help="train on the weights of a checkpoint of the same preset")
@@ -56,6 +61,23 @@ def _add_train(commands) -> None:
     train.add_argument("--samples-every", type=int, metavar="N", help="write a grid of samples every N steps")
     train.add_argument("--tensorboard", action="store_true", help="also log for TensorBoard (needs the extra of that name)")
     train.set_defaults(run=run_train)
+
+
+def _add_judge(commands) -> None:
+    judge = commands.add_parser("judge", help="train a judge of your own pictures")
+    train = judge.add_subparsers(dest="action", required=True, metavar="ACTION").add_parser("train", help="from scratch")
+    train.add_argument("--data", required=True, help=OWN)
+    train.add_argument("--out", type=Path, required=True, help="folder for the judge and the resumable state")
+    train.add_argument("--image-size", type=int, default=32, metavar="N", help="side of the images that it looks at (default: 32)")
+    train.add_argument("--steps", type=int, help="optimisation steps (default: of the shipped judge of that size)")
+    train.add_argument("--resume", action="store_true", help="go on where a killed run stopped, bit for bit")
+    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--threads", type=int, help="CPU threads (default: one a core)")
+    train.set_defaults(run=run_judge_train)
+
+
+def _add_judge_option(parser) -> None:
+    parser.add_argument("--judge", metavar="CHECKPOINT", help="who says what a sample shows (default: the shipped one that fits)")
 
 
 def _add_checkpoint(parser) -> None:
@@ -80,7 +102,8 @@ def _add_evaluate(commands) -> None:
     _add_checkpoint(evaluate)
     evaluate.add_argument("--target", metavar="CLASS", help="what should be forgotten: adds UA and RA, with styles IRA and CRA")
     evaluate.add_argument("--count", type=int, default=100, metavar="N", help="samples of each class (default: 100)")
-    evaluate.add_argument("--data", help="reference of fidelity (default: digits, cifar10-mini or shapes)")
+    evaluate.add_argument("--data", help=f"reference of fidelity: {OWN} (default: digits, cifar10-mini or shapes)")
+    _add_judge_option(evaluate)
     evaluate.add_argument("--json", action="store_true", help="print one JSON object")
     evaluate.set_defaults(run=run_evaluate)
 
@@ -147,7 +170,8 @@ def _add_grade(commands) -> None:
 def _add_finetuning(parser, steps: int) -> None:
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder, or the name of a shipped one, e.g. digits")
     parser.add_argument("--out", type=Path, required=True, help="folder for the new checkpoint")
-    parser.add_argument("--data", help="data set (default: digits, cifar10-mini or shapes, whichever fits)")
+    parser.add_argument("--data", help=f"{OWN} (default: digits, cifar10-mini or shapes, whichever fits)")
+    _add_judge_option(parser)
     parser.add_argument("--steps", type=int, default=steps, help=f"optimisation steps (default: {steps})")
     parser.add_argument("--learning-rate", type=float, default=1e-4, metavar="LR")
     parser.add_argument("--seed", type=int, default=0)

@@ -2,63 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from .errors import DimumError
+from .training_commands import reported
 
 
-def run_train(args) -> None:
-    import torch
+def _data_of(args, pipe):
+    """What --data names, as it fits a pipeline; without it, the data set that is shipped for the pipeline."""
+    from .fitting import data_for
 
-    from .autoencoder import AUTOENCODER_PRESETS
-    from .checking import check_whole
-    from .errors import UnknownName
-    from .judges.training import JUDGE_PRESETS
-    from .models.denoiser import PRESETS
-
-    known = PRESETS | JUDGE_PRESETS | AUTOENCODER_PRESETS
-    if args.preset not in known:
-        raise UnknownName("preset", args.preset, known)
-    for option, value in (("--threads", args.threads), ("--samples-every", args.samples_every)):
-        if value is not None:
-            check_whole(option, value)
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    settings = {
-        "seed": args.seed, "resume": args.resume, "dtype": args.dtype,
-        "on_log": _tensorboard_writer(args.out) if args.tensorboard else None,
-        **({"steps": args.steps} if args.steps is not None else {}),
-    }
-    trains = {_train_judge: JUDGE_PRESETS, _train_autoencoder: AUTOENCODER_PRESETS, _train_base: PRESETS}
-    result = next(train for train, presets in trains.items() if args.preset in presets)(args, settings)
-    print(f"{args.out}: trained {args.preset} in {result.seconds / 60:.1f} minutes")
+    return reported(data_for(pipe, args.data))
 
 
-def _train_judge(args, settings: dict):
-    from .judges.training import train_judge
+def _judge(args):
+    from .judges import load_judge
 
-    if args.without or args.samples_every or args.start:
-        raise DimumError(
-            "A judge knows every class, draws no samples and starts afresh: leave --without, --samples-every and --start out."
-        )
-    return train_judge(args.preset, args.out, **settings)[1]
-
-
-def _train_autoencoder(args, settings: dict):
-    from .autoencoder import train_autoencoder
-
-    if args.samples_every or args.start:
-        raise DimumError("An autoencoder draws no samples and starts afresh: leave --samples-every and --start out.")
-    return train_autoencoder(args.preset, args.out, without=args.without, **settings)[1]
-
-
-def _train_base(args, settings: dict):
-    from .pretraining import train_base
-
-    return train_base(
-        args.preset, args.out, without=args.without, start=args.start, evaluate_every=args.samples_every or 0,
-        evaluate=_grid_writer(args.out) if args.samples_every else None, **settings,
-    )[1]
+    return load_judge(args.judge) if args.judge else None
 
 
 def run_sample(args) -> None:
@@ -100,16 +58,15 @@ def _classes_to_draw(args, pipe) -> dict[int, str]:
 def run_evaluate(args) -> None:
     import json
 
-    from .data import load_dataset
-    from .evaluation import default_data, evaluate
+    from .evaluation import evaluate
     from .models.checkpoints import load_pipeline
 
     if args.count < 1 or args.steps < 1:
         raise DimumError("--count and --steps must be at least 1.")
     pipe = load_pipeline(args.checkpoint)
     measured = evaluate(
-        pipe, target=args.target, data=load_dataset(args.data) if args.data else default_data(pipe), seed=args.seed,
-        per_class=args.count, guidance_scale=args.guidance_scale, num_inference_steps=args.steps,
+        pipe, target=args.target, data=_data_of(args, pipe), judge=_judge(args), seed=args.seed, per_class=args.count,
+        guidance_scale=args.guidance_scale, num_inference_steps=args.steps,
     )
     if args.json:
         print(json.dumps({"checkpoint": args.checkpoint, **measured.as_dict()}, indent=2, allow_nan=False))
@@ -122,8 +79,6 @@ def run_evaluate(args) -> None:
 
 
 def run_unlearn(args) -> None:
-    from .data import load_dataset
-    from .evaluation import default_data
     from .models.cards import command_line, provenance
     from .models.checkpoints import load_pipeline, save_checkpoint
     from .unlearning import load_plugin, unlearn
@@ -132,10 +87,10 @@ def run_unlearn(args) -> None:
         load_plugin(args.plugin)
     settings = _hyperparameters(args)
     pipe = load_pipeline(args.checkpoint)
-    data = load_dataset(args.data) if args.data else default_data(pipe)
+    data = _data_of(args, pipe)
     forgetful = unlearn(
         pipe, args.method, target=args.target, data=data, steps=args.steps, learning_rate=args.learning_rate, seed=args.seed,
-        out=args.out, resume=args.resume, until=args.until, **settings,
+        out=args.out, resume=args.resume, until=args.until, judge=_judge(args), **settings,
     )
     record = forgetful.unlearning
     card = {
@@ -184,8 +139,7 @@ def _setting(text: str) -> tuple[str, int | float | str]:
 
 def run_relearn(args) -> None:
     from .attacks import auxiliary_set, relearn
-    from .data import Dataset, load_dataset
-    from .evaluation import default_data
+    from .data import Dataset
     from .files import check_writable, write_atomically
     from .models.cards import command_line, provenance
     from .models.checkpoints import load_pipeline, save_checkpoint
@@ -195,13 +149,13 @@ def run_relearn(args) -> None:
         raise DimumError("--drawn-by says who draws synthetic data: add --auxiliary synthetic, or leave it out.")
     check_writable(args.out)
     pipe = load_pipeline(args.checkpoint)
-    data = load_dataset(args.data) if args.data else default_data(pipe)
+    data = _data_of(args, pipe)
     artist, forget = load_pipeline(args.drawn_by) if args.drawn_by else pipe, data.train.only(args.target)
     data = Dataset(*(history_of(pipe).leave_out(part)[0] for part in (data.train, data.test)))
     auxiliary = auxiliary_set(args.auxiliary, data, args.target, pipe=artist, share=args.share, seed=args.seed)
     attack = relearn(
         pipe, auxiliary, target=args.target, steps=args.steps, learning_rate=args.learning_rate, seed=args.seed,
-        optimizer=args.optimizer, forget=forget, out=args.out, resume=args.resume,
+        optimizer=args.optimizer, forget=forget, judge=_judge(args), out=args.out, resume=args.resume,
     )
     card = {
         "title": f"{args.checkpoint}, attacked by DiMRA", "summary": f"{args.checkpoint}, finetuned without {args.target}.",
@@ -254,29 +208,6 @@ def run_grade(args) -> None:
 
 
 def run_doctor(args) -> None:
-    from .doctor import report
+    from .doctor import report, report_pictures
 
-    report()
-
-
-def _grid_writer(out: Path):
-    def write(step: int, pipe) -> None:
-        from .pictures import image_grid, save_picture
-
-        save_picture(image_grid(pipe), out / "samples" / f"step-{step:06d}.png")
-
-    return write
-
-
-def _tensorboard_writer(out: Path):
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise DimumError("--tensorboard needs TensorBoard: pip install -e '.[tensorboard]'.") from error
-    writer = SummaryWriter(out / "tensorboard")
-
-    def write(row: dict) -> None:
-        for key, value in row.items():
-            writer.add_scalar(key, value, row["step"])
-
-    return write
+    report() if args.data is None else report_pictures(args.data)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from .data import DATASETS, ImageSet, from_uint8, load_dataset
+from .data import DATASETS, ImageSet, OwnPictures, from_uint8, load_data, load_dataset
 from .data.shapes import CLASS_NAMES
 from .errors import DimumError
 from .models.cards import CARD_FILE, read_card
@@ -25,6 +25,9 @@ from .pretraining import train_base
 
 PACKAGES = ("torch", "diffusers", "transformers", "tokenizers", "accelerate", "peft", "safetensors", "numpy", "scipy",
             "scikit-learn", "pandas", "matplotlib", "papermill", "nbconvert", "jupyterlab", "ipywidgets", "torch-fidelity")
+
+
+EVENING = 180  # minutes
 
 
 def machine() -> dict[str, str]:
@@ -77,9 +80,12 @@ def checkpoints() -> dict[str, str]:
     return rows
 
 
-def preset_minutes(preset: Preset, steps: int = 3) -> float:
-    """Minutes that training a preset takes on this machine, from a few steps on random images, all of one run."""
-    channels = 1 if preset.dataset == "digits" else 3
+def preset_minutes(preset: Preset, steps: int = 3, channels: int | None = None) -> float:
+    """Minutes that training a preset takes on this machine, from a few steps on random images, all of one run.
+
+    channels: of the images; default, of those that the preset is made for.
+    """
+    channels = channels or (1 if preset.dataset == "digits" else 3)
     generator = torch.Generator().manual_seed(0)
     batch = preset.training.batch_size
     if preset.name == "cifar10" and not torch.cuda.is_available():
@@ -92,6 +98,41 @@ def preset_minutes(preset: Preset, steps: int = 3) -> float:
     train_base(quiet, data=data, steps=1 + steps, progress=False, on_log=lambda row: done.append(time.perf_counter()))
     a_step = statistics.median(after - before for before, after in itertools.pairwise(done))
     return a_step * preset.training.batch_size / batch * preset.training.steps / 60
+
+
+def presets_for(data: OwnPictures) -> dict[Preset, float]:
+    """Presets that one's own pictures can be trained with, smallest first, with the minutes that each takes here, up to the first
+    that takes too long: to time larger ones takes too long itself."""
+    fitting = [preset for preset in PRESETS.values() if not preset.text_width and not preset.autoencoder]
+    minutes = {}
+    for preset in sorted(fitting, key=lambda preset: preset.image_size):
+        minutes[preset] = preset_minutes(preset, channels=data.train.images.shape[1])
+        if minutes[preset] > EVENING:
+            break
+    return minutes
+
+
+def suggested(minutes: dict[Preset, float], side: int) -> Preset:
+    """The largest preset whose images are no larger than the pictures, and that is trained in an evening; or else the smallest."""
+    fitting = [preset for preset in minutes if preset.image_size <= side and minutes[preset] <= EVENING]
+    return fitting[-1] if fitting else next(iter(minutes))
+
+
+def report_pictures(named: str) -> None:
+    """Print what one's own pictures are, what was left out, and how they could be trained on here."""
+    data = load_data(named, 32)
+    if not isinstance(data, OwnPictures):
+        raise DimumError(f"{named} is a data set that is shipped; --data is for your own pictures: a folder, or a table of paths.")
+    print(data.report)
+    minutes = presets_for(data)
+    best = suggested(minutes, data.side)
+    print("\nTraining on them here (from a few steps just now; other programs slow it down)")
+    for preset, needed in minutes.items():
+        size = f"{preset.image_size} x {preset.image_size}"
+        mark = "  <- suggested" if preset is best else ""
+        print(f"  {preset.name:<22} {size:<8} {preset.training.steps:>7,} steps, about {_duration(needed)}{mark}")
+    print(f"\ndimum train {best.name} --data {named} --out my-model\n"
+          f"dimum judge train --data {named} --image-size {best.image_size} --out my-judge")
 
 
 def _seconds(work, device: torch.device) -> float:

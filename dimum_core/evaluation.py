@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from .checking import check_apart, check_kind, check_seed, check_whole
-from .data import Dataset, ImageSet, load_dataset, step_generator
+from .data import Dataset, ImageSet, step_generator
 from .data.targets import find_target
 from .errors import DataError, SettingError
 from .judges import Judge, PairJudge, Verdict, accuracies, judge_for
@@ -289,12 +289,3 @@ def reference_set(data: Dataset, judge: Judge | PairJudge, target: str | None) -
     if target is not None:
         check_apart(reference, held_out.only(target), "reference images show the target under another label")
     return reference
-
-
-def default_data(pipe: ClassConditionalPipeline | TextToImagePipeline) -> Dataset:
-    """The data set without download that a pipeline's classes belong to."""
-    if isinstance(pipe, TextToImagePipeline):
-        return load_dataset("shapes")
-    if not hasattr(pipe, "image_shape"):
-        raise DataError("No data set is known to fit this pipeline: name one with --data, or pass it as data=.")
-    return load_dataset("digits" if pipe.image_shape[0] == 1 else "cifar10-mini")

@@ -15,7 +15,8 @@ import pandas as pd
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
 
 from dimum_core import load_pipeline
-from dimum_core.evaluation import default_data, evaluate
+from dimum_core.evaluation import evaluate
+from dimum_core.fitting import default_data
 
 CONTEST = [
     ("DDPM", DDPMScheduler, 1000), ("DDPM", DDPMScheduler, 100), ("DDPM", DDPMScheduler, 20),

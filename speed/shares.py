@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 
 from dimum_core import evaluate, load_pipeline, relearn, unlearn
-from dimum_core.evaluation import default_data
+from dimum_core.fitting import default_data
 from dimum_core.models.cards import read_card
 from dimum_core.models.checkpoints import find_checkpoint
 from dimum_core.pretraining import train_base

@@ -171,7 +171,7 @@ def test_whoever_stops_a_command_is_told_how_to_go_on(command, saved, said, monk
 
 @pytest.mark.parametrize(("setting", "instead"), [
     ("steps", "use --steps"), ("learning_rate", "use --learning-rate"), ("evaluate", "unlearn(..., evaluate=...)"),
-    ("batch_size", "in Python alone"), ("pipe", "in Python alone"), ("judge", "in Python alone"),
+    ("batch_size", "in Python alone"), ("pipe", "in Python alone"), ("judge", "use --judge"),
 ])
 def test_an_argument_of_unlearn_is_no_hyper_parameter(setting, instead, tmp_path, capsys):
     command = f"unlearn digits --target 3 --out {tmp_path / 'x'} --set {setting}=1"

@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 
 from dimum_core.data.targets import word_kinds
-from dimum_core.evaluation import default_data, evaluate
+from dimum_core.evaluation import evaluate
+from dimum_core.fitting import default_data
 from dimum_core.judges import load_judge
 from dimum_core.metrics import wilson_interval
 from dimum_core.models.cards import read_card

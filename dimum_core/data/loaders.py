@@ -14,6 +14,7 @@ import numpy as np
 from ..errors import DataError, UnknownName
 from .cifar10 import read_cifar10
 from .image_set import Dataset, ImageSet, from_uint8
+from .own_pictures import load_images
 from .shapes import CLASS_NAMES, render
 
 CLONE = Path(__file__).resolve().parents[2]
@@ -42,6 +43,15 @@ def load_dataset(name: str, image_size: int | None = None, *, download: bool = T
         raise UnknownName("data set", name, DATASETS)
     data = loaders[name]()
     return data if image_size is None else data.resized(image_size)
+
+
+def load_data(named: str, image_size: int, **settings) -> Dataset:
+    """A data set by name, or your own pictures by their folder or table, at this size. settings: as of `load_images`."""
+    if named in DATASETS:
+        return load_dataset(named)
+    if not os.path.exists(named):
+        raise UnknownName("data set, folder or table", named, DATASETS)
+    return load_images(named, image_size, **settings)
 
 
 @lru_cache(maxsize=1)

@@ -37,8 +37,8 @@ class OwnPictures(Dataset):
         count, channels = len(self.train) + len(self.test), self.train.images.shape[1]
         kind, size = "grey" if channels == 1 else "RGB", self.train.images.shape[-1]
         lines = [
-            f"{self.name}: {count:,} pictures, {kind}, scaled to {size} x {size} (the shorter side of half of them is {self.side} or "
-            f"more); {len(self.train):,} to train on, {len(self.test):,} held out"
+            f"{self.name}: {count:,} pictures, {kind}, scaled to {size} x {size} (the shorter side of half of them is {self.side} "
+            f"or more); {len(self.train):,} to train on, {len(self.test):,} held out"
         ]
         for label, name in enumerate(self.class_names):
             train, test = (int((part.labels == label).sum()) for part in (self.train, self.test))
@@ -56,15 +56,15 @@ def load_images(
     """Your own pictures as a data set with the splits "train" and "test"; `.report` says what was left out and why.
 
     source: a folder with a folder for each class, or with train/CLASS and test/CLASS; a CSV or Parquet file, or a DataFrame, with
-        columns `path` and `label`, and `split`, if you have one; arrays of uint8, N x H x W, N x H x W x C or N x C x H x W, or a list
-        of arrays or of Pillow's images of any size, with `labels`; or a `datasets.Dataset` or `DatasetDict`.
-    image_size: pictures are cut square in the middle and averaged to this side, smaller ones enlarged; what is transparent is white.
+        columns `path` and `label`, and `split`, if you have one; arrays of uint8, N x H x W, N x H x W x C or N x C x H x W, or a
+        list of arrays or of Pillow's images of any size, with `labels`; or a `datasets.Dataset` or `DatasetDict`.
+    image_size: pictures are cut square in the middle and averaged to this side, smaller ones enlarged; transparent is white.
     class_names: the classes in the order of their numbers; default, those found, by name. DataError for a picture of another class.
     image_channels: 1 or 3; default, 1 if no picture has colour.
     held_out: share of each class that is the test split, drawn by the seed, where the source has no splits of its own.
     balanced: as many pictures of each class as of the smallest, in each split.
-    Pictures that are the same pixel by pixel are in it once, and not at all if they are in several classes. Files are read once (see
-    `read_pictures`). Item hashes are of the whole pictures, so that a leak is seen whatever the sizes.
+    Pictures that are the same pixel by pixel are in it once, and not at all if they are in several classes. Files are read once
+    (see `read_pictures`). Item hashes are of the whole pictures, so that a leak is seen whatever the sizes.
     """
     check_whole("image_size", image_size)
     check_number("held_out", held_out, 0, 0.9)

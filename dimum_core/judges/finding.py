@@ -37,7 +37,10 @@ def find_judge(pipe: ClassConditionalPipeline | TextToImagePipeline) -> Judge | 
     """The shipped judge of the images that a pipeline draws: of the same size and the same classes; or one of the styles and one of
     the objects, which together judge combinations."""
     if not hasattr(pipe, "class_names"):
-        raise CheckpointError("No judge is shipped for this pipeline: pass judge=, such as PairJudge(style_judge, object_judge).")
+        raise CheckpointError(
+            "No judge is shipped for this pipeline: give one with --judge (in Python, judge=, such as "
+            "PairJudge(style_judge, object_judge))."
+        )
     channels, side, _ = pipe.image_shape
     return _shipped_judge(side, channels, pipe.class_names)
 
@@ -69,7 +72,7 @@ def _shipped_judge(image_size: int, image_channels: int, class_names: tuple[str,
         return PairJudge(*parts) if kinds else parts[0]
     raise CheckpointError(
         f"No shipped judge ({', '.join(judges) or 'there are none'}) looks at {image_size} x {image_size} images of these "
-        "classes: train one, judges.training.train_judge(preset, data=...), and pass it as judge=."
+        "classes: train one by `dimum judge train`, and give it with --judge (in Python, train_judge(preset, data=...) and judge=)."
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..checking import check_apart, check_kind
+from ..checking import check_apart, check_kind, check_whole
 from ..data import Dataset, ImageSet, draw_batch, load_dataset, step_generator
 from ..data.captions import WORD_KINDS
 from ..errors import DataError, UnknownName
@@ -89,6 +89,14 @@ def get_judge_preset(name: str) -> JudgePreset:
     if name not in JUDGE_PRESETS:
         raise UnknownName("judge preset", name, JUDGE_PRESETS)
     return JUDGE_PRESETS[name]
+
+
+def judge_preset_for(image_size: int) -> JudgePreset:
+    """A preset for whole classes of images of this size: that of the next size up, or else the largest, resized."""
+    check_whole("image_size", image_size, 8)
+    presets = sorted((p for p in JUDGE_PRESETS.values() if p.word is None), key=lambda p: p.image_size)
+    fitting = next((p for p in presets if p.image_size >= image_size), presets[-1])
+    return fitting if fitting.image_size == image_size else replace(fitting, name=f"judge at {image_size}", image_size=image_size)
 
 
 def shift_randomly(images: Tensor, by: int, generator: torch.Generator) -> Tensor:
