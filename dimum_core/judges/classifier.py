@@ -98,6 +98,8 @@ class Judge(ModelMixin, ConfigMixin):
     widths, pools: channels of each stage, and by how much it shrinks the image (1 or 2). A stage is two 3 x 3
         convolutions, each with batch normalisation and GELU, as in airbench (Jordan 2024, arXiv 2404.00498).
     mirror: average over the image and its mirror image (right for photographs, wrong for digits).
+    whitened: begin as airbench94 does (section 3 of that paper): 2 x 2 patches are decorrelated by fixed filters, convolutions start
+        as identities, normalisations have no scale of their own, and logits are divided by 9. It learns several times faster.
     """
 
     @register_to_config
@@ -111,11 +113,13 @@ class Judge(ModelMixin, ConfigMixin):
         mirror: bool = False,
         temperature: float = 1.0,
         threshold: float = float("inf"),
+        whitened: bool = False,
     ):
         super().__init__()
-        self.stem = nn.Conv2d(image_channels, 32, 3, padding=1)
+        first = 8 * image_channels if whitened else 32
+        self.stem = nn.Conv2d(image_channels, first, 2) if whitened else nn.Conv2d(image_channels, first, 3, padding=1)
         self.stages = nn.ModuleList(
-            _stage(a, b, pool) for a, b, pool in zip((32, *widths), widths, pools, strict=False)
+            _stage(a, b, pool) for a, b, pool in zip((first, *widths), widths, pools, strict=False)
         )
         self.head = nn.Linear(widths[-1], len(class_names), bias=False)
         traces = sum(widths)
@@ -139,7 +143,10 @@ class Judge(ModelMixin, ConfigMixin):
 
     def forward(self, images: Tensor) -> Tensor:
         """Uncalibrated logits, B x classes."""
-        return self.head(_strongest(self.stage_outputs(images)[-1]))
+        return self._logits(_strongest(self.stage_outputs(images)[-1]))
+
+    def _logits(self, features: Tensor) -> Tensor:
+        return self.head(features) / (9 if self.config.whitened else 1)
 
     def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Features, B x D: the strongest response of each channel of the last stage; fidelity is measured on them.
@@ -170,7 +177,7 @@ class Judge(ModelMixin, ConfigMixin):
 
     def _judge_batch(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         features, traces = self._look_both_ways(images)
-        logits = self.head(features) / self.config.temperature
+        logits = self._logits(features) / self.config.temperature
         return logits.softmax(1), self.distance(traces), features
 
     def _look_both_ways(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -199,6 +206,26 @@ def _stage(in_channels: int, out_channels: int, pool: int) -> nn.Sequential:
         nn.BatchNorm2d(out_channels),
         nn.GELU(),
     )
+
+
+@torch.no_grad()
+def whiten(judge: Judge, images: Tensor) -> None:
+    """Give a new judge that is `whitened` its first values, from images of N x C x H x W, some thousands.
+
+    The stem's filters are the eigenvectors of the covariance of all 2 x 2 patches, each divided by the deviation along it, and their
+    negatives; they are never trained.
+    """
+    patches = images.unfold(2, 2, 1).unfold(3, 2, 1).movedim(1, 3).flatten(3).flatten(0, 2).double()
+    values, vectors = torch.linalg.eigh(patches.T.cov())
+    filters = (vectors / (values + 5e-4 * values.mean()).sqrt()).T.reshape(-1, images.shape[1], 2, 2).float()
+    judge.stem.weight.copy_(torch.cat([filters, -filters]))
+    judge.stem.bias.zero_()
+    judge.stem.requires_grad_(False)
+    for layer in judge.stages.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.dirac_(layer.weight[: layer.in_channels])
+        elif isinstance(layer, nn.BatchNorm2d):
+            layer.weight.requires_grad_(False)
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:

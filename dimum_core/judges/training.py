@@ -20,7 +20,7 @@ from ..metrics import accuracy, auroc, expected_calibration_error
 from ..models.cards import command_line, provenance
 from ..models.checkpoints import check_dtype, save_checkpoint
 from ..training import TrainConfig, TrainResult, train
-from .classifier import Judge, class_gaussians, fit_temperature
+from .classifier import Judge, class_gaussians, fit_temperature, whiten
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class JudgePreset:
     word: which word of the class names it tells apart, styles (0) or objects (1); default, whole names.
     crop: images move by up to so many pixels either way; flip: a fresh half of each batch is mirrored.
     cutout: side of the square that is blanked in each image, in pixels; 0 blanks none.
+    whitened: see Judge.
     calibration_every: one training image in so many is kept for the temperature and the threshold.
     """
 
@@ -43,6 +44,7 @@ class JudgePreset:
     calibration_every: int
     label_smoothing: float = 0.05
     cutout: int = 0
+    whitened: bool = False
     word: int | None = None
     training: TrainConfig = field(default_factory=TrainConfig)
 
@@ -75,10 +77,11 @@ JUDGE_PRESETS = {
             for position, kind in enumerate(WORD_KINDS)
         ),
         JudgePreset(
-            "cifar10-judge", dataset="cifar10", image_size=32, widths=(64, 256, 256), pools=(2, 2, 2), crop=4, flip=True,
-            cutout=8, calibration_every=20,
-            training=TrainConfig(
-                steps=11_400, batch_size=250, learning_rate=4e-3, warmup_steps=400, weight_decay=0.05, ema_decay=0
+            "cifar10-judge", dataset="cifar10", image_size=32, widths=(64, 256, 256), pools=(2, 2, 2), crop=2, flip=True,
+            calibration_every=20, label_smoothing=0.2, whitened=True,
+            training=TrainConfig(  # airbench94's, for a mean over the batch in place of a sum, and for 14 epochs in place of 10
+                steps=1_300, batch_size=512, learning_rate=0.75, warmup_steps=300, weight_decay=0.00133, grad_clip=0.0, ema_decay=0,
+                optimizer="nesterov",
             ),
         ),
     )
@@ -172,6 +175,8 @@ def train_judge(
     data = data if preset.word is None else data.relabelled(preset.word)
     fitting, calibration = judge_sets(data, preset.calibration_every)
     judge = new_judge(preset, data.class_names, data.train.images.shape[1], config.seed)
+    if preset.whitened:
+        whiten(judge, fitting.images[:5_000])
     judge.to(Accelerator().device)  # it is calibrated and measured there, too
     objective = ClassificationObjective(fitting, config.batch_size, preset.crop, preset.flip, preset.label_smoothing, preset.cutout)
     result = train(
@@ -208,7 +213,7 @@ def judge_sets(data: Dataset, calibration_every: int) -> tuple[ImageSet, ImageSe
 def new_judge(preset: JudgePreset, class_names: tuple[str, ...], image_channels: int, seed: int) -> Judge:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        judge = Judge(preset.image_size, image_channels, class_names, preset.widths, preset.pools, mirror=preset.flip)
+        judge = Judge(preset.image_size, image_channels, class_names, preset.widths, preset.pools, mirror=preset.flip, whitened=preset.whitened)
     return judge.to(memory_format=torch.channels_last)  # a quarter faster on a CPU
 
 
