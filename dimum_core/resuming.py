@@ -16,7 +16,9 @@ from .errors import CheckpointError, TrainingError
 from .files import write_atomically
 
 STATE_FILE = "training.safetensors"
-OPTIMIZER_STATE = {"adamw": ("step", "exp_avg", "exp_avg_sq"), "sgd": ("momentum_buffer",), "nesterov": ("momentum_buffer",)}  # what each keeps for a weight
+OPTIMIZER_STATE = {  # what each keeps for a weight
+    "adamw": ("step", "exp_avg", "exp_avg_sq"), "sgd": ("momentum_buffer",), "nesterov": ("momentum_buffer",)
+}
 
 
 @dataclass

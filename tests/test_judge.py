@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from dimum_core.data import Dataset, from_uint8
 from dimum_core.errors import CheckpointError, DataError, SettingError, UnknownName
 from dimum_core.judges import load_judge
-from dimum_core.judges.classifier import NONE_OF_THESE, Judge, class_gaussians, fit_temperature
+from dimum_core.judges.classifier import NONE_OF_THESE, Judge, class_gaussians, fit_temperature, whiten
 from dimum_core.judges.training import (
     JUDGE_PRESETS,
     ClassificationObjective,
@@ -62,6 +62,26 @@ def test_the_judge_learns_and_rejects_what_it_has_not_seen(judge, patterns):
     other = judge.judge(noise)
     assert (other.labels == NONE_OF_THESE).float().mean() > 0.9
     assert set(other.forced_labels.tolist()) <= {0, 1, 2}
+
+
+def test_a_whitened_judge_decorrelates_patches_and_begins_as_an_identity(patterns):
+    preset = replace(TINY, whitened=True)
+    judge = new_judge(preset, patterns.class_names, 1, seed=0)
+    images = patterns.train.images + 0.05 * torch.randn(patterns.train.images.shape, generator=torch.Generator().manual_seed(0))
+    whiten(judge, images)
+    seen = judge.stem(images).movedim(1, 0).flatten(1)
+    torch.testing.assert_close(seen[:4].cov(), torch.eye(4), atol=0.15, rtol=0)  # not quite: small variances are not blown up
+    torch.testing.assert_close(seen[4:], -seen[:4])
+    first = judge.stages[0][0]
+    x = torch.randn(2, 8, 5, 5)
+    torch.testing.assert_close(first(x)[:, :8], x)  # its first channels hand on what comes in
+    stem = judge.stem.weight.clone()
+    objective = ClassificationObjective(patterns.train, 64, crop=0, flip=False, label_smoothing=0.2)
+    config = replace(TINY.training, steps=40, warmup_steps=10, learning_rate=0.1, grad_clip=0.0, optimizer="nesterov")
+    train(judge, objective, config, progress=False)
+    calibrate(judge, patterns.train, patterns.test.select(torch.arange(75)))
+    assert torch.equal(judge.stem.weight, stem) and bool((judge.stages[0][2].weight == 1).all())
+    assert (judge.judge(patterns.test.images[75:]).forced_labels == patterns.test.labels[75:]).float().mean() > 0.9
 
 
 def test_a_verdict_is_consistent_and_does_not_depend_on_the_batch(judge, patterns):

@@ -58,6 +58,24 @@ def test_the_loop_is_adamw_with_clipping_and_the_schedule_by_hand():
     torch.testing.assert_close(ours.bias, by_hand.bias, rtol=1e-5, atol=1e-7)
 
 
+def test_nesterovs_momentum_by_hand_and_vectors_sixty_four_times_as_fast():
+    config = line_config(steps=5, learning_rate=1e-3, weight_decay=0.1, grad_clip=0.0, decay=False, optimizer="nesterov")
+    ours = train(new_line(), Line(), config, progress=False).model
+
+    by_hand, velocity = new_line(), {}
+    for step in range(5):
+        by_hand.zero_grad()
+        Line()(by_hand, 0, step).backward()
+        with torch.no_grad():
+            for name, p in by_hand.named_parameters():
+                rate, decay = (1e-3, 0.1) if name == "weight" else (0.064, 0.1 / 64)
+                slope = p.grad + decay * p
+                velocity[name] = slope + 0.85 * velocity.get(name, 0)
+                p -= rate * (slope + 0.85 * velocity[name])
+    torch.testing.assert_close(ours.weight, by_hand.weight, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(ours.bias, by_hand.bias, rtol=1e-5, atol=1e-7)
+
+
 def test_the_average_is_the_warmed_up_exponential_one():
     seen = []
     config = line_config(steps=5, ema_decay=0.9, decay=False)

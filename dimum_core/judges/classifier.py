@@ -98,8 +98,8 @@ class Judge(ModelMixin, ConfigMixin):
     widths, pools: channels of each stage, and by how much it shrinks the image (1 or 2). A stage is two 3 x 3
         convolutions, each with batch normalisation and GELU, as in airbench (Jordan 2024, arXiv 2404.00498).
     mirror: average over the image and its mirror image (right for photographs, wrong for digits).
-    whitened: begin as airbench94 does (section 3 of that paper): 2 x 2 patches are decorrelated by fixed filters, convolutions start
-        as identities, normalisations have no scale of their own, and logits are divided by 9. It learns several times faster.
+    whitened: begin as airbench94 does (section 3 of that paper): 2 x 2 patches are decorrelated by fixed filters, convolutions
+        start as identities, normalisations have no scale of their own, and logits are divided by 9. It learns several times faster.
     """
 
     @register_to_config
@@ -212,8 +212,8 @@ def _stage(in_channels: int, out_channels: int, pool: int) -> nn.Sequential:
 def whiten(judge: Judge, images: Tensor) -> None:
     """Give a new judge that is `whitened` its first values, from images of N x C x H x W, some thousands.
 
-    The stem's filters are the eigenvectors of the covariance of all 2 x 2 patches, each divided by the deviation along it, and their
-    negatives; they are never trained.
+    The stem's filters are the eigenvectors of the covariance of all 2 x 2 patches, each divided by the deviation along it, and
+    their negatives; they are never trained.
     """
     patches = images.unfold(2, 2, 1).unfold(3, 2, 1).movedim(1, 3).flatten(3).flatten(0, 2).double()
     values, vectors = torch.linalg.eigh(patches.T.cov())

@@ -56,7 +56,7 @@ FAULTS = (
     Fault("wrong end", "attacks/controls.py", "weight.abs() > weight.abs().flatten()", "weight.abs() < weight.abs().flatten()",
           "test_controls"),
     Fault("guard dropped", "attacks/leaks.py", "        if leaked.any():", "        if False:", "test_leaks"),
-    Fault("divisor", "metrics/distances.py", "np.sqrt(len(features) - 1)", "np.sqrt(len(features))", "test_metrics"),
+    Fault("divisor", "metrics/distances.py", "np.sqrt(len(features) - 1)", "np.sqrt(len(features))", "test_distances"),
     Fault("swapped arguments", "metrics/recovery.py", "trapezoid(accuracy, steps)", "trapezoid(steps, accuracy)", "test_recovery"),
     Fault("divisor", "metrics/intervals.py", "values.std(ddof=1)", "values.std()", "test_metrics test_comparison"),
     Fault("wrong side", "judges/classifier.py", "self.distance(traces)", "-self.distance(traces)", "test_judge"),
