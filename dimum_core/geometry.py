@@ -10,7 +10,7 @@ import copy
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from .data import ImageSet, step_generator
 from .errors import DimumError
 from .models.diffusion import NUM_TIMESTEPS, Schedule, add_noise
+from .models.labelled import output_of
 from .models.sampling import ClassConditionalPipeline
 from .unlearning.base import gradient, shifted
 
@@ -108,6 +109,7 @@ class Probe:
     eps: Tensor
     t: Tensor
     condition: Tensor
+    schedule: Schedule = field(default_factory=Schedule)
 
     @classmethod
     def of(cls, pipe: ClassConditionalPipeline, images: ImageSet, count: int = 256, seed: int = 0) -> Probe:
@@ -118,13 +120,15 @@ class Probe:
         x = pipe.encode(drawn.images)
         eps = torch.randn(x.shape, generator=generator)
         t = ((torch.arange(count) + torch.rand(count, generator=generator)) * NUM_TIMESTEPS / count).long()
-        return cls(add_noise(x, eps, t, Schedule.of(pipe.scheduler).alphas_cumprod), eps, t, drawn.labels)
+        schedule = Schedule.of(pipe.scheduler)
+        return cls(add_noise(x, eps, t, schedule.alphas_cumprod), eps, t, drawn.labels, schedule)
 
     def loss(self, model: nn.Module) -> Tensor:
         """mean |eps - eps(x_t, t, c)|^2, with its graph; in float32."""
         device = next(model.parameters()).device
         x_t, eps, t, condition = (value.to(device) for value in (self.x_t, self.eps, self.t, self.condition))
-        return (eps - model(x_t, t, class_labels=condition).sample.float()).square().mean()
+        predicted = self.schedule.epsilon(output_of(model, x_t, t, condition).float(), x_t, t)
+        return (eps - predicted).square().mean()
 
     @torch.no_grad()
     def __call__(self, model: nn.Module) -> float:

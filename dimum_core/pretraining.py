@@ -26,7 +26,7 @@ from .models.checkpoints import (
 from .models.codec import Codec
 from .models.conditions import ClassConditions, PromptConditions, conditions_of
 from .models.denoiser import Preset, build_denoiser, build_text_denoiser, get_preset
-from .models.diffusion import add_noise, draw_noise
+from .models.diffusion import draw_noise
 from .models.history import History, history_of, remember
 from .models.sampling import ClassConditionalPipeline
 from .models.text_to_image import TextToImagePipeline
@@ -61,8 +61,7 @@ class DenoisingObjective:
         condition = self.conditions.dropped(condition, generator, self.label_dropout).to(device)
         x = x.to(device)
         eps, t = draw_noise(x, generator)
-        predicted = self.conditions.predict(model, add_noise(x, eps, t, self.conditions.alphas_cumprod), t, condition)
-        return (eps - predicted).square().mean()
+        return self.conditions.denoising_error(model, x, eps, t, condition).mean()
 
     def batch(self, seed: int, step: int) -> tuple[Tensor, Tensor]:
         """Batch `step` as the network sees it, and its labels."""

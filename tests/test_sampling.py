@@ -63,7 +63,7 @@ def perfect_denoiser(mean: float):
     """The best noise prediction for data that is the constant `mean`: eps = (x_t - sqrt(abar) mean) / sqrt(1 - abar)."""
 
     def predict(x_t, t, class_labels):
-        abar = ALPHAS_CUMPROD[t].float()
+        abar = ALPHAS_CUMPROD[t].float().view(-1, 1, 1, 1)
         return SimpleNamespace(sample=(x_t - abar.sqrt() * mean) / (1 - abar).sqrt())
 
     return predict
@@ -96,7 +96,7 @@ def test_ddpm_with_all_steps_draws_the_variance_of_a_gaussian(pipe, monkeypatch)
     s = 0.25
 
     def best(x_t, t, class_labels):
-        abar = ALPHAS_CUMPROD[t].float()
+        abar = ALPHAS_CUMPROD[t].float().view(-1, 1, 1, 1)
         return SimpleNamespace(sample=x_t * (1 - abar).sqrt() / (abar * s**2 + 1 - abar))
 
     monkeypatch.setattr(pipe.unet, "forward", best)

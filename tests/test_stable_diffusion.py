@@ -148,9 +148,9 @@ def test_the_command_line_draws_its_prompts_and_says_what_the_rest_lacks(stable_
     assert main([*sample, "--prompt", "A Dogs image"]) == 0
     assert Image.open(out).size == (33 * 4, 33 * 4) and "a row for each of A Dogs image" in capsys.readouterr().out
     commands = {
-        "say with --prompt": [*sample, "--label", "Dogs"], "name one with --data": f"evaluate {tmp_path / 'model'}".split(),
-        " --data, or pass": f"unlearn {tmp_path / 'model'} --target Dogs --out {tmp_path / 'u'}".split(),
-        "or pass it as data=": f"relearn {tmp_path / 'model'} --target Dogs --out {tmp_path / 'r'}".split(),
+        "say with --prompt": [*sample, "--label", "Dogs"], "give yours with --data": f"evaluate {tmp_path / 'model'}".split(),
+        " --data, a folder of": f"unlearn {tmp_path / 'model'} --target Dogs --out {tmp_path / 'u'}".split(),
+        "in Python, as data=": f"relearn {tmp_path / 'model'} --target Dogs --out {tmp_path / 'r'}".split(),
     }
     for said, command in commands.items():
         assert main(command) == 1 and said in capsys.readouterr().err, command
@@ -188,7 +188,7 @@ def test_another_autoencoder_draws_anew(stable_diffusion):
 
 def test_a_judge_of_ones_own_says_when_to_stop(stable_diffusion, canvas, judge):
     settings = {"target": "Van_Gogh", "data": canvas, "steps": 4, "evaluate_every": 1, **QUICK}
-    with pytest.raises(CheckpointError, match="No judge is shipped for this pipeline: pass judge="):
+    with pytest.raises(CheckpointError, match="No judge is shipped for this pipeline: give one with --judge .in Python, judge="):
         unlearn(stable_diffusion, "finetune", until=0.0, **settings)
     assert unlearn(stable_diffusion, "finetune", until=0.0, judge=judge, **settings).unlearning["steps"] == 1
 
@@ -208,6 +208,31 @@ def test_what_does_not_fit_is_refused(stable_diffusion, canvas):
     other = PairJudge(*(Judge(32, 3, words, (8, 8), (2, 2)) for words in (STYLES, OBJECTS[::-1])))
     with pytest.raises(SettingError, match="The judge knows the classes"):
         relearn(stable_diffusion, canvas.without("Van_Gogh"), target="Van_Gogh", judge=other, steps=1)
-    stable_diffusion.scheduler.register_to_config(prediction_type="v_prediction")
-    with pytest.raises(DimumError, match="predicts v_prediction"):
+    stable_diffusion.scheduler.register_to_config(prediction_type="flow_prediction")
+    with pytest.raises(DimumError, match="this one predicts flow_prediction"):
         unlearn(stable_diffusion, "dimum", target="Van_Gogh", data=canvas, steps=1)
+
+
+@pytest.mark.parametrize("method", ["dimum", "esd", "concept-ablation"])
+def test_stable_diffusion_2_which_predicts_v_goes_all_the_way(method, stable_diffusion, canvas, judge, tmp_path):
+    scheduler = DDIMScheduler.from_config(stable_diffusion.scheduler.config, prediction_type="v_prediction")
+    stable_diffusion.register_modules(scheduler=scheduler)
+    conditions = conditions_of(stable_diffusion, "Van_Gogh", canvas.class_names)
+    x_t, t, condition = torch.randn(2, 4, 16, 16), torch.tensor([300, 900]), conditions.target(2, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        velocity = stable_diffusion.unet(x_t, t, encoder_hidden_states=conditions.embeddings(condition)).sample
+        abar = scheduler.alphas_cumprod[t].view(-1, 1, 1, 1)
+        wanted = abar.sqrt() * velocity + (1 - abar).sqrt() * x_t
+        torch.testing.assert_close(conditions.predict(stable_diffusion.unet, x_t, t, condition), wanted, rtol=1e-4, atol=1e-4)
+    unlearned = unlearn(stable_diffusion, method, target="Van_Gogh", data=canvas, steps=2, **QUICK)
+    attack = relearn(
+        unlearned, canvas.without("Van_Gogh"), target="Van_Gogh", judge=judge, steps=2, samples=2, num_inference_steps=2, **QUICK
+    )
+    measured = evaluate(
+        attack.pipeline, target="Van_Gogh", judge=judge, per_class=1, num_inference_steps=2, guidance_scale=2.0, progress=False
+    )
+    assert 0 <= measured["UA"] <= 1
+    attack.pipeline.save_pretrained(tmp_path)
+    plain = StableDiffusionPipeline.from_pretrained(tmp_path, safety_checker=None)
+    assert plain.scheduler.config.prediction_type == "v_prediction"
+    assert all(torch.equal(a, b) for a, b in zip(plain.unet.parameters(), attack.pipeline.unet.parameters(), strict=True))

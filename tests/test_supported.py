@@ -68,14 +68,14 @@ def spoilt(weight: float) -> ClassConditionalPipeline:
 
 
 CASES = {
-    "v-prediction": (lambda: with_scheduler(DDIMScheduler, prediction_type="v_prediction"), "this one predicts v_prediction"),
-    "sample prediction": (lambda: with_scheduler(DDPMScheduler, prediction_type="sample"), "this one predicts sample"),
+    "flow prediction": (lambda: with_scheduler(DPMSolverMultistepScheduler, prediction_type="flow_prediction",
+                                               use_flow_sigmas=True), "epsilon, v_prediction, sample here, and this one predicts"),
     "flow matching": (lambda: with_scheduler(FlowMatchEulerDiscreteScheduler), "FlowMatchEuler.* has no alphas_cumprod"),
     "another diffusion": (lambda: with_scheduler(EDMEulerScheduler), "EDMEulerScheduler has no alphas_cumprod"),
     "4,000 levels": (lambda: with_scheduler(DDIMScheduler, num_train_timesteps=4000), "has 4000 noise levels"),
     "a repairer": (lambda: with_scheduler(RePaintScheduler), "RePaintScheduler needs original_image, mask in every step"),
-    "1,001 rows for 3 names": (lambda: with_network(num_class_embeds=1001), "3 classes need 4 label rows.*has 1001"),
-    "no null row": (lambda: with_network(num_class_embeds=3), "3 classes need 4 label rows.*has 3"),
+    "1,001 rows for 3 names": (lambda: with_network(num_class_embeds=1001), "3 classes need 3 label rows, or 4 .*has 1001"),
+    "2 rows for 3 names": (lambda: with_network(num_class_embeds=2), "3 classes need 3 label rows, or 4 .*has 2"),
     "no table of labels": (lambda: with_network(num_class_embeds=None), "has no table of labels"),
     "labels as times": (lambda: with_network(num_class_embeds=None, class_embed_type="timestep"), "has no table of labels"),
     "learned variance": (lambda: with_network(out_channels=8), "gives 8 channels for 4"),
@@ -83,8 +83,10 @@ CASES = {
     "folded otherwise": (lambda: with_network(in_channels=3, out_channels=3), "sees 3 channels, and is given pixels"),
     "NaN": (lambda: spoilt(float("nan")), "conv_in.weight of the network are not finite"),
     "infinity": (lambda: spoilt(float("inf")), "conv_in.weight of the network are not finite"),
-    "unconditional": (lambda: DDPMPipeline(UNet2DModel(**SIZES), DDPMScheduler()), "A DDPMPipeline is not supported"),
-    "a transformer": (transformer, "A DiTPipeline is not supported"),
+    "unconditional": (
+        lambda: DDPMPipeline(UNet2DModel(**SIZES), DDPMScheduler()), "DDPMPipeline (draws images of no|does not say which) class"
+    ),
+    "a transformer": (transformer, "A DiTPipeline does not say which classes it draws: wrap it"),
 }
 
 

@@ -121,7 +121,7 @@ class EmbeddingObjective:
         x_t = add_noise(x, eps, t, self.conditions.alphas_cumprod)
         with short_attention(x_t):
             prediction = self.unet(x_t, t, encoder_hidden_states=model.embeddings[rows]).sample
-        return (eps - prediction.float()).square().mean()
+        return (self.conditions.schedule.wanted(x, eps, t) - prediction.float()).square().mean()
 
 
 @dataclass

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import diffusers
@@ -25,6 +25,7 @@ from ..data.targets import find_target
 from ..errors import CheckpointError, ModelError, SettingError, brief
 from ..files import ASIDE, REPLACING, unwritten
 from ..resuming import STATE_FILE
+from .adopting import adopt
 from .cards import CARD_FILE, read_card, render_card
 from .diffusion import SCHEDULER_CONFIG
 from .history import HISTORY_FILE, NO_HASHES, Forgotten, History, history_of, remember
@@ -54,13 +55,17 @@ def find_checkpoint(checkpoint: str | os.PathLike) -> Path:
     raise CheckpointError(f"There is no checkpoint {brief(name, 200)}: {choices}.")
 
 
-def load_pipeline(checkpoint: str | os.PathLike) -> ClassConditionalPipeline | TextToImagePipeline:
+def load_pipeline(
+    checkpoint: str | os.PathLike, class_names: Sequence[str] | None = None
+) -> ClassConditionalPipeline | TextToImagePipeline:
     """A pipeline in float32 on the CPU, ready to sample: `pipe(["automobile"] * 4).images`, `pipe("a hatched star").images`.
     It knows what it has seen and forgotten (see `History`), as far as the folder says.
 
-    A folder with a pipeline of diffusers' own, such as StableDiffusionPipeline, gives that pipeline.
+    A folder with a pipeline of diffusers' own, such as StableDiffusionPipeline, gives that pipeline; DDPMPipeline, DDIMPipeline and
+    DiTPipeline are wrapped (see `adopt`).
 
     checkpoint: the name of a shipped one, or a folder saved by `save_pretrained`. Never unpickles.
+    class_names: of the classes that a model draws which somebody else trained, where its folder does not say them.
     Raises CheckpointError, in one sentence, if it is missing, incomplete, damaged or of another shape.
     """
     folder = find_checkpoint(checkpoint)
@@ -73,16 +78,25 @@ def load_pipeline(checkpoint: str | os.PathLike) -> ClassConditionalPipeline | T
         check_libraries({name: index[name] for name in components if name in index}, folder)
         check_weights_are_safe(folder)
         pipe = kind.from_pretrained(folder, variant=_variant(folder), use_safetensors=True, local_files_only=True)
+    with _naming(folder):
+        pipe = adopt(pipe, class_names)
     check_finite(pipe, folder)
     for module in _modules(pipe):
         module.float().eval()  # transformers keeps the precision of the file, diffusers does not
     pipe.set_progress_bar_config(leave=False)
-    try:
+    with _naming(folder):
         check_supported(pipe)
-    except ModelError as error:
-        raise CheckpointError(f"{folder} cannot be used. {error}") from error
     with loading_errors(folder):
         return remember(pipe, _read_history(folder, pipe))
+
+
+@contextlib.contextmanager
+def _naming(folder: Path) -> Iterator[None]:
+    """What is wrong with a model is wrong with its folder."""
+    try:
+        yield
+    except ModelError as error:
+        raise CheckpointError(f"{folder} cannot be used. {error}") from error
 
 
 def _rather(folder: Path) -> str:
@@ -107,7 +121,8 @@ def check_weights_are_safe(folder: Path) -> None:
 
 def _variant(folder: Path) -> str | None:
     """fp16, if that is all there is: unet/diffusion_pytorch_model.fp16.safetensors."""
-    kinds = {path.name.removesuffix(".safetensors").partition(".")[2] for path in folder.glob("unet/*.safetensors")}
+    files = [path for part in ("unet", "transformer") for path in folder.glob(f"{part}/*.safetensors")]
+    kinds = {path.name.removesuffix(".safetensors").partition(".")[2] for path in files}
     return min(kinds) if kinds and "" not in kinds else None
 
 

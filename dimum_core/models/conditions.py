@@ -1,7 +1,7 @@
 """How a pipeline is told what to draw: by class labels, or by prompts. The only place that knows the difference.
 
-A condition is a number: label * (wordings of a label) + wording, and one number more for the null condition. A class label has one
-wording, so there a condition is the label itself; a prompt's is looked up, and embedded by the frozen text encoder.
+A condition is a number (see `Conditions`). A class label has one wording, so there a condition is the label itself; a prompt's is
+looked up, and embedded by the frozen text encoder.
 """
 
 from __future__ import annotations
@@ -18,137 +18,25 @@ from ..data.targets import Target, find_target
 from ..errors import DataError
 from ..precision import short_attention
 from .codec import PIXELS, Codec
-from .diffusion import Schedule, drop_labels
+from .condition_numbers import Conditions
+from .diffusion import Schedule
+from .labelled import has_labels, output_of
 from .sampling import ClassConditionalPipeline, CodedImages, seed_noise_sampler
-
-LABEL_DROPOUT = 0.1
-
-
-class Conditions:
-    """What both kinds share: arithmetic on the numbers of conditions, where a target is a set of labels.
-
-    A kind has class_names, codec and given_target, a Target or None.
-    """
-
-    wordings = 1  # of a label that are whole
-    all_wordings = 1  # with those that leave a word out, which come last
-    schedule = Schedule()
-
-    @property
-    def alphas_cumprod(self) -> Tensor:
-        return self.schedule.alphas_cumprod
-
-    @property
-    def scheduler_config(self) -> dict:
-        """For a sampler of one's own: guesses of the image are clipped to the range of pixels, and latents have none."""
-        return self.schedule.config | {"clip_sample": not self.codec.latent}
-
-    def encode(self, images: Tensor) -> Tensor:
-        """Images, B x C x H x W, as the network sees them: folded pixels, or latents."""
-        return self.codec.encode(images)
-
-    @property
-    def forgotten(self) -> Target:
-        if self.given_target is None:
-            raise DataError("There is no target here: say what is to be forgotten.")
-        return self.given_target
-
-    @property
-    def null_number(self) -> int:
-        return len(self.class_names) * self.all_wordings
-
-    def of_labels(self, labels: Tensor, seed: int, step: int, partial: bool = False) -> Tensor:
-        """The conditions of labels in batch `step`, each in a wording drawn for it: a pure function of its arguments."""
-        return labels
-
-    def labels_of(self, condition: Tensor) -> Tensor:
-        return condition // self.all_wordings
-
-    def target(self, count: int, generator: torch.Generator) -> Tensor:
-        """Conditions of the target, drawn evenly. DataError for single images, which share theirs with others."""
-        return self._draw(torch.tensor(self._own_labels()), count, generator)
-
-    def others(self, count: int, generator: torch.Generator) -> Tensor:
-        """Conditions other than the target's, drawn evenly."""
-        return self._draw(self.forgotten.others, count, generator)
-
-    def every_caption(self) -> tuple[Tensor, Tensor]:
-        """Every condition that has the target in it, and every other one, the null condition included."""
-        own, others = self._whole(torch.tensor(self._own_labels())), self._whole(self.forgotten.others)
-        return own, torch.cat([others, self.null(1)])
-
-    def _whole(self, labels: Tensor) -> Tensor:
-        """Every whole wording of these labels."""
-        return (labels[:, None] * self.all_wordings + torch.arange(self.wordings)).flatten()
-
-    def _own_labels(self) -> tuple[int, ...]:
-        if self.forgotten.items:
-            raise DataError(
-                "This method changes all that a condition draws, and single images share theirs with images that stay: take a "
-                "method that learns from the images themselves, such as dimum, finetune or salun."
-            )
-        return self.forgotten.labels
-
-    def null(self, count: int) -> Tensor:
-        return torch.full((count,), self.null_number)
-
-    def dropped(self, condition: Tensor, generator: torch.Generator, probability: float = LABEL_DROPOUT) -> Tensor:
-        return drop_labels(condition, self.null_number, probability, generator)
-
-    def as_target(self, condition: Tensor) -> Tensor:
-        """The same conditions with the target in its place: "a filled star" becomes "an outline star" for the style outline."""
-        return self._relabelled(condition, self.forgotten.moved())
-
-    def anchored(self, condition: Tensor, anchor: str | int | None = None) -> Tensor:
-        """The target's conditions with one other word or class in its place, the same for all.
-
-        anchor: default, the first of its kind that is not the target.
-        """
-        target = self.forgotten
-        if anchor is not None and find_target(anchor, self.class_names).name == target.name:
-            raise DataError(f"The anchor {anchor!r} is what is to be forgotten: take another.")
-        if target.position is None:
-            first = int(target.others[0]) if anchor is None else anchor
-            return self._relabelled(condition, target.moved(self._known(find_target(first, self.class_names))))
-        kinds = dict.fromkeys(name.split(" ")[target.position] for name in self.class_names if name)
-        chosen = next(k for k in kinds if k != target.name) if anchor is None else find_target(anchor, self.class_names).name
-        if chosen not in kinds:
-            raise DataError(f"The anchor {chosen!r} cannot stand in the place of {target.name!r}: take one of {', '.join(kinds)}.")
-        return self._relabelled(condition, target.moved(chosen))
-
-    def _known(self, anchor: Target) -> str:
-        if anchor.position is not None:
-            raise DataError(f"The anchor of {self.forgotten.name!r} is a whole class, not {anchor.name!r}.")
-        return anchor.name
-
-    def instead(self, condition: Tensor, generator: torch.Generator) -> Tensor:
-        """The target's conditions with another in its place, drawn for each: an outline star becomes a star in some other style."""
-        labels = self.labels_of(condition.cpu())
-        near = {label: self.forgotten.neighbours(label) for label in labels.unique().tolist()}
-        choices = [near[label] for label in labels.tolist()]
-        moved = torch.stack([some[torch.randint(len(some), (), generator=generator)] for some in choices])
-        return (moved * self.all_wordings + condition.cpu() % self.all_wordings).to(condition.device)
-
-    def _relabelled(self, condition: Tensor, table: Tensor) -> Tensor:
-        labels = table.to(condition.device)[self.labels_of(condition)]
-        return labels * self.all_wordings + condition % self.all_wordings
-
-    def _draw(self, labels: Tensor, count: int, generator: torch.Generator) -> Tensor:
-        choices = self._whole(labels)
-        if len(choices) == 1:
-            return choices.repeat(count)
-        return choices[torch.randint(len(choices), (count,), generator=generator)]
 
 
 @dataclass
 class ClassConditions(Conditions):
-    """A condition is a class label, and the last row of the label embedding is the null condition."""
+    """A condition is a class label, and the last row of the label embedding is the null condition, if it has one.
+
+    labelled: whether the network takes labels at all.
+    """
 
     given_target: Target | int | None
-    null_label: int
+    null_label: int | None
     codec: Codec = PIXELS
     class_names: tuple[str, ...] = ()
     schedule: Schedule = field(default_factory=Schedule, repr=False)
+    labelled: bool = True
 
     def __post_init__(self):
         self.class_names = self.class_names or tuple(str(i) for i in range(self.null_label))
@@ -159,10 +47,10 @@ class ClassConditions(Conditions):
     def of(cls, pipe: ClassConditionalPipeline, target: str | int | Target | None = None) -> ClassConditions:
         names = pipe.class_names
         target = None if target is None else find_target(target, names)
-        return cls(target, pipe.null_label, pipe.codec, names, Schedule.of(pipe.scheduler))
+        return cls(target, pipe.null_label, pipe.codec, names, Schedule.of(pipe.scheduler), has_labels(pipe.unet))
 
     @property
-    def null_number(self) -> int:
+    def null_number(self) -> int | None:
         """The pipeline's own null row."""
         return self.null_label
 
@@ -176,9 +64,9 @@ class ClassConditions(Conditions):
         whole_class = len(self.forgotten.labels) == 1 and not self.forgotten.items
         return self.forgotten.labels[0] if whole_class else self.forgotten.name
 
-    def predict(self, model: nn.Module, x_t: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+    def output(self, model: nn.Module, x_t: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         with short_attention(x_t):
-            return model(x_t, t, class_labels=condition).sample.float()
+            return output_of(model, x_t, t, condition if self.labelled else None).float()
 
     def asked(self, labels: Sequence[int | str | None]) -> list:
         """What to call the pipeline with, to have these labels drawn."""
@@ -241,7 +129,7 @@ class PromptConditions(Conditions):
 
         return [prompt(label) for label in labels]
 
-    def predict(self, model: nn.Module, x_t: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+    def output(self, model: nn.Module, x_t: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         if self.text_trains:
             captions = [self.caption(number) for number in condition.tolist()]
             said = {"input_ids": self.pipe.tokenize(captions).to(x_t.device)}

@@ -19,7 +19,8 @@ SCHEDULER_CONFIG = {
     "beta_schedule": "linear",
     "prediction_type": "epsilon",
 }
-LEVELS = (*SCHEDULER_CONFIG, "trained_betas")
+LEVELS = (*SCHEDULER_CONFIG, "trained_betas", "rescale_betas_zero_snr")
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
 
 def linear_alphas_cumprod() -> Tensor:
@@ -33,17 +34,34 @@ ALPHAS_CUMPROD = linear_alphas_cumprod()
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    """The noise levels that a model was trained on.
+    """The noise levels that a model was trained on, and what it predicts of a noised image.
 
-    alphas_cumprod: abar_t, float64, T. config: what a diffusers scheduler of the same levels is made of.
+    alphas_cumprod: abar_t, float64, T. config: what a diffusers scheduler of the same levels, that is given the noise, is made of.
+    prediction_type: "epsilon", the noise; "sample", the image; or "v_prediction", v = sqrt(abar_t) eps - sqrt(1 - abar_t) x
+        (Salimans and Ho 2022, arXiv 2202.00512).
     """
 
     alphas_cumprod: Tensor = ALPHAS_CUMPROD
     config: dict = field(default_factory=SCHEDULER_CONFIG.copy)
+    prediction_type: str = "epsilon"
+
+    def epsilon(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """The noise that a network's output says x_t holds, whatever it predicts; shapes as in `add_noise`."""
+        if self.prediction_type == "epsilon":
+            return output
+        signal, noise = factors(self.alphas_cumprod, x_t, t)
+        return signal * output + noise * x_t if self.prediction_type == "v_prediction" else (x_t - signal * output) / noise
+
+    def wanted(self, x: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """What the network should say of x noised by eps: what its denoising loss compares its output with."""
+        if self.prediction_type == "epsilon":
+            return eps
+        signal, noise = factors(self.alphas_cumprod, x, t)
+        return signal * eps - noise * x if self.prediction_type == "v_prediction" else x
 
     @classmethod
     def of(cls, scheduler) -> Schedule:
-        """That of a diffusers scheduler; ModelError for one that does not predict noise on T discrete levels.
+        """That of a diffusers scheduler; ModelError for one that has no T discrete levels of noise.
 
         diffusers computes abar_t in float32: where it means DDPM's own, that is taken in full precision.
         """
@@ -53,14 +71,15 @@ class Schedule:
             raise ModelError(f"{name} has no alphas_cumprod, so it is of another kind of diffusion than these models: {known}.")
         if len(levels) != NUM_TIMESTEPS:
             raise ModelError(f"{name} has {len(levels)} noise levels, and only models with {NUM_TIMESTEPS} are supported.")
-        if predicts != "epsilon":
-            raise ModelError(f"Only models that predict the noise are known here, and this one predicts {predicts}.")
+        if predicts not in PREDICTIONS:
+            raise ModelError(f"Models predict one of {', '.join(PREDICTIONS)} here, and this one predicts {predicts}.")
         if needed := [p.name for p in signature(scheduler.step).parameters.values() if p.default is p.empty][3:]:
             raise ModelError(f"{name} needs {', '.join(needed)} in every step: {known}.")
         levels = levels.detach().cpu().double()
         if torch.allclose(levels, ALPHAS_CUMPROD, rtol=1e-5, atol=0):
-            return cls()
-        return cls(levels, {key: value for key in LEVELS if (value := scheduler.config.get(key)) is not None})
+            return cls(prediction_type=predicts)
+        config = {key: value for key in LEVELS if (value := scheduler.config.get(key)) is not None}
+        return cls(levels, config | {"prediction_type": "epsilon"}, predicts)
 
 
 def add_noise(x: Tensor, eps: Tensor, t: Tensor, alphas_cumprod: Tensor = ALPHAS_CUMPROD) -> Tensor:
@@ -70,10 +89,14 @@ def add_noise(x: Tensor, eps: Tensor, t: Tensor, alphas_cumprod: Tensor = ALPHAS
     """
     if x.shape != eps.shape or t.shape != x.shape[:1]:
         raise ValueError(f"x {tuple(x.shape)} and eps {tuple(eps.shape)} need one shape, and t one value an item.")
-    signal, noise = (  # rounded before they move: not every device has float64
-        factor.sqrt().to(x.device, x.dtype)[t].view(-1, *[1] * (x.ndim - 1)) for factor in (alphas_cumprod, 1 - alphas_cumprod)
-    )
+    signal, noise = factors(alphas_cumprod, x, t)
     return signal * x + noise * eps
+
+
+def factors(alphas_cumprod: Tensor, like: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """sqrt(abar_t) and sqrt(1 - abar_t), B x 1 x ..., to multiply what is like x with: B x ..."""
+    shape = (-1, *[1] * (like.ndim - 1))  # rounded before they move: not every device has float64
+    return tuple(part.sqrt().to(like.device, like.dtype)[t].view(shape) for part in (alphas_cumprod, 1 - alphas_cumprod))
 
 
 def draw_noise(x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

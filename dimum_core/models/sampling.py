@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, DiffusionPipeline, ImagePipelineOutput, SchedulerMixin, UNet2DModel
+from diffusers import AutoencoderKL, AutoencoderTiny, DiffusionPipeline, ImagePipelineOutput, ModelMixin, SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
@@ -20,6 +20,7 @@ from ..errors import DataError, SettingError, brief
 from .codec import Codec
 from .diffusion import NUM_TIMESTEPS, Schedule
 from .history import HISTORY_FILE, history_of
+from .labelled import has_labels, keep_labels, null_row, output_of
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
@@ -179,7 +180,8 @@ class CodedImages:
 class ClassConditionalPipeline(CodedImages, DiffusionPipeline):
     """Draws images of given classes.
 
-    unet: called as unet(x_t, t, class_labels); its last label row is the null condition.
+    unet: diffusers' UNet2DModel or DiTTransformer2DModel, called as unet(x_t, t, class_labels). Its last label row is the null
+        condition, unless there are no more rows than names: then there is none, and no guidance. Without rows, it draws one class.
     scheduler: any diffusers scheduler; `pipe.scheduler = DDPMScheduler.from_config(pipe.scheduler.config)` swaps it.
     id2label: class names by number (as in diffusers' DiTPipeline).
     patch_size, vae: what stands between images and network (see `Codec`): folded pixels, or the latents of an autoencoder.
@@ -190,7 +192,7 @@ class ClassConditionalPipeline(CodedImages, DiffusionPipeline):
 
     def __init__(
         self,
-        unet: UNet2DModel,
+        unet: ModelMixin,
         scheduler: SchedulerMixin,
         id2label: dict | None = None,
         patch_size: int = 1,
@@ -198,20 +200,24 @@ class ClassConditionalPipeline(CodedImages, DiffusionPipeline):
         vae: AutoencoderTiny | AutoencoderKL | None = None,
     ):
         super().__init__()
+        keep_labels(unet)
         self.register_modules(unet=unet, scheduler=scheduler, vae=vae)
         id2label = {str(key): value for key, value in (id2label or {}).items()}  # JSON has no integer keys
         self.register_to_config(id2label=id2label, patch_size=patch_size, guidance_scale=guidance_scale)
 
     @property
-    def null_label(self) -> int:
-        return self.unet.config.num_class_embeds - 1
+    def null_label(self) -> int | None:
+        """The row of the null condition, if there is one."""
+        return null_row(self.unet, len(self.config.id2label))
 
     def label_tensor(self, class_labels: Sequence[str | int | None]) -> Tensor:
         """Class names or numbers as int64 labels; None is the null condition. UnknownName for anything else."""
         if isinstance(class_labels, str) or not isinstance(class_labels, Sequence) or not len(class_labels):
             raise SettingError(f"class_labels must be a list of classes, such as [0, 0, 1], not {brief(class_labels)}.")
-        names = self.class_names
-        return torch.tensor([self.null_label if c is None else class_index(c, names) for c in class_labels])
+        names, null = self.class_names, self.null_label
+        if null is None and None in class_labels:
+            raise SettingError("This model has no null condition, so it draws nothing without a class: name one.")
+        return torch.tensor([null if c is None else class_index(c, names) for c in class_labels])
 
     @torch.no_grad()
     def __call__(
@@ -240,6 +246,8 @@ class ClassConditionalPipeline(CodedImages, DiffusionPipeline):
         labels = self.label_tensor(class_labels).to(self.device)
         scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
         check_sampling(num_inference_steps, scale)
+        if scale != 1 and self.null_label is None:
+            raise SettingError(f"This model has no null condition to guide away from: guidance_scale must be 1, not {scale}.")
         latents = self._sample(
             lambda x_t, t: self.predict_noise(x_t, t, labels, scale), len(labels), num_inference_steps, generator, latents, eta,
             callback_on_step_end,
@@ -247,10 +255,10 @@ class ClassConditionalPipeline(CodedImages, DiffusionPipeline):
         return self._output(latents, output_type, return_dict)
 
     def predict_noise(self, x_t: Tensor, t: Tensor, labels: Tensor, guidance_scale: float) -> Tensor:
-        """Guided noise prediction, both conditions in one batch; labels: int64, B."""
+        """Guided prediction, of the noise or what else the network predicts, both conditions in one batch; labels: int64, B."""
         if guidance_scale == 1 or bool((labels == self.null_label).all()):
-            return self.unet(x_t, t, class_labels=labels).sample.to(x_t.dtype)
+            return output_of(self.unet, x_t, t, labels if has_labels(self.unet) else None).to(x_t.dtype)
         null = torch.full_like(labels, self.null_label)
-        both = self.unet(torch.cat([x_t, x_t]), t, class_labels=torch.cat([null, labels])).sample.to(x_t.dtype)
+        both = output_of(self.unet, torch.cat([x_t, x_t]), t, torch.cat([null, labels])).to(x_t.dtype)
         eps_null, eps_cond = both.chunk(2)
         return eps_null + guidance_scale * (eps_cond - eps_null)

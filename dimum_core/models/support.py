@@ -7,7 +7,9 @@ from diffusers import DiffusionPipeline
 from torch import nn
 
 from ..errors import ModelError
+from .adopting import TRANSFORMERS, UNETS
 from .diffusion import Schedule
+from .labelled import check_labels
 from .sampling import ClassConditionalPipeline, check_pipeline
 
 # by name: to import diffusers' own takes two seconds, and warns of what is not installed
@@ -22,11 +24,14 @@ def check_supported(pipe: object, trains: bool = False) -> None:
     """
     check_pipeline(pipe)
     if not any(kind.__name__ in SUPPORTED for kind in type(pipe).__mro__):
-        raise ModelError(f"A {type(pipe).__name__} is not supported: give a pipeline of one of the kinds {', '.join(SUPPORTED)}.")
+        kind = type(pipe).__name__
+        if kind in UNETS + TRANSFORMERS:
+            raise ModelError(f"A {kind} does not say which classes it draws: wrap it by models.adopting.adopt(pipe, class_names).")
+        raise ModelError(f"A {kind} is not supported: give a pipeline of one of the kinds {', '.join(SUPPORTED)}.")
     Schedule.of(pipe.scheduler)
     _check_shapes(pipe)
     if isinstance(pipe, ClassConditionalPipeline):
-        _check_labels(pipe)
+        check_labels(pipe.unet, pipe.config.id2label)
     _check_numbers(pipe, trains)
 
 
@@ -35,7 +40,7 @@ def _check_shapes(pipe: DiffusionPipeline) -> None:
     config, vae = pipe.unet.config, getattr(pipe, "vae", None)
     if not isinstance(config.sample_size, int):
         raise ModelError(f"Only square images of one size are supported, and this network's sample_size is {config.sample_size}.")
-    if config.out_channels != config.in_channels:
+    if config.out_channels != config.in_channels and not config.get("num_embeds_ada_norm"):  # a transformer's variance is cut off
         raise ModelError(
             f"A network that gives {config.out_channels} channels for {config.in_channels} is not supported: it predicts more than "
             "the noise, such as its variance, or sees more than the image."
@@ -44,22 +49,6 @@ def _check_shapes(pipe: DiffusionPipeline) -> None:
     if latent != config.in_channels or (vae is None and config.in_channels % folded):
         source = f"{latent} channels of latents" if vae is not None else f"pixels folded {folded} to one"
         raise ModelError(f"The network sees {config.in_channels} channels, and is given {source}: these parts are of two models.")
-
-
-def _check_labels(pipe: ClassConditionalPipeline) -> None:
-    """The label embedding has a row for each class, in the order of the names, and one for the null condition."""
-    config, names = pipe.unet.config, pipe.config.id2label
-    if config.class_embed_type is not None or not config.num_class_embeds:
-        raise ModelError("The network has no table of labels (num_class_embeds), so it draws no class: give one that has.")
-    if not names:
-        return
-    if sorted(names) != sorted(map(str, range(len(names)))) or len(set(names.values())) < len(names):
-        raise ModelError(f"id2label must give each of the numbers 0 to {len(names) - 1} a name of its own.")
-    if config.num_class_embeds != len(names) + 1:
-        raise ModelError(
-            f"{len(names)} classes need {len(names) + 1} label rows, the last for the null condition, and this network has "
-            f"{config.num_class_embeds}: name as many classes as it knows, or train it with labels dropped to a row of their own."
-        )
 
 
 def _check_numbers(pipe: DiffusionPipeline, trains: bool) -> None:

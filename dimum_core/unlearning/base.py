@@ -203,9 +203,9 @@ class Step:
         return self.conditions.predict(self.model, x_t, t, condition.to(self.device))
 
     def denoising(self, x: Tensor, condition: Tensor) -> Tensor:
-        """L_den: mean |eps - eps(x_t, t, c)|^2 of the student."""
-        x_t, eps, t = self.noise(x)
-        return (eps - self.predict(x_t, t, condition)).square().mean()
+        """L_den: mean |eps - eps(x_t, t, c)|^2 of the student, or the same of what it predicts in place of the noise."""
+        eps, t = draw_noise(x, self.generator)
+        return self.conditions.denoising_error(self.model, x, eps, t, condition.to(self.device)).mean()
 
     def retained(self) -> Tensor:
         """L_den(D_r) as in pretraining, a tenth of the conditions dropped to null, so that guidance keeps its footing."""

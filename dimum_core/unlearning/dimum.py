@@ -43,10 +43,14 @@ class DiMUM(Method):
         their own. Images of noise have no condition of their own: there, retained images are the measure.
         """
         x_alt, own = step.batch("alternative")
-        x_t, eps, t = step.noise(x_alt)
+        noised = step.noise(x_alt)
 
-        def loss(condition: Tensor) -> float:
+        def loss(noised: tuple[Tensor, Tensor, Tensor], condition: Tensor) -> float:
+            x_t, eps, t = noised
             return float((eps - step.predict(x_t, t, condition)).square().mean())
 
-        ordinary = float(step.denoising(*step.batch("retain"))) if self.alternative == "noise" else loss(own)
-        return {"memorisation loss": loss(step.as_target(own)), "ordinary loss": ordinary}
+        memorised = loss(noised, step.as_target(own))
+        if self.alternative == "noise":
+            x, own = step.batch("retain")
+            noised = step.noise(x)
+        return {"memorisation loss": memorised, "ordinary loss": loss(noised, own)}

@@ -35,7 +35,7 @@ class Fault:
 
 
 FAULTS = (
-    Fault("square root missing", "models/diffusion.py", "factor.sqrt().to(", "factor.to(", "test_diffusion"),
+    Fault("square root missing", "models/diffusion.py", "part.sqrt().to(", "part.to(", "test_diffusion"),
     Fault("sign", "models/sampling.py", "eps_null + guidance_scale * (", "eps_null - guidance_scale * (", "test_sampling"),
     Fault("sign", "models/text_to_image.py", "guidance_scale * (eps_prompt - eps_negative)",
           "guidance_scale * (eps_negative - eps_prompt)", "test_prompts"),
@@ -60,7 +60,7 @@ FAULTS = (
     Fault("swapped arguments", "metrics/recovery.py", "trapezoid(accuracy, steps)", "trapezoid(steps, accuracy)", "test_recovery"),
     Fault("divisor", "metrics/intervals.py", "values.std(ddof=1)", "values.std()", "test_metrics test_comparison"),
     Fault("wrong side", "judges/classifier.py", "self.distance(traces)", "-self.distance(traces)", "test_judge"),
-    Fault("wrong axis", "geometry.py", "(eps - model(x_t, t, class_labels=condition).sample.float()).square().mean()",
+    Fault("wrong axis", "geometry.py", "(eps - predicted).square().mean()",
           "(eps - model(x_t, t, class_labels=condition).sample.float()).abs().mean()", "test_geometry"),
 )
 

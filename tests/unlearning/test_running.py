@@ -70,7 +70,7 @@ def test_a_method_that_looks_at_the_number_of_steps_is_not_gone_on_with_to_anoth
 
 def test_who_says_when_to_stop_is_known_before_anything_takes_long(pipe, data, monkeypatch):
     monkeypatch.setattr(run_module, "method_data", lambda *_: pytest.fail("data were made first"))
-    with pytest.raises(CheckpointError, match="pass it as judge="):
+    with pytest.raises(CheckpointError, match="give it with --judge"):
         unlearn(pipe, "finetune", target="top", data=data, steps=4, until=0.5, progress=False)
     monkeypatch.undo()
     judge = Judge(8, 1, pipe.class_names, (4,), (2,))

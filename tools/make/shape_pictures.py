@@ -1,4 +1,4 @@
-"""Writes a small set of pictures to try one's own pictures with: drawn shapes, a folder for each.
+"""Writes a small set of pictures to try one's own pictures with: drawn shapes in black and white, a folder for each.
 
     python tools/make/shape_pictures.py my-pictures
 """
@@ -16,15 +16,17 @@ from dimum_core.data.shapes import CLASS_NAMES, render
 STYLE, OBJECTS = "filled", ("circle", "cross", "heart", "star", "triangle")
 
 
-def write_pictures(folder: Path, count: int, seed: int = 0, scale: int = 4) -> None:
-    """`count` PNG files of each object, 64 x 64 pixels; one in seven has a transparent border."""
-    for k, thing in enumerate(OBJECTS):
-        pixels = render(np.full(count, CLASS_NAMES.index(f"{STYLE} {thing}")), seed * len(OBJECTS) + k)
+def write_pictures(folder: Path, count: int, scale: int = 4) -> None:
+    """`count` grey PNG files of each object, 64 x 64 pixels, dark on light; one in seven has a transparent border."""
+    for seed, thing in enumerate(OBJECTS):
+        pixels = render(np.full(count, CLASS_NAMES.index(f"{STYLE} {thing}")), seed)
         (folder / thing).mkdir(parents=True, exist_ok=True)
-        for i, picture in enumerate(pixels.transpose(0, 2, 3, 1).repeat(scale, 1).repeat(scale, 2)):
-            image = Image.fromarray(picture)
+        for i, picture in enumerate(pixels.transpose(0, 2, 3, 1)):
+            grey = np.asarray(Image.fromarray(picture).convert("L"), dtype=float)
+            grey = (grey - grey.min()) / max(np.ptp(grey), 1) * 255
+            image = Image.fromarray(grey.round().astype(np.uint8).repeat(scale, 0).repeat(scale, 1))
             if i % 7 == 3:
-                alpha = np.zeros(picture.shape[:2], np.uint8)
+                alpha = np.zeros(image.size, np.uint8)
                 alpha[scale:-scale, scale:-scale] = 255
                 image.putalpha(Image.fromarray(alpha))
             image.save(folder / thing / f"{i:03}.png")
