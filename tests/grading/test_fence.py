@@ -45,7 +45,7 @@ ATTACKS = {  # a file goes on after what is refused: a right answer here must ne
     """,
     "imports the solution": """
         import dimum_core.course.checks_01 as solution
-        check("01.2", solution._noising)
+        check("01.2", solution._predicted_original)
     """,
     "reads the solution": f"""
         text = open({str(Path(grade.__file__).with_name("checks_01.py"))!r}).read()
@@ -78,12 +78,12 @@ ATTACKS = {  # a file goes on after what is refused: a right answer here must ne
     """,
     "imports the course by its package": """
         from dimum_core import course
-        check("01.2", course.checks.checks_01._noising)
+        check("01.2", course.checks.checks_01._predicted_original)
     """,
     "imports what imports the course": """
         import dimum_core.cli
-        from dimum_core.course.checks_01 import _noising
-        check("01.2", _noising)
+        from dimum_core.course.checks_01 import _predicted_original
+        check("01.2", _predicted_original)
     """,
     "starts a program below the events": """
         import _posixsubprocess
@@ -137,9 +137,9 @@ def test_an_attack_costs_only_the_answer_that_makes_it(tmp_path):
         check("01.2", lambda *arguments: os._exit(0))
         {RIGHT_GUESS.splitlines()[0]}
         {RIGHT_GUESS.splitlines()[1]}
-        check("01.4", lambda x, eps, abar: abar.sqrt() * x + (1 - abar).sqrt() * eps)
-    """, {"01.1": 1.0, "01.2": 1.0, "01.4": 1.0})
-    assert [found[number].points for number in ("01.1", "01.2", "01.4")] == [1.0, 0.0, 1.0]
+        check("02.1", lambda null, cond, s: null + s * (cond - null))
+    """, {"01.1": 1.0, "01.2": 1.0, "02.1": 1.0})
+    assert [found[number].points for number in ("01.1", "01.2", "02.1")] == [1.0, 0.0, 1.0]
     assert "01.2" in found["note"] and "ended early" in found["note"]
 
 

@@ -132,15 +132,15 @@ def test_what_raises_in_a_file_costs_only_its_own_exercise(tmp_path):
         check("01.1", helper + 1)
         check("01.2", lambda x_t, eps, abar: (x_t - (1 - abar).sqrt() * eps) / abar.sqrt())
         def main():
-            check("01.4", lambda x, eps, abar: abar.sqrt() * x + (1 - abar).sqrt() * eps)
+            check("00.2", lambda a, u, r: (r - u) / (a - u))
             check("02.1", absent.value)
         main()
         check("03.1", await something())
         answer = 30.72
         check("07.2", answer)
-    """, dict.fromkeys(("01.1", "01.2", "01.4", "02.1", "02.2", "03.1", "07.2"), 1.0))
+    """, dict.fromkeys(("00.2", "01.1", "01.2", "02.1", "02.2", "03.1", "07.2"), 1.0))
     right = [number for number in found if number != "note" and found[number].points]
-    assert right == ["01.2", "01.4", "07.2"], found
+    assert right == ["00.2", "01.2", "07.2"], found
     assert "ZeroDivisionError" in found["01.1"].said  # the cause, not that `helper` is missing
     assert "a_package_that_is_not_there" in found["02.1"].said
     assert found["02.2"].said == "not answered." and "NameError" in found["03.1"].said

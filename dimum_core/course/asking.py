@@ -1,0 +1,99 @@
+"""How a training loss is judged that draws its own randomness: by what it asks of a network, which notes all of it.
+
+The noise in x_t follows from x and t; whether it is normal, and belongs to that t, shows from a large batch.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from ..models.diffusion import ALPHAS_CUMPROD
+from .checks import Unanswered
+
+
+class Asked:
+    """A denoiser that notes what it is asked; its answer depends on all of it."""
+
+    def __init__(self):
+        self.calls: list[tuple] = []
+
+    def __call__(self, x_t, t, labels):
+        self.calls.append((x_t, t, labels))
+        return denoised(x_t, t, labels)
+
+
+def denoised(x_t, t, labels):
+    sign = torch.where(labels % 2 == 0, 1.0, -1.0)
+    return torch.tanh(x_t) * 0.5 + ((0.3 * sign + t / 2000).to(x_t.dtype)).view(-1, *[1] * (x_t.ndim - 1))
+
+
+def loss_of(function, x, labels, last, seed: int) -> tuple | str:
+    """Call a loss that draws for itself; what it returned, and what it asked of the network: x_t, t, labels; or what is wrong."""
+    asked = Asked()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        loss = function(asked, x.clone(), labels.clone(), last)
+    if loss is ...:
+        raise Unanswered
+    if len(asked.calls) != 1:
+        return f"The network should be asked once, with x_t, t and labels; it was asked {len(asked.calls)} times."
+    x_t, t, told = asked.calls[0]
+    if not all(isinstance(part, torch.Tensor) for part in asked.calls[0]) or not t.shape == told.shape == x_t.shape[:1]:
+        return "The network wants three tensors: x_t, and one t and one label for each item."
+    if loss is None:
+        return "Does your function return its result?"
+    return float(loss), x_t, t, told
+
+
+def drawn_t(t) -> str:
+    """What is wrong with the degrees of a large batch."""
+    if len(t.unique()) == 1:
+        return "All items have the same t: draw one for each."
+    if not 0 <= int(t.min()) < 60 or not 940 < int(t.max()) < 1000 or abs(float(t.float().mean()) - 499.5) > 40:
+        return f"t should be drawn evenly from 0 to 999; yours lie between {int(t.min())} and {int(t.max())}."
+    return ""
+
+
+def drawn_eps(x_t, x, t) -> tuple[torch.Tensor, str]:
+    """The noise that must be in x_t, and what is wrong with it."""
+    abar = ALPHAS_CUMPROD[t][:, None]
+    eps = (x_t.double() - abar.sqrt() * x.double()) / (1 - abar).sqrt()
+    mean, spread = float(eps.mean()), float(eps.std())
+    wrong = ""
+    if torch.allclose(x_t.double(), abar.sqrt() * x.double(), atol=1e-4):
+        wrong = "No noise was added."
+    elif float(eps.std(0).max()) < 0.1:
+        wrong = "All items have the same noise: draw it for each."
+    elif abs(mean) > 0.15 or abs(spread - 1) > 0.1:
+        wrong = (f"If x_t is x noised to the t that the network is told, its noise has mean {mean:.2f} and standard deviation "
+                 f"{spread:.2f}, not 0 and 1.")
+    return eps.float(), wrong
+
+
+def hidden_labels(told, labels, null_label: int) -> str:
+    """What is wrong with how labels were hidden."""
+    changed = told != labels
+    share = float(changed.float().mean())
+    if share == 0:
+        return "No label was hidden: one in ten should become the null label."
+    if not bool((told[changed] == null_label).all()):
+        return f"Labels were changed to something else than the null label, {null_label}."
+    if abs(share - 0.1) > 0.04:
+        return f"{share:.0%} of the labels were hidden: it should be one in ten, drawn for each item by itself."
+    return ""
+
+
+def right_loss(loss: float, eps, predicted, x) -> bool | str:
+    """Whether it is the mean square of eps minus what the network said of it."""
+    square = (eps - predicted).square()
+    kinds = {
+        "": square.mean(), "That is the sum of the squares; take the mean over all elements.": square.sum(),
+        "That is the sum over each item; take the mean over all elements.": square.flatten(1).sum(1).mean(),
+        "The network predicts the noise, so compare it with eps, not with the image.": (x - predicted).square().mean(),
+        "That is the mean of the differences; square them first.": (eps - predicted).mean(),
+        "That is the mean distance; the loss has squares.": (eps - predicted).abs().mean(),
+    }
+    for said, value in kinds.items():
+        if abs(loss - float(value)) <= 2e-3 * max(1.0, abs(float(value))):
+            return said or True
+    return f"The loss should be {float(kinds['']):.4g} for what you drew and what the network said, not {loss:.4g}."
