@@ -31,6 +31,7 @@ from .precision import autocast
 from .training import digest_of
 
 _DRAWN: dict[bytes, Tensor] = {}
+FEWEST = 6  # samples, or held-out images, of which fidelity compares each with its five nearest neighbours
 MOST_KEPT, MOST_HASHED = 256_000_000, 100_000_000  # bytes of all drawings that are remembered; weights
 
 
@@ -177,6 +178,8 @@ def evaluate(
     if conditions.given_target is not None and conditions.given_target.items:
         raise DataError("The judge knows no single images: measure with copying_rate how often they are copied.")
     reference = None if data is None else _unseen_reference(pipe, data, judge, target)
+    if reference is not None:
+        _check_enough(reference, per_class, conditions)
     labels = torch.arange(len(conditions.class_names)).repeat(per_class)
     scale = pipe.config.get("guidance_scale", 7.5) if guidance_scale is None else guidance_scale
     images = draw_samples(
@@ -199,6 +202,17 @@ def _unseen_reference(pipe: DiffusionPipeline, data: Dataset, judge: Judge | Pai
     reference = reference_set(data, judge, target)
     check_apart(reference, history_of(pipe), "reference images are among those that this model was trained on")
     return reference
+
+
+def _check_enough(reference: ImageSet, per_class: int, conditions: ClassConditions | PromptConditions) -> None:
+    """Refuse, before the drawing, what has too few images for its nearest neighbours to mean anything."""
+    target = conditions.given_target
+    kept = len(conditions.class_names) if target is None else len(target.others)
+    if kept * per_class < FEWEST:
+        raise DataError(f"Fidelity needs {FEWEST} samples at least, and these are {kept * per_class}: raise per_class (--count).")
+    if len(reference) < FEWEST:
+        there = f"{reference.name} has {len(reference)}"
+        raise DataError(f"Fidelity needs {FEWEST} held-out images at least, and {there}: give more, or hold out more of them.")
 
 
 def _measured(
@@ -242,13 +256,8 @@ def guidance_sweep(
 
 
 def unconditional_share(
-    pipe: ClassConditionalPipeline | TextToImagePipeline,
-    target: str,
-    *,
-    count: int = 200,
-    judge: Judge | None = None,
-    seed: int = 0,
-    progress: bool = True,
+    pipe: ClassConditionalPipeline | TextToImagePipeline, target: str, *, count: int = 200, judge: Judge | None = None,
+    seed: int = 0, progress: bool = True,
 ) -> Interval:
     """The target's share among samples drawn without a condition: avoiding the label leaves it, removal lowers it."""
     check_whole("count", count)

@@ -116,7 +116,8 @@ def _data_of(preset: Preset, data: ImageSet | None, without: str | None) -> tupl
     data = load_dataset(preset.dataset).train if data is None else data
     check_kind("data", data, ImageSet, "an image set, such as load_dataset('digits').train")
     seen = data = data.resized(preset.image_size)
-    for left_out in (*([] if without is None else [without]), *preset.held_out):
+    held_out = [name for name in preset.held_out if name in data.class_names]  # one's own pictures may have other classes
+    for left_out in (*([] if without is None else [without]), *held_out):
         seen = seen.without(left_out)
     return data, seen
 

@@ -12,13 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
-from dimum_core import doctor, load_images
+from dimum_core import doctor, evaluation, load_images, train_base
 from dimum_core.cli import main
 from dimum_core.data import picture_cache
 from dimum_core.data.batches import step_generator
 from dimum_core.errors import DataError, SettingError
 from dimum_core.fitting import data_for
 from dimum_core.judges import load_judge
+from dimum_core.judges.classifier import Judge
 from dimum_core.models import denoiser
 from dimum_core.models.checkpoints import build_pipeline, load_pipeline
 from dimum_core.models.denoiser import build_denoiser
@@ -313,3 +314,28 @@ def test_the_doctor_suggests_by_the_pictures_and_the_machine(patterns, monkeypat
     minutes["cifar10-small"] = 300.0
     assert doctor.suggested(doctor.presets_for(load_images(patterns, 8)), 16).name == "digits"
     assert [preset.name for preset in doctor.presets_for(load_images(patterns, 8))] == ["digits", "cifar10-small"]
+
+
+# Few pictures, and other classes than a preset's ------------------------------------------------------------------------
+
+
+def test_too_few_samples_or_pictures_for_fidelity_are_said_before_anything_is_drawn(tiny_preset, monkeypatch):
+    monkeypatch.setattr(evaluation, "draw_samples", pytest.fail)
+    pipe, grey = build_pipeline(build_denoiser(tiny_preset, 2, 1).eval(), tiny_preset, NAMES), drawn(40, 8)[..., 0]
+    judge, labels = Judge(8, 1, NAMES, (4,), (2,)), [*NAMES] * 20
+    few, many = (load_images(grey, 8, labels=labels, held_out=share) for share in (0.05, 0.5))
+    with pytest.raises(DataError, match=r"needs 6 samples at least, and these are 5: raise per_class \(--count\)"):
+        evaluation.evaluate(pipe, target="cat", data=many, judge=judge, per_class=5)
+    with pytest.raises(DataError, match="needs 6 held-out images at least, and arrays has 2: give more, or hold out more"):
+        evaluation.evaluate(pipe, data=few, judge=judge, per_class=5)
+    with pytest.raises(DataError, match="arrays has 0"):
+        evaluation.evaluate(pipe, data=load_images(grey, 8, labels=labels, held_out=0), judge=judge, per_class=5)
+
+
+def test_a_preset_of_prompts_takes_pictures_of_other_classes_if_they_are_a_style_and_an_object():
+    pixels = drawn(24, 16)
+    with pytest.raises(DataError, match="A caption needs a class name of a style and an object"):
+        train_base("shapes", data=load_images(pixels, 16, labels=LABELS).train, steps=1, progress=False)
+    labels = [f"{'red' if i % 4 < 2 else 'blue'} {label}" for i, label in enumerate(LABELS)]
+    pipe, _ = train_base("shapes", data=load_images(pixels, 16, labels=labels).train, steps=1, batch_size=2, progress=False)
+    assert pipe.class_names == ("blue cat", "blue dog", "red cat", "red dog")
