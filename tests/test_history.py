@@ -14,7 +14,7 @@ import torch
 
 from dimum_core import evaluate, load_dataset, load_pipeline, relearn, train_base, unlearn
 from dimum_core.attacks import add_weight_noise, auxiliary_set, prune, swap_embedding
-from dimum_core.attacks.controls import concatenate
+from dimum_core.attacks.finetuning import concatenate
 from dimum_core.cli import main
 from dimum_core.data import Dataset, from_uint8
 from dimum_core.errors import CheckpointError, DataError

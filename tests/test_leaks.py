@@ -9,7 +9,7 @@ import torch
 
 from dimum_core import evaluate, load_dataset, relearn, unlearn
 from dimum_core.attacks import auxiliary_set, refuse_leaks
-from dimum_core.attacks.controls import concatenate
+from dimum_core.attacks.finetuning import concatenate
 from dimum_core.data import DATASETS, Dataset, ImageSet
 from dimum_core.errors import DataError
 from dimum_core.evaluation import reference_set

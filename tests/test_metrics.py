@@ -14,6 +14,7 @@ from dimum_core.metrics import (
     accuracy,
     auroc,
     confusion_matrix,
+    difference_of_proportions,
     distances,
     expected_calibration_error,
     fidelity,
@@ -38,6 +39,15 @@ def test_wilson_is_its_closed_form(k, n):
     interval = wilson_interval(k, n)
     assert (interval.value, interval.n) == (p, n)
     assert (interval.low, interval.high) == pytest.approx((centre - reach, centre + reach), abs=1e-12)
+
+
+def test_newcombes_example():
+    """Newcombe 1998, table II: 56/70 against 48/80 by method 10 gives 0.0524 to 0.3339."""
+    difference = difference_of_proportions(56, 70, 48, 80)
+    assert difference.value == pytest.approx(0.2) and difference.n == 70
+    assert (difference.low, difference.high) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+    turned = difference_of_proportions(48, 80, 56, 70)
+    assert (turned.low, turned.high) == pytest.approx((-difference.high, -difference.low))
 
 
 def test_t_interval_is_scipys():

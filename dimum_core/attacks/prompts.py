@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import pandas as pd
 import torch
@@ -26,6 +27,8 @@ from ..models.sampling import check_pipeline, seed_noise_sampler
 from ..precision import short_attention
 from ..training import TrainConfig, train
 from ..unlearning.student import evaluation_interval
+from .base import SHOTS, STEPS, Attack, Attacked, Means, register, with_fresh_noise
+from .finetuning import images_of
 
 
 def probe_prompts(
@@ -208,3 +211,47 @@ class _Measure:
         seen = wilson_interval(int(self.judge.judge(self.images).shows(self.conditions.forgotten).sum()), self.samples)
         moved = float((embeddings - self.start.to(embeddings)).norm(dim=-1).mean())
         return {"target accuracy": seen.value, "target low": seen.low, "target high": seen.high, "moved": moved}
+
+
+# As attacks by name ---------------------------------------------------------------------------------------------------
+
+
+class PromptAttack(Attack):
+    """An attack by words."""
+
+    def lacking(self, pipe: DiffusionPipeline, means: Means) -> str:
+        prompted = isinstance(conditions_of(pipe, means.target, means.target.class_names), PromptConditions)
+        return "" if prompted else "it works on prompts, and this model is asked by labels"
+
+
+@register("paraphrases")
+@dataclass(frozen=True)
+class Paraphrases(PromptAttack):
+    """The target asked for in wordings that no training had."""
+
+    def run(self, pipe: DiffusionPipeline, means: Means) -> Attacked:
+        target = means.target
+        names = [target.class_names[target.labels[i % len(target.labels)]] for i in range(means.samples)]
+        words = {"prompt": [caption(name, PARAPHRASES[i % len(PARAPHRASES)]) for i, name in enumerate(names)]}
+        generator = step_generator(means.seed, 0, "paraphrases")
+        return Attacked(images=_drawn(with_fresh_noise(pipe), words, generator, 48, {"num_inference_steps": STEPS}))
+
+
+@register("embedding")
+@dataclass(frozen=True)
+class Embedding(PromptAttack):
+    """Embeddings of the prompt are sought under which a few images of the target are denoised."""
+
+    count: int = 16
+    steps: int = 60
+    learning_rate: float = 1e-2
+    has: ClassVar[tuple[str, ...]] = (SHOTS,)
+
+    def run(self, pipe: DiffusionPipeline, means: Means) -> Attacked:
+        shots = images_of(means.target, means.data)
+        found = search_embedding(
+            with_fresh_noise(pipe), shots.select(torch.arange(min(self.count, len(shots)))), target=means.target.name,
+            judge=means.judge, samples=means.samples, steps=self.steps, learning_rate=self.learning_rate,
+            evaluate_every=self.steps, seed=means.seed, progress=False, num_inference_steps=STEPS,
+        )
+        return Attacked(images=found.images, steps=self.steps)

@@ -26,6 +26,7 @@ from .distances import (
 from .intervals import (
     Interval,
     MetricError,
+    difference_of_proportions,
     t_interval,
     wilson_interval,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "best_attacks",
     "confusion_matrix",
     "copied_items",
+    "difference_of_proportions",
     "expected_calibration_error",
     "fidelity",
     "frechet_distance",

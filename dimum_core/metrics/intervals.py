@@ -62,6 +62,18 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> Interva
     return Interval(float(successes / n), float(interval.low), float(interval.high), int(n))
 
 
+def difference_of_proportions(
+    successes_1: int, n_1: int, successes_2: int, n_2: int, confidence: float = 0.95
+) -> Interval:
+    """successes_1 / n_1 - successes_2 / n_2, in [-1, 1], of independent samples, by Newcombe's method 10 (1998): two Wilson
+    intervals put together. n is the smaller of the two."""
+    first, second = wilson_interval(successes_1, n_1, confidence), wilson_interval(successes_2, n_2, confidence)
+    value = first.value - second.value
+    low = value - np.hypot(first.value - first.low, second.high - second.value)
+    high = value + np.hypot(first.high - first.value, second.value - second.low)
+    return Interval(value, float(low), float(high), min(n_1, n_2))
+
+
 def t_interval(values, confidence: float = 0.95) -> Interval:
     """Mean over independent repetitions (seeds) with Student's interval; values: two or more numbers."""
     check_confidence(confidence)

@@ -21,20 +21,25 @@ def train_only(unet: nn.Module, part: str) -> None:
 
 def add_lora(unet: nn.Module, rank: int, seed: int) -> None:
     """Freeze the network, and add low-rank updates to its attention that are zero at first (Hu et al. 2021, arXiv 2106.09685)."""
-    if not hasattr(unet, "add_adapter"):  # diffusers' networks that are asked by class labels
-        raise TrainingError(f"diffusers has no low-rank updates for a {type(unet).__name__}: leave lora_rank at 0 here.")
     try:
-        from peft import LoraConfig
+        from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
         raise DimumError("lora_rank needs peft: pip install -e '.[stable-diffusion]'.") from error
+    if not any(name.endswith(ATTENTION) for name, _ in unet.named_modules()):
+        raise TrainingError("Low-rank updates are of attention's matrices, and this network has none: leave lora_rank at 0.")
     unet.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(ATTENTION)))
+        inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(ATTENTION)), unet)
 
 
 def merged(unet: nn.Module) -> nn.Module:
     """The network with its low-rank updates added to its weights, and every weight free to train again."""
-    unet.fuse_lora()
-    unet.unload_lora()
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for name, layer in list(unet.named_modules()):
+        if isinstance(layer, BaseTunerLayer):
+            layer.merge()
+            unet.set_submodule(name, layer.get_base_layer())
+    vars(unet).pop("peft_config", None)  # peft's note, which would go with every copy
     return unet.requires_grad_(True)

@@ -70,9 +70,7 @@ CASES = {
         ("forget", "x", "forget must be an image set"), ("judge", "digits-judge", "judge must be a judge"),
         ("pipe", "digits", "pipe must be a pipeline"), ("lora_rank", "x", "lora_rank must be"),
     )},
-    "unlearn: low-rank updates of labels": (unlearning(lora_rank=2), "no low-rank updates for a UNet2DModel"),
     "unlearn: a judge of other classes": (unlearning(until=0.9, judge=MOVED), "pass one of these"),
-    "relearn: low-rank updates of labels": (relearning(lora_rank=2), "no low-rank updates for a UNet2DModel"),
     "relearn: a judge of other classes": (relearning(judge=MOVED), "pass one of these"),
     "relearn: other classes": (lambda w: relearn(w.pipe, load_dataset("digits"), target="top"), "other classes than the pipeline"),
     **{f"auxiliary: {kind} {others}": (
