@@ -53,7 +53,7 @@ FAULTS = (
     Fault("square root missing", "unlearning/munba.py", "norm_r * agreement.sqrt()", "norm_r * agreement", "unlearning"),
     Fault("swapped arguments", "unlearning/sfr_on.py", "(fisher[\"forget\"] + 1e-15) / (fisher[\"retain\"] + 1e-15)",
           "(fisher[\"retain\"] + 1e-15) / (fisher[\"forget\"] + 1e-15)", "unlearning"),
-    Fault("wrong end", "attacks/controls.py", "weight.abs() > weight.abs().flatten()", "weight.abs() < weight.abs().flatten()",
+    Fault("wrong end", "attacks/weights.py", "weight.abs() > weight.abs().flatten()", "weight.abs() < weight.abs().flatten()",
           "test_controls"),
     Fault("guard dropped", "attacks/leaks.py", "        if leaked.any():", "        if False:", "test_leaks"),
     Fault("divisor", "metrics/distances.py", "np.sqrt(len(features) - 1)", "np.sqrt(len(features))", "test_distances"),
