@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 from diffusers import DiffusionPipeline
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..checking import check_seed, check_whole
 from ..data import Dataset
@@ -84,7 +84,8 @@ class RowAttack(Attack):
     """An attack on the target's row."""
 
     def lacking(self, pipe: DiffusionPipeline, means: Means) -> str:
-        return "" if isinstance(pipe, ClassConditionalPipeline) else "it works on the label embedding, and this model has prompts"
+        table = getattr(pipe.unet, "class_embedding", None)
+        return "" if isinstance(table, nn.Embedding) else "it works on the label embedding, and this network has none"
 
 
 @register("old-row")

@@ -34,7 +34,8 @@ def ddim_path(predict: Predict, start: Tensor, steps: int, config: dict | None =
     """
     check_whole("steps", steps, 1, 1000)
     kind = DDIMInverseScheduler if invert else DDIMScheduler
-    scheduler = kind.from_config({**(config or SCHEDULER_CONFIG), "clip_sample": False, "set_alpha_to_one": True})
+    ours = {"prediction_type": "epsilon", "clip_sample": False, "set_alpha_to_one": True}
+    scheduler = kind.from_config({**(config or SCHEDULER_CONFIG), **ours})
     scheduler.set_timesteps(steps)
     x_t = start
     for t in scheduler.timesteps:
@@ -76,12 +77,13 @@ def guided(pipe: DiffusionPipeline, means: Means, count: int, scale: float | Non
     scale = pipe.config.get("guidance_scale", 7.5) if scale is None else scale
     device = Accelerator().device
     unet = copy.deepcopy(pipe.unet).to(device).eval().requires_grad_(False)
-    condition, null = condition.to(device), conditions.null(count).to(device)
+    condition = condition.to(device)
 
     def predict(x_t: Tensor, t: Tensor) -> Tensor:
         times = torch.full((count,), int(t), device=device)
         if scale == 1:
             return conditions.predict(unet, x_t, times, condition)
+        null = conditions.null(count).to(device)
         both = conditions.predict(unet, torch.cat([x_t, x_t]), times.repeat(2), torch.cat([null, condition]))
         eps_null, eps = both.chunk(2)
         return eps_null + scale * (eps - eps_null)
