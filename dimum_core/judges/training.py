@@ -179,9 +179,7 @@ def train_judge(
         whiten(judge, fitting.images[:5_000])
     judge.to(Accelerator().device)  # it is calibrated and measured there, too
     objective = ClassificationObjective(fitting, config.batch_size, preset.crop, preset.flip, preset.label_smoothing, preset.cutout)
-    result = train(
-        judge, objective, config, out=out, resume=resume, on_log=on_log, description=f"training {preset.name}"
-    )
+    result = train(judge, objective, config, out=out, resume=resume, on_log=on_log, description=f"training {preset.name}")
     calibrate(judge, fitting, calibration)
     if out is not None:
         write_atomically(Path(out) / "log.csv", result.log.to_csv(index=False).encode())
