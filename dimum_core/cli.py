@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from .commands import (
+    run_audit,
     run_benchmark,
     run_benchmark_report,
     run_doctor,
@@ -35,6 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_evaluate(commands)
     _add_unlearn(commands)
     _add_relearn(commands)
+    _add_audit(commands)
     _add_benchmark(commands)
     _add_grade(commands)
     doctor = commands.add_parser("doctor", help="say what this machine is, what is there, and what a preset costs here")
@@ -136,6 +138,22 @@ def _add_relearn(commands) -> None:
     relearn.add_argument("--optimizer", choices=("adamw", "sgd"), default="adamw")
     relearn.add_argument("--resume", action="store_true", help="go on where a killed run stopped")
     relearn.set_defaults(run=run_relearn)
+
+
+def _add_audit(commands) -> None:
+    audit = commands.add_parser("audit", help="run every attack on a checkpoint, and say what came back")
+    audit.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder, or the name of a shipped one")
+    audit.add_argument("--target", metavar="CLASS", required=True, help="what it should have forgotten")
+    audit.add_argument("--retrained", metavar="CHECKPOINT", help="a model that never knew it: only the lead over it shows memory")
+    audit.add_argument("--original", metavar="CHECKPOINT", help="the model before it forgot, for attackers who know some of it")
+    audit.add_argument("--data", help="data set (default: digits, cifar10-mini or shapes, whichever fits)")
+    audit.add_argument("--samples", type=int, default=64, metavar="N", help="images of the target for each attack (default: 64)")
+    audit.add_argument("--minutes", type=float, metavar="M", help="begin no attack after so many (default: run all)")
+    audit.add_argument("--init-seed", type=int, default=0, metavar="S", help="seed of the original's training (default: 0)")
+    audit.add_argument("--seed", type=int, default=0)
+    audit.add_argument("--out", type=Path, metavar="DIR", help="keep each finished attack, and go on from there")
+    audit.add_argument("--json", action="store_true", help="print one JSON object")
+    audit.set_defaults(run=run_audit)
 
 
 def _add_benchmark(commands) -> None:

@@ -168,6 +168,26 @@ def run_relearn(args) -> None:
     print(attack.curve.round(3).to_string(index=False))
 
 
+def run_audit(args) -> None:
+    import json
+
+    from .attacks import audit, report_card
+    from .data import load_dataset
+    from .files import write_atomically
+    from .models.checkpoints import load_pipeline
+
+    retrained, original = (load_pipeline(name) if name else None for name in (args.retrained, args.original))
+    found = audit(
+        load_pipeline(args.checkpoint), args.target, load_dataset(args.data) if args.data else None, retrained=retrained,
+        original=original, samples=args.samples, init_seed=args.init_seed, seed=args.seed, minutes=args.minutes, out=args.out,
+    )
+    numbers, page = json.dumps({"checkpoint": args.checkpoint, **found.as_dict()}, indent=2), report_card(found)
+    if args.out:
+        write_atomically(args.out / "report.md", page.encode())
+        write_atomically(args.out / "report.json", numbers.encode())
+    print(numbers if args.json else page)
+
+
 def run_benchmark(args) -> None:
     from .benchmark import load_plan, run
     from .benchmark.cost import estimate_minutes

@@ -1,9 +1,11 @@
 """Attacks: what brings a forgotten class back, one file a family, behind one interface; and the audit that runs them all."""
 
+from .auditing import Audit, audit
 from .auxiliary import AUXILIARY, auxiliary_set
 from .base import ATTACKS, Attack, Attacked, Means, Outcome, attack, get_attack, register
 from .finetuning import few_shot
 from .leaks import refuse_leaks
+from .page import report_card
 from .prompts import EmbeddingSearch, probe_prompts, search_embedding
 from .relearning import Relearning, relearn
 from .rows import relearn_embedding, reset_embedding, swap_embedding
@@ -11,8 +13,8 @@ from .starts import ddim_path, seek_noise
 from .weights import add_weight_noise, complete_weights, prune, round_weights
 
 __all__ = [
-    "ATTACKS", "AUXILIARY", "Attack", "Attacked", "EmbeddingSearch", "Means", "Outcome", "Relearning", "add_weight_noise", "attack",
-    "auxiliary_set", "complete_weights", "ddim_path", "few_shot", "get_attack", "probe_prompts", "prune", "refuse_leaks",
-    "register", "relearn", "relearn_embedding", "reset_embedding", "round_weights", "search_embedding", "seek_noise",
-    "swap_embedding",
+    "ATTACKS", "AUXILIARY", "Attack", "Attacked", "Audit", "EmbeddingSearch", "Means", "Outcome", "Relearning",
+    "add_weight_noise", "attack", "audit", "auxiliary_set", "complete_weights", "ddim_path", "few_shot", "get_attack",
+    "probe_prompts", "prune", "refuse_leaks", "register", "relearn", "relearn_embedding", "report_card", "reset_embedding",
+    "round_weights", "search_embedding", "seek_noise", "swap_embedding",
 ]

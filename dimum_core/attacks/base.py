@@ -188,3 +188,12 @@ def target_conditions(pipe: DiffusionPipeline, means: Means, count: int) -> tupl
     conditions = conditions_of(pipe, means.target, means.target.class_names)
     labels = torch.tensor([means.target.labels[i % len(means.target.labels)] for i in range(count)])
     return conditions, labels * conditions.all_wordings
+
+
+@register("none")
+@dataclass(frozen=True)
+class NoAttack(Attack):
+    """The model as it is: what every attack starts from."""
+
+    def run(self, pipe: DiffusionPipeline, means: Means) -> Attacked:
+        return Attacked(pipe)

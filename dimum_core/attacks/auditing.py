@@ -1,0 +1,192 @@
+"""`audit`: every attack that applies, on one model and on one that never knew the target, within minutes."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from diffusers import DiffusionPipeline
+from tqdm.auto import tqdm
+
+from ..checking import check_kind, check_number, check_seed, check_whole
+from ..data import Dataset
+from ..data.targets import Target, find_target
+from ..errors import CheckpointError, DataError
+from ..files import check_writable, write_atomically
+from ..fitting import default_data
+from ..judges import Judge, PairJudge, judge_for
+from ..metrics import Interval, difference_of_proportions
+from ..models.conditions import conditions_of
+from ..models.history import history_of
+from ..models.sampling import check_data
+from ..models.support import check_supported
+from ..training import digest_of
+from .base import Attack, Means, Outcome, attack, get_attack
+
+AUDITED = (  # in this order, so that little time goes to what tells most
+    ("none", {}), ("relearning", {}), ("few-shot", {}), ("old-row", {}), ("seed-row", {}), ("trained-row", {}), ("paraphrases", {}),
+    ("embedding", {}), ("rounding", {"bits": 8}), ("rounding", {"bits": 4}), ("weight-noise", {}), ("pruning", {}),
+    ("inversion", {}), ("low-rank", {}), ("completion", {}), ("initial-noise", {}),
+)
+
+
+@dataclass
+class Audit:
+    """What came back of a target.
+
+    outcomes: attack -> role ("audited", "retrained") -> record. left_out: attack -> why it was not tried.
+    """
+
+    target: str
+    outcomes: dict[str, dict[str, Outcome]] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def lead(self, name: str) -> Interval | None:
+        """Accuracy on the target that an attack gives, minus what it gives on the model that never knew it (Newcombe).
+
+        The intervals of all leads hold together with 95 % (Bonferroni). None without a retrained model.
+        """
+        records = self.outcomes[name]
+        if "retrained" not in records:
+            return None
+        count = sum("retrained" in each for each in self.outcomes.values())
+        counts = [n for role in ("audited", "retrained") for n in (_hits(records[role].target), records[role].target.n)]
+        return difference_of_proportions(*counts, confidence=1 - 0.05 / count)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row an attack: accuracy on the target, on the other classes, on the retrained model's target, and the lead."""
+        rows = {}
+        for name, records in self.outcomes.items():
+            own, other, lead = records["audited"], records.get("retrained"), self.lead(name)
+            rows[name] = {
+                "target": own.target.value, "low": own.target.low, "high": own.target.high, "n": own.target.n,
+                "others": own.retained.value if own.retained else np.nan, "retrained": other.target.value if other else np.nan,
+                "lead": lead.value if lead else np.nan, "lead low": lead.low if lead else np.nan,
+                "lead high": lead.high if lead else np.nan, "seconds": own.seconds,
+            }
+        return pd.DataFrame(rows).T
+
+    def as_dict(self) -> dict:
+        """For JSON."""
+        leads = {name: self.lead(name) for name in self.outcomes}
+        return {
+            "target": self.target, "left_out": self.left_out,
+            "attacks": {
+                name: {role: outcome.as_dict() for role, outcome in records.items()}
+                | {"lead": vars(leads[name]) if leads[name] else None}
+                for name, records in self.outcomes.items()
+            },
+        }
+
+
+def _hits(share: Interval) -> int:
+    return round(share.value * share.n)
+
+
+def audit(
+    pipe: DiffusionPipeline, target: str | int, data: Dataset | None = None, *, retrained: DiffusionPipeline | None = None,
+    original: DiffusionPipeline | None = None, judge: Judge | PairJudge | None = None, samples: int = 64, init_seed: int = 0,
+    seed: int = 0, minutes: float | None = None, out: Path | None = None, progress: bool = True,
+) -> Audit:
+    """Run every attack that applies, and say what comes back of the target.
+
+    data: what the model was trained on; default, the shipped set of its classes. retrained: a model that never knew the target; on
+        it every attack is run too, and only the lead over it shows memory. original: the model before it forgot, for attackers
+        who know something of it. init_seed: of the original's training.
+    minutes: no attack is begun after so many; default, all are run. out: a folder in which each finished attack is kept, and from
+        which the same audit goes on.
+    Raises UnknownName for an unknown target, DataError for a model that was never shown it, or a `retrained` that may have been.
+    """
+    models = {role: model for role, model in (("audited", pipe), ("retrained", retrained)) if model is not None}
+    means = _means(pipe, target, data, original, judge, samples, init_seed, seed)
+    _check_models(models, original, means)
+    if minutes is not None:
+        check_number("minutes", minutes, 0, above=True)
+    store = None if out is None else _opened(Path(out), models, means)
+    found, started = Audit(means.target.name), time.monotonic()
+    for name, settings in tqdm(AUDITED, desc="attacks", disable=not progress):
+        kind, label = get_attack(name, **settings), " ".join([name, *(f"{key}={value}" for key, value in settings.items())])
+        late = minutes is not None and time.monotonic() - started > 60 * minutes and found.outcomes
+        reason = "no time was left" if late else kind.lacking(pipe, means)
+        if reason:
+            found.left_out[label] = reason
+            continue
+        tried = {role: model for role, model in models.items() if role == "audited" or not kind.lacking(model, means)}
+        found.outcomes[label] = {role: _kept(store, f"{label}-{role}", model, kind, means) for role, model in tried.items()}
+    return found
+
+
+def _means(pipe, target, data, original, judge, samples: int, init_seed: int, seed: int) -> Means:
+    check_supported(pipe, trains=True)
+    check_whole("samples", samples)
+    check_seed(seed)
+    check_seed(init_seed)
+    data = default_data(pipe) if data is None else data
+    check_kind("data", data, Dataset, "a data set, such as load_dataset('digits')")
+    check_data(data, pipe)
+    target = find_target(target, data.class_names)
+    if target.items or not len(data.train.only(target)):
+        raise DataError(f"{data.name} has no class, style or object {target.name!r} among its training images to audit.")
+    judge = judge_for(pipe, judge, conditions_of(pipe, target, data.class_names))
+    return Means(target, data, judge, original, samples, init_seed, seed)
+
+
+def _check_models(models: dict[str, DiffusionPipeline], original: DiffusionPipeline | None, means: Means) -> None:
+    """Before anything takes long: who may have been shown the target, and who must have been."""
+    target, images = means.target, means.data.train.only(means.target)
+    for model in [*models.values(), *([] if original is None else [original])]:
+        check_supported(model, trains=True)
+        check_data(means.data, model)
+    if _never_shown(models["audited"], target):
+        raise DataError(f"This model was never shown {target.name}, so there is nothing to audit: give one that forgot it.")
+    if original is not None and _never_shown(original, target):
+        raise DataError(f"The original was never shown {target.name}: give the model that was made to forget it.")
+    if "retrained" not in models:
+        return
+    history = history_of(models["retrained"])
+    seen = bool(np.isin(images.item_hashes, history.item_hashes).any())
+    apart = len(history.item_hashes) > 0 or _never_shown(models["retrained"], target)
+    if seen or not apart:
+        what = "has seen images of it" if seen else "does not say so"
+        raise DataError(
+            f"The retrained model must never have been shown {target.name}, and its history {what}: train one with "
+            f"--without {target.name}."
+        )
+
+
+def _never_shown(pipe: DiffusionPipeline, target: Target) -> bool:
+    """Whether a model's history says that the target was left out of its training."""
+    about = [each for each in history_of(pipe).forgotten if set(target.labels) <= set(each.target.labels) and not each.target.items]
+    return bool(about) and not any(each.record for each in about)
+
+
+def _opened(folder: Path, models: dict[str, DiffusionPipeline], means: Means) -> Path:
+    """The folder of this audit; CheckpointError if it holds another one."""
+    check_writable(folder)
+    settings = {key: getattr(means, key) for key in ("samples", "init_seed", "seed")}
+    known = models | ({} if means.original is None else {"original": means.original})
+    about = settings | {"target": means.target.name, "data": means.data.train.digest}
+    about |= {role: digest_of(model.unet) for role, model in known.items()}
+    file = folder / "audit.json"
+    if file.is_file():
+        if json.loads(file.read_text("utf-8")) != about:
+            raise CheckpointError(f"{folder} holds an audit of another model, or with other settings: take another folder.")
+        return folder
+    write_atomically(file, json.dumps(about, indent=1).encode())
+    return folder
+
+
+def _kept(store: Path | None, name: str, pipe: DiffusionPipeline, kind: Attack, means: Means) -> Outcome:
+    """The record of an attack: from the folder, if it is there."""
+    file = None if store is None else store / f"{name.replace(' ', '-')}.json"
+    if file is not None and file.is_file():
+        return Outcome.from_dict(json.loads(file.read_text("utf-8")))
+    outcome = attack(pipe, kind, means)
+    if file is not None:
+        write_atomically(file, json.dumps(outcome.as_dict(), indent=1).encode())
+    return outcome

@@ -1,0 +1,92 @@
+"""The audit: every refusal before time is wasted, the lead over a model that never knew, and going on."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from dimum_core import load_dataset, load_pipeline, unlearn
+from dimum_core.attacks import Audit, Outcome, audit, auditing, report_card
+from dimum_core.cli import main
+from dimum_core.errors import CheckpointError, DataError, UnknownName
+from dimum_core.metrics import difference_of_proportions, wilson_interval
+
+FEW = {"samples": 2, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def models():
+    return {name: load_pipeline(name) for name in ("digits", "digits-without-3", "digits-without-7")}
+
+
+@pytest.fixture
+def two_attacks(monkeypatch):
+    monkeypatch.setattr(auditing, "AUDITED", (("none", {}), ("old-row", {}), ("rounding", {"bits": 4})))
+
+
+def outcome(attack: str, hits: int, had: tuple[str, ...] = ()) -> Outcome:
+    return Outcome(attack, {}, had, "a model", 0, 1.0, wilson_interval(hits, 50), wilson_interval(50, 50))
+
+
+def made(control: bool, hits: int) -> Audit:
+    both = {"none": (1, 0), "relearning": (hits, 2), "few-shot": (50, 50)}
+    had = {"few-shot": ("images of the target",)}
+    return Audit("3", {
+        name: {"audited": outcome(name, own, had.get(name, ()))} | ({"retrained": outcome(name, other)} if control else {})
+        for name, (own, other) in both.items()
+    })
+
+
+def test_the_lead_is_over_the_model_that_never_knew_and_its_intervals_hold_together():
+    found = made(True, 40)
+    assert found.lead("relearning") == difference_of_proportions(40, 50, 2, 50, confidence=1 - 0.05 / 3)
+    assert found.lead("few-shot").value == 0 and made(False, 40).lead("relearning") is None
+    assert found.table.loc["relearning", ["target", "retrained", "lead"]].tolist() == pytest.approx([0.8, 0.04, 0.76])
+
+
+def test_the_card_is_honest():
+    """What is taught to both models is no memory; without the other model nothing is called one."""
+    assert "**It is still in the weights**: 1 of 2 attacks" in report_card(made(True, 40))
+    assert "No attack brought back more than it gives a model that never knew it" in report_card(made(True, 2))
+    alone = report_card(made(False, 40))
+    assert "an attack that teaches is no proof of memory" in alone and "still in the weights" not in alone
+    assert "relearning brings back most: 80.0%" in alone, "not the attack that was shown the target"
+
+
+def test_an_audit_goes_on_where_it_was_and_not_with_another(models, two_attacks, tmp_path, monkeypatch):
+    pipe, data = models["digits"], load_dataset("digits")
+    settings = FEW | {"retrained": models["digits-without-3"], "out": tmp_path}
+    found = audit(pipe, "3", data, **settings)
+    assert found.left_out == {"old-row": "the original model was not given"} and set(found.outcomes) == {"none", "rounding bits=4"}
+    assert set(found.outcomes["none"]) == {"audited", "retrained"} and found.lead("none").value == 1
+    monkeypatch.setattr(auditing, "attack", None)  # which would fail if anything were computed again
+    assert audit(pipe, "3", data, **settings).as_dict() == found.as_dict()
+    with pytest.raises(CheckpointError, match="holds an audit of another model"):
+        audit(pipe, "3", data, **settings | {"seed": 1})
+
+
+def test_what_cannot_be_audited_is_refused_before_anything_is_drawn(models, monkeypatch):
+    monkeypatch.setattr(auditing, "attack", None)
+    pipe, never, other = models.values()
+    with pytest.raises(UnknownName, match="no class 'cat'"):
+        audit(pipe, "cat", **FEW)
+    with pytest.raises(DataError, match="never shown 3, so there is nothing to audit"):
+        audit(never, "3", **FEW)
+    for seeing in (pipe, other):
+        with pytest.raises(DataError, match="must never have been shown 3, and its history"):
+            audit(pipe, "3", retrained=seeing, **FEW)
+    taught = unlearn(never, "finetune", target="7", data=load_dataset("digits"), steps=1, batch_size=4, progress=False)
+    with pytest.raises(DataError, match="The original was never shown 3"):
+        audit(pipe, "3", original=taught, **FEW)
+
+
+def test_the_command_writes_its_page(two_attacks, tmp_path, capsys):
+    call = ["audit", "digits", "--target", "3", "--samples", "2", "--minutes", "1e-9", "--out", str(tmp_path)]
+    assert main(call) == 0
+    page = capsys.readouterr().out
+    assert page.startswith("# What came back of 3") and "rounding bits=4 (no time was left)" in page
+    assert (tmp_path / "report.md").read_text("utf-8").strip() == page.strip()
+    assert main([*call, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["attacks"]["none"]["audited"]["target"]["n"] == 2
+    assert main(["audit", "digits", "--target", "cat"]) == 1
