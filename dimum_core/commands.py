@@ -172,14 +172,14 @@ def run_audit(args) -> None:
     import json
 
     from .attacks import audit, report_card
-    from .data import load_dataset
     from .files import write_atomically
     from .models.checkpoints import load_pipeline
 
     retrained, original = (load_pipeline(name) if name else None for name in (args.retrained, args.original))
+    pipe = load_pipeline(args.checkpoint)
     found = audit(
-        load_pipeline(args.checkpoint), args.target, load_dataset(args.data) if args.data else None, retrained=retrained,
-        original=original, samples=args.samples, init_seed=args.init_seed, seed=args.seed, minutes=args.minutes, out=args.out,
+        pipe, args.target, _data_of(args, pipe), retrained=retrained, original=original, judge=_judge(args),
+        samples=args.samples, init_seed=args.init_seed, seed=args.seed, minutes=args.minutes, out=args.out,
     )
     numbers, page = json.dumps({"checkpoint": args.checkpoint, **found.as_dict()}, indent=2), report_card(found)
     if args.out:
