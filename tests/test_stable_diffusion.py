@@ -5,9 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from PIL import Image
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from dimum_core import evaluate, load_pipeline, relearn, unlearn
 from dimum_core.attacks import search_embedding
@@ -64,6 +70,25 @@ def stable_diffusion():
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
     )
     pipe = StableDiffusionPipeline(vae, text, tokenizer, unet, scheduler, None, None, requires_safety_checker=False)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture
+def stable_diffusion_xl(stable_diffusion):
+    """A StableDiffusionXLPipeline with random weights and the same autoencoder: two encoders, and conditions beside the prompt."""
+    torch.manual_seed(1)
+    tokenizer, text = stable_diffusion.tokenizer, stable_diffusion.text_encoder
+    second = CLIPTextModelWithProjection(CLIPTextConfig(**text.config.to_dict() | {"projection_dim": 8}))
+    unet = UNet2DConditionModel(
+        sample_size=16, in_channels=4, out_channels=4, block_out_channels=(16, 32), layers_per_block=1, cross_attention_dim=32,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=2, norm_num_groups=8, addition_embed_type="text_time", addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=8 + 6 * 8,
+    )
+    pipe = StableDiffusionXLPipeline(
+        stable_diffusion.vae, text, second, tokenizer, tokenizer, unet, stable_diffusion.scheduler, add_watermarker=False
+    )
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -236,3 +261,42 @@ def test_stable_diffusion_2_which_predicts_v_goes_all_the_way(method, stable_dif
     plain = StableDiffusionPipeline.from_pretrained(tmp_path, safety_checker=None)
     assert plain.scheduler.config.prediction_type == "v_prediction"
     assert all(torch.equal(a, b) for a, b in zip(plain.unet.parameters(), attack.pipeline.unet.parameters(), strict=True))
+
+
+def test_stable_diffusion_xl_is_told_what_its_own_pipeline_tells_it(stable_diffusion_xl, canvas):
+    """The network sees, of a prompt and of none, bit for bit what it sees when diffusers draws with guidance."""
+    pipe, seen = stable_diffusion_xl, []
+    forward = pipe.unet.forward
+    pipe.unet.forward = lambda x, t, **said: seen.append(said) or forward(x, t, **said)
+    conditions = conditions_of(pipe, "Van_Gogh", canvas.class_names)
+    pipe(conditions.asked([3]), num_inference_steps=1, guidance_scale=2.0, output_type="latent")
+    x_t, t, both = torch.randn(2, 4, 16, 16), torch.tensor([5, 5]), torch.cat([conditions.null(1), torch.tensor([3])])
+    with torch.no_grad():
+        conditions.predict(pipe.unet, x_t, t, both)
+    theirs, ours = seen
+    for key in ("text_embeds", "time_ids"):
+        torch.testing.assert_close(ours["added_cond_kwargs"][key], theirs["added_cond_kwargs"][key].float())
+    torch.testing.assert_close(ours["encoder_hidden_states"], theirs["encoder_hidden_states"])
+    assert not ours["encoder_hidden_states"][0].any() and ours["encoder_hidden_states"][1].any()
+
+
+@pytest.mark.parametrize("method", ["dimum", "esd-x", "uce"])
+def test_stable_diffusion_xl_goes_all_the_way(method, stable_diffusion_xl, canvas, judge, tmp_path):
+    lora = {"lora_rank": 2} if method == "dimum" else {}
+    unlearned = unlearn(stable_diffusion_xl, method, target="Van_Gogh", data=canvas, steps=2, **lora, **QUICK)
+    attack = relearn(
+        unlearned, canvas.without("Van_Gogh"), target="Van_Gogh", judge=judge, steps=2, samples=2, num_inference_steps=2, **QUICK
+    )
+    assert attack.curve["distance"].iloc[-1] > 0
+    measured = evaluate(
+        attack.pipeline, target="Van_Gogh", judge=judge, per_class=1, num_inference_steps=2, guidance_scale=2.0, progress=False
+    )
+    assert 0 <= measured["UA"] <= 1
+    attack.pipeline.save_pretrained(tmp_path)
+    plain, again = StableDiffusionXLPipeline.from_pretrained(tmp_path), load_pipeline(tmp_path)
+    assert isinstance(again, StableDiffusionXLPipeline)
+    for loaded in (plain, again):
+        pairs = zip(loaded.unet.parameters(), attack.pipeline.unet.parameters(), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+    with pytest.raises(DimumError, match="one text encoder, and this one has two"):
+        search_embedding(again, canvas.train.only("Van_Gogh"), target="Van_Gogh", judge=judge, steps=1)

@@ -16,11 +16,11 @@ from ..checking import check_kind, check_whole
 from ..data import ImageSet, draw_batch, step_generator
 from ..data.captions import PARAPHRASES, PARTIAL_TEMPLATES, WORD_KINDS, caption
 from ..data.targets import Target
-from ..errors import DataError
+from ..errors import DataError, ModelError
 from ..evaluation import drawing
 from ..judges import Judge, PairJudge, judge_for
 from ..metrics import wilson_interval
-from ..models.conditions import PromptConditions, conditions_of, image_size
+from ..models.conditions import PromptConditions, conditions_of, image_size, in_two_encoders
 from ..models.diffusion import add_noise, draw_noise
 from ..models.history import history_of
 from ..models.sampling import check_pipeline, seed_noise_sampler
@@ -154,6 +154,8 @@ def search_embedding(
     batch_size: images in a step of the search, and at most drawn at a time. sampling: guidance_scale, num_inference_steps.
     """
     check_pipeline(pipe)
+    if in_two_encoders(pipe):
+        raise ModelError("Embeddings are sought for pipelines with one text encoder, and this one has two: use probe_prompts.")
     check_whole("samples", samples)
     config = TrainConfig(steps=steps, batch_size=batch_size, learning_rate=learning_rate, decay=False, ema_decay=0, seed=seed)
     evaluate_every = evaluation_interval(evaluate_every, steps, count=5)

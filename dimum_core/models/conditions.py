@@ -84,7 +84,7 @@ class PromptConditions(Conditions):
     given_target: Target | None
     pipe: object
     text_trains: bool = False
-    _embedded: dict[int, Tensor] = field(default_factory=dict, repr=False)
+    _embedded: dict[int, tuple[Tensor, ...]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self):
         self.schedule = Schedule.of(self.pipe.scheduler)
@@ -134,21 +134,45 @@ class PromptConditions(Conditions):
             captions = [self.caption(number) for number in condition.tolist()]
             said = {"input_ids": self.pipe.tokenize(captions).to(x_t.device)}
         else:
-            said = {"encoder_hidden_states": self.embeddings(condition).to(x_t.device)}
+            said = self._added(condition, x_t.device) | {"encoder_hidden_states": self.embeddings(condition).to(x_t.device)}
         with short_attention(x_t):
             return model(x_t, t, **said).sample.float()
 
-    @torch.no_grad()
+    def _added(self, condition: Tensor, device: torch.device) -> dict:
+        """What Stable Diffusion XL is told beside each token: the prompt as a whole, and that images are whole and of one size."""
+        if not in_two_encoders(self.pipe):
+            return {}
+        side = image_size(self.pipe)
+        sizes = torch.tensor([[side, side, 0, 0, side, side]] * len(condition), dtype=torch.float32, device=device)
+        return {"added_cond_kwargs": {"text_embeds": self._embed(condition, 1).to(device), "time_ids": sizes}}
+
     def embeddings(self, condition: Tensor) -> Tensor:
-        """B x L x D from the frozen text encoder; each caption is embedded once."""
+        """B x L x D from the frozen text encoder, or from both; each caption is embedded once."""
+        return self._embed(condition, 0)
+
+    @torch.no_grad()
+    def _embed(self, condition: Tensor, part: int) -> Tensor:
+        """part: 0 of each token, B x L x D; 1 of the whole, B x D, of a pipeline that has it."""
         numbers = condition.tolist()
         new = sorted(set(numbers) - set(self._embedded))
         if new:
-            with torch.autocast(self.pipe.text_encoder.device.type, enabled=False):
-                captions = [self.caption(number) for number in new]
-                embeds, _ = self.pipe.encode_prompt(captions, self.pipe.text_encoder.device, 1, False)
-            self._embedded |= dict(zip(new, embeds, strict=True))
-        return torch.stack([self._embedded[number] for number in numbers])
+            encoder = self.pipe.text_encoder
+            with torch.autocast(encoder.device.type, enabled=False):
+                encoded = self.pipe.encode_prompt(
+                    prompt=[self.caption(number) for number in new], device=encoder.device, num_images_per_prompt=1,
+                    do_classifier_free_guidance=False,
+                )
+            parts = [encoded[0], encoded[2]] if in_two_encoders(self.pipe) else [encoded[0]]
+            if self.pipe.config.get("force_zeros_for_empty_prompt"):
+                empty = torch.tensor([number == self.null_number for number in new], device=parts[0].device)
+                parts = [values.masked_fill(empty.view(-1, *[1] * (values.ndim - 1)), 0) for values in parts]
+            self._embedded |= dict(zip(new, zip(*parts, strict=True), strict=True))
+        return torch.stack([self._embedded[number][part] for number in numbers])
+
+
+def in_two_encoders(pipe) -> bool:
+    """Whether a pipeline embeds prompts as Stable Diffusion XL does."""
+    return hasattr(pipe, "text_encoder_2")
 
 
 def image_size(pipe) -> int:

@@ -13,7 +13,7 @@ from .labelled import check_labels
 from .sampling import ClassConditionalPipeline, check_pipeline
 
 # by name: to import diffusers' own takes two seconds, and warns of what is not installed
-SUPPORTED = ("ClassConditionalPipeline", "TextToImagePipeline", "StableDiffusionPipeline")
+SUPPORTED = ("ClassConditionalPipeline", "TextToImagePipeline", "StableDiffusionPipeline", "StableDiffusionXLPipeline")
 
 
 def check_supported(pipe: object, trains: bool = False) -> None:

@@ -130,7 +130,8 @@ def unlearn(
 ) -> DiffusionPipeline:
     """Make a pipeline forget a target. Returns a new pipeline; the one it was given is not touched.
 
-    pipe: one of this project's, or diffusers' StableDiffusionPipeline; of a text-to-image pipeline, only the unet unlearns.
+    pipe: one of this project's, or diffusers' StableDiffusionPipeline or StableDiffusionXLPipeline; of a text-to-image pipeline,
+        only the unet unlearns.
     target: a class; with prompts, a style, an object, one combination, or a prompt that speaks of one; or an image set: just its
         images, and not their labels. Methods that change all that a condition draws refuse those.
     method: a name in METHODS, with `hyperparameters` that differ from the published ones, or a method of your own.
