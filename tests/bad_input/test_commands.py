@@ -26,7 +26,7 @@ WRONG_COMMANDS = {
     "sample digits --seed -1 --out {out}/x.png": "seed must be", "sample digits --count -1 --out {out}/x.png": "at least 1",
     "evaluate digits --count 0": "at least 1", "evaluate digits --target ten --count 1": "no class 'ten'",
     "evaluate digits --data cifar10-mini --count 1 --steps 1": "other classes than the judge",
-    "evaluate digits --data shapez --count 1": "no data set 'shapez'", "evaluate digits-judge": "not a diffusers pipeline",
+    "evaluate digits --data shapez --count 1": "no data set, folder or table 'shapez'", "evaluate digits-judge": "not a diffusers pipeline",
     "evaluate digits --guidance-scale inf --count 1": "not inf",
     "unlearn digits --target 3 --out {out} --steps 0": "steps must be",
     "unlearn digits --target 3 --out {out} --until 2": "until must be",
