@@ -1,0 +1,116 @@
+"""One's own pictures in use: in the shell, by the doctor, and where there are too few of them."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dimum_core import doctor, evaluation, load_images, train_base
+from dimum_core.cli import main
+from dimum_core.errors import DataError
+from dimum_core.fitting import data_for
+from dimum_core.judges import load_judge
+from dimum_core.judges.classifier import Judge
+from dimum_core.models import denoiser
+from dimum_core.models.checkpoints import build_pipeline, load_pipeline
+from dimum_core.models.denoiser import build_denoiser
+
+from .test_own_pictures import LABELS, NAMES, drawn
+
+
+@pytest.fixture
+def patterns(tmp_path):
+    """Two classes that a judge learns in seconds: bright at the left, or at the top; 40 pictures each, 16 x 16."""
+    random = np.random.default_rng(0)
+    for name, axis in (("left", 1), ("top", 0)):
+        (tmp_path / "patterns" / name).mkdir(parents=True)
+        for i in range(40):
+            pixels = 40 + 160 * (np.indices((16, 16))[axis] < 8) + random.integers(0, 16, (16, 16))
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "patterns" / name / f"{i}.png")
+    return tmp_path / "patterns"
+
+
+def test_the_shell_goes_from_pictures_to_an_attacked_model(patterns, tiny_preset, monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(denoiser.PRESETS, "tiny", tiny_preset)
+    (patterns / "top" / "notes.txt").write_text("mine")
+
+    def run(command: str) -> str:
+        assert main([word.format(folder=patterns, tmp=tmp_path) for word in command.split()]) == 0, capsys.readouterr().err
+        return capsys.readouterr()
+
+    said = run("train tiny --data {folder} --steps 2 --out {tmp}/model")
+    assert "patterns: 80 pictures, grey, scaled to 8 x 8" in said.err and "left out, 1: is no picture" in said.err
+    assert load_pipeline(tmp_path / "model").class_names == ("left", "top")
+    said = run("judge train --data {folder} --image-size 8 --steps 120 --out {tmp}/judge")
+    assert "trained a judge of left, top" in said.out and "of 16 held-out pictures" in said.out
+    judge = load_judge(tmp_path / "judge")
+    assert (judge.judge(load_images(patterns, 8).test.images).forced_labels == load_images(patterns, 8).test.labels).all()
+    common = "--target top --data {folder} --judge {tmp}/judge --steps 2"
+    run(f"unlearn {{tmp}}/model --method finetune {common} --until 1 --out {{tmp}}/forgot")
+    run(f"relearn {{tmp}}/forgot {common} --out {{tmp}}/attacked")
+    said = run(f"evaluate {{tmp}}/attacked {common} --count 10 --json")
+    measured = json.loads(said.out)
+    assert set(measured["per_class_accuracy"]) == {"left", "top"} and measured["provenance"]["reference"] == "patterns"
+    assert np.isin(load_images(patterns, 8).train.item_hashes, load_pipeline(tmp_path / "attacked").history.item_hashes).all()
+
+
+def test_classes_keep_the_numbers_that_the_model_gives_them(patterns, tiny_preset):
+    pipe = build_pipeline(build_denoiser(tiny_preset, 2, 1).eval(), tiny_preset, ("top", "left"))
+    data = data_for(pipe, str(patterns))
+    assert data.class_names == ("top", "left") and data.train.images.shape[1:] == (1, 8, 8)
+    assert data.train.only("left").images[..., :2].mean() > data.train.only("left").images[..., -2:].mean()
+
+
+def test_whoever_has_classes_of_their_own_is_told_what_to_give(patterns, tiny_preset, tmp_path, capsys):
+    pipe = build_pipeline(build_denoiser(tiny_preset, 2, 1).eval(), tiny_preset, ("top", "left"))
+    pipe.save_pretrained(tmp_path / "model")
+    for command, said in (
+        ("unlearn {m} --target top --out {m}2", "No data set that is shipped has the classes .*give yours with --data"),
+        ("evaluate {m} --data {f}", "train one by `dimum judge train`, and give it with --judge"),
+        ("unlearn {m} --target top --data nowhere --out {m}2", "no data set, folder or table 'nowhere'"),
+        ("doctor --data digits", "digits is a data set that is shipped"),
+    ):
+        assert main([word.format(m=tmp_path / "model", f=patterns) for word in command.split()]) == 1
+        assert re.search(said, capsys.readouterr().err)
+
+
+def test_the_doctor_suggests_by_the_pictures_and_the_machine(patterns, monkeypatch, capsys):
+    minutes = {"digits": 5.0, "cifar10-small": 70.0, "cifar10": 9e5}
+    monkeypatch.setattr(doctor, "preset_minutes", lambda preset, channels: minutes[preset.name] * channels)
+    assert main(["doctor", "--data", str(patterns)]) == 0
+    said = capsys.readouterr().out
+    assert "cifar10-small          16 x 16    6,000 steps, about 70 minutes  <- suggested" in said
+    assert f"dimum train cifar10-small --data {patterns} --out" in said and "--image-size 16" in said
+    assert doctor.suggested(doctor.presets_for(load_images(patterns, 8)), 8).name == "digits"
+    minutes["cifar10-small"] = 300.0
+    assert doctor.suggested(doctor.presets_for(load_images(patterns, 8)), 16).name == "digits"
+    assert [preset.name for preset in doctor.presets_for(load_images(patterns, 8))] == ["digits", "cifar10-small"]
+
+
+# Few pictures, and other classes than a preset's ------------------------------------------------------------------------
+
+
+def test_too_few_samples_or_pictures_for_fidelity_are_said_before_anything_is_drawn(tiny_preset, monkeypatch):
+    monkeypatch.setattr(evaluation, "draw_samples", pytest.fail)
+    pipe, grey = build_pipeline(build_denoiser(tiny_preset, 2, 1).eval(), tiny_preset, NAMES), drawn(40, 8)[..., 0]
+    judge, labels = Judge(8, 1, NAMES, (4,), (2,)), [*NAMES] * 20
+    few, many = (load_images(grey, 8, labels=labels, held_out=share) for share in (0.05, 0.5))
+    with pytest.raises(DataError, match=r"needs 6 samples at least, and these are 5: raise per_class \(--count\)"):
+        evaluation.evaluate(pipe, target="cat", data=many, judge=judge, per_class=5)
+    with pytest.raises(DataError, match="needs 6 held-out images at least, and arrays has 2: give more, or hold out more"):
+        evaluation.evaluate(pipe, data=few, judge=judge, per_class=5)
+    with pytest.raises(DataError, match="arrays has 0"):
+        evaluation.evaluate(pipe, data=load_images(grey, 8, labels=labels, held_out=0), judge=judge, per_class=5)
+
+
+def test_a_preset_of_prompts_takes_pictures_of_other_classes_if_they_are_a_style_and_an_object():
+    pixels = drawn(24, 16)
+    with pytest.raises(DataError, match="A caption needs a class name of a style and an object"):
+        train_base("shapes", data=load_images(pixels, 16, labels=LABELS).train, steps=1, progress=False)
+    labels = [f"{'red' if i % 4 < 2 else 'blue'} {label}" for i, label in enumerate(LABELS)]
+    pipe, _ = train_base("shapes", data=load_images(pixels, 16, labels=labels).train, steps=1, batch_size=2, progress=False)
+    assert pipe.class_names == ("blue cat", "blue dog", "red cat", "red dog")
