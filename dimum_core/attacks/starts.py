@@ -93,9 +93,7 @@ def guided(pipe: DiffusionPipeline, means: Means, count: int, scale: float | Non
 
 @torch.no_grad()
 def _images(pipe: DiffusionPipeline, latents: Tensor) -> Tensor:
-    codec = Codec.of(pipe)
-    vae_device = codec.vae.device if codec.latent else latents.device
-    return codec.decode(latents.to(vae_device)).float().clamp(-1, 1).cpu()
+    return Codec.of(pipe).decode(latents).float().clamp(-1, 1).cpu()
 
 
 @register("initial-noise")

@@ -62,7 +62,8 @@ class Codec:
         """The inverse of `encode`, as far as the autoencoder has one; not clamped."""
         if self.latent:
             shift = self.vae.config.get("shift_factor") or 0.0
-            latents = self.vae.decode((latents / self.vae.config.scaling_factor + shift).to(self.vae.dtype)).sample
+            latents = latents / self.vae.config.scaling_factor + shift
+            latents = self.vae.decode(latents.to(self.vae.device, self.vae.dtype)).sample
         return F.pixel_shuffle(latents, self.patch_size)
 
 
