@@ -54,6 +54,10 @@ class DenoisingObjective:
         return {"data": self.data.digest, **settings, **self.conditions.fingerprint, **self.about}
 
     def __call__(self, model: nn.Module, seed: int, step: int) -> Tensor:
+        return self.errors(model, seed, step)[0].mean()
+
+    def errors(self, model: nn.Module, seed: int, step: int) -> tuple[Tensor, Tensor]:
+        """Squared errors of batch `step`, B x C x H x W, and its timesteps, int64, B."""
         device = next(model.parameters()).device
         generator = step_generator(seed, step)
         x, labels = self.batch(seed, step)
@@ -61,7 +65,7 @@ class DenoisingObjective:
         condition = self.conditions.dropped(condition, generator, self.label_dropout).to(device)
         x = x.to(device)
         eps, t = draw_noise(x, generator)
-        return self.conditions.denoising_error(model, x, eps, t, condition).mean()
+        return self.conditions.denoising_error(model, x, eps, t, condition), t
 
     def batch(self, seed: int, step: int) -> tuple[Tensor, Tensor]:
         """Batch `step` as the network sees it, and its labels."""

@@ -19,12 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from dimum_core import TrainConfig, load_dataset, train
-from dimum_core.data import draw_batch, step_generator
 from dimum_core.evaluation import evaluate
 from dimum_core.judges import find_judge
 from dimum_core.models.conditions import conditions_of
 from dimum_core.models.denoiser import Preset, get_preset
-from dimum_core.models.diffusion import add_noise, draw_noise
 from dimum_core.pretraining import DenoisingObjective, new_model
 
 
@@ -32,15 +30,10 @@ class MinSNR(DenoisingObjective):
     """L_den with each timestep weighted by min(SNR, 5) / SNR, SNR = abar / (1 - abar) (Hang et al. 2023, arXiv 2303.09556)."""
 
     def __call__(self, model: nn.Module, seed: int, step: int) -> Tensor:
-        generator = step_generator(seed, step)
-        images, labels = draw_batch(self.data, self.batch_size, seed, step, self.flip)
-        condition = self.conditions.dropped(self.conditions.of_labels(labels, seed, step), generator, self.label_dropout)
-        x = self.conditions.encode(images)
-        eps, t = draw_noise(x, generator)
-        predicted = self.conditions.predict(model, add_noise(x, eps, t, self.conditions.alphas_cumprod), t, condition)
-        abar = self.conditions.alphas_cumprod[t]
-        weight = (5 * (1 - abar) / abar).clamp(max=1).to(x.dtype)
-        return (weight * (eps - predicted).square().flatten(1).mean(1)).mean()
+        errors, t = self.errors(model, seed, step)
+        abar = self.conditions.alphas_cumprod[t.cpu()]
+        weight = (5 * (1 - abar) / abar).clamp(max=1).to(errors)
+        return (weight * errors.flatten(1).mean(1)).mean()
 
 
 def recipes(preset: Preset) -> dict[str, tuple[Preset, type]]:
