@@ -10,7 +10,7 @@ import torch
 from ..models.diffusion import add_noise
 from .asking import denoised
 from .checks import exercise
-from .comparing import choose, compare
+from .comparing import choose, compare, judged_samples
 
 
 @exercise(
@@ -19,9 +19,7 @@ from .comparing import choose, compare
     "Count only samples that were asked for under c; UA is the share of them that the judge does not call c.",
 )
 def _unlearning_accuracy(function, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(4, (200,), generator=generator)
-    judged = torch.where(torch.rand(200, generator=generator) < 0.6, labels, torch.randint(-1, 4, (200,), generator=generator))
+    judged, labels = judged_samples(torch.Generator().manual_seed(seed), 200, classes=4, right=0.6)
     cases = [(judged, labels, c) for c in range(4)]
     return compare(function, lambda judged, labels, c: (judged[labels == c] != c).float().mean(), cases, {
         "That is the accuracy on the target; UA is one minus it.":
@@ -150,9 +148,7 @@ def _naive_unlearner(function, seed=0):
     "RA counts samples that were asked for under another label than c; -1 is a wrong answer like any other.",
 )
 def _mended_retained(function, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    asked = torch.randint(4, (200,), generator=generator)
-    judged = torch.where(torch.rand(200, generator=generator) < 0.6, asked, torch.randint(-1, 4, (200,), generator=generator))
+    judged, asked = judged_samples(torch.Generator().manual_seed(seed), 200, classes=4, right=0.6)
 
     def share(judged, asked, chosen):
         return (judged[chosen] == asked[chosen]).float().mean()

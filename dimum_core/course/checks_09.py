@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from .checks import exercise
-from .comparing import choose, compare
+from .comparing import choose, compare, judged_samples
 
 
 @exercise(
@@ -29,9 +29,7 @@ def _restyled(function):
     "Leave out what was asked for in the target's style; of the rest, count where the style seen is the style asked for.",
 )
 def _in_domain(function, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(6, (300,), generator=generator)
-    seen = torch.where(torch.rand(300, generator=generator) < 0.7, labels, torch.randint(-1, 6, (300,), generator=generator))
+    seen, labels = judged_samples(torch.Generator().manual_seed(seed), 300, classes=6, right=0.7)
     cases = [(seen, labels, style) for style in (0, 3, 5)]
     return compare(function, lambda seen, labels, c: (seen == labels)[labels != c].float().mean(), cases, {
         "The target's own samples are counted too; they are what UA is for.":

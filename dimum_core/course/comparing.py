@@ -11,6 +11,13 @@ import torch
 from .checks import Unanswered
 
 
+def judged_samples(generator: torch.Generator, count: int, classes: int, right: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a judge sees, and what was asked for: int64, `count` each. A share `right` is seen as asked, the rest at random."""
+    asked = torch.randint(classes, (count,), generator=generator)
+    sure = torch.rand(count, generator=generator) < right
+    return torch.where(sure, asked, torch.randint(-1, classes, (count,), generator=generator)), asked
+
+
 def compare(
     function, reference: Callable, cases: Iterable[tuple], mistakes: Mapping[str, Callable] | None = None, tolerance: float = 1e-5
 ) -> bool | str:
