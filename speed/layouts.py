@@ -26,7 +26,7 @@ class Way:
 
     def __init__(self, unet: nn.Module, batch: tuple[Tensor, ...], layout=torch.contiguous_format, half=False):
         self.unet = copy.deepcopy(unet).to(memory_format=layout)
-        self.masters = [p.detach().clone() for p in self.unet.parameters()]
+        self.masters = [p.detach().clone() for p in self.unet.parameters()] if half else []
         self.half = half
         self.x, self.t, self.labels = batch
         if half:

@@ -19,13 +19,18 @@ def train_only(unet: nn.Module, part: str) -> None:
         raise TrainingError(f"This method trains the weights with {part!r} in their names, and this network has none of them.")
 
 
+def has_attention(unet: nn.Module) -> bool:
+    """Whether there is anything that low-rank updates can be added to."""
+    return any(name.endswith(ATTENTION) for name, _ in unet.named_modules())
+
+
 def add_lora(unet: nn.Module, rank: int, seed: int) -> None:
     """Freeze the network, and add low-rank updates to its attention that are zero at first (Hu et al. 2021, arXiv 2106.09685)."""
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
         raise DimumError("lora_rank needs peft: pip install -e '.[stable-diffusion]'.") from error
-    if not any(name.endswith(ATTENTION) for name, _ in unet.named_modules()):
+    if not has_attention(unet):
         raise TrainingError("Low-rank updates are of attention's matrices, and this network has none: leave lora_rank at 0.")
     unet.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):
