@@ -8,8 +8,6 @@ from .errors import DimumError
 
 
 def run_train(args) -> None:
-    import torch
-
     from .autoencoder import AUTOENCODER_PRESETS
     from .checking import check_whole
     from .errors import UnknownName
@@ -19,11 +17,9 @@ def run_train(args) -> None:
     known = PRESETS | JUDGE_PRESETS | AUTOENCODER_PRESETS
     if args.preset not in known:
         raise UnknownName("preset", args.preset, known)
-    for option, value in (("--threads", args.threads), ("--samples-every", args.samples_every)):
-        if value is not None:
-            check_whole(option, value)
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    if args.samples_every is not None:
+        check_whole("--samples-every", args.samples_every)
+    _use_threads(args.threads)
     settings = {
         "seed": args.seed, "resume": args.resume, "dtype": args.dtype,
         "on_log": _tensorboard_writer(args.out) if args.tensorboard else None,
@@ -32,6 +28,16 @@ def run_train(args) -> None:
     trains = {_train_judge: JUDGE_PRESETS, _train_autoencoder: AUTOENCODER_PRESETS, _train_base: PRESETS}
     result = next(train for train, presets in trains.items() if args.preset in presets)(args, settings)
     print(f"{args.out}: trained {args.preset} in {result.seconds / 60:.1f} minutes")
+
+
+def _use_threads(count: int | None) -> None:
+    import torch
+
+    from .checking import check_whole
+
+    if count is not None:
+        check_whole("--threads", count)
+        torch.set_num_threads(count)
 
 
 def _train_judge(args, settings: dict):
@@ -46,12 +52,9 @@ def _train_judge(args, settings: dict):
 
 
 def run_judge_train(args) -> None:
-    import torch
-
     from .judges.training import judge_preset_for, train_judge
 
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    _use_threads(args.threads)
     preset, steps = judge_preset_for(args.image_size), {} if args.steps is None else {"steps": args.steps}
     data = _own_data(args, args.image_size)
     judge, result = train_judge(preset, args.out, data=data, seed=args.seed, resume=args.resume, **steps)

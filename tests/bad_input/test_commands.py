@@ -11,7 +11,9 @@ from dimum_core.errors import UnknownName
 
 WRONG_COMMANDS = {
     "train digits --out {out} --steps -1": "steps must be", "train digits --out {out} --seed -1": "seed must be",
-    "train digits --out {out} --threads -1": "--threads", "train digits --out {out} --samples-every -1": "--samples-every",
+    "train digits --out {out} --threads -1": "--threads",
+    "judge train --data {out} --out {out} --threads -1": "--threads",
+    "train digits --out {out} --samples-every -1": "--samples-every",
     "train digits --out {file} --steps 0": "could not be written", "train digits --out {file}/x --steps 0": "could not be written",
     "train digits --out {out} --without cat --steps 1": "no class 'cat'",
     "train digits-judge --out {out} --without 3": "leave --without",
