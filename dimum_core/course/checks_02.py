@@ -1,10 +1,11 @@
-"""Chapter 02: guidance, its two conventions, and a step of DDIM."""
+"""Chapter 02: guidance, its two conventions, a step of DDIM and the whole sampler."""
 
 from __future__ import annotations
 
 import torch
 
 from ..models.diffusion import ALPHAS_CUMPROD
+from .asking import denoised
 from .checks import exercise
 from .comparing import compare, compare_value
 
@@ -90,3 +91,69 @@ def _share_at_no_guidance(share, numbers):
         "That is the share of wrong ones.": 1 - 1 / classes,
         "A share was asked for, not the number of classes.": classes,
     }, tolerance=0.02 if classes == 10 else 2e-3)
+
+
+def _guided_case(seed: int):
+    generator = torch.Generator().manual_seed(seed)
+    x_t, labels = torch.randn(5, 3, 2, 2, generator=generator), torch.tensor([1, 0, 2, 4, 3])
+    return x_t, labels, torch.full((5,), 400)
+
+
+def _guide(denoise, x_t, t, labels, null_label, s, told=None):
+    cond, null = denoise(x_t, t, labels), denoise(x_t, t, torch.full_like(labels, null_label) if told is None else told)
+    return null + s * (cond - null)
+
+
+def _shaped(x_t, t, labels):
+    """A denoiser that knows each label from each other."""
+    return denoised(x_t, t, labels) + (labels * 0.1).view(-1, *[1] * (x_t.ndim - 1))
+
+
+@exercise(
+    "02.5",
+    "Two predictions, one with the labels and one with as many null labels; then the line through both.",
+    "null_labels = torch.full_like(labels, null_label).",
+)
+def _mended_guidance(function, seed=0):
+    x_t, labels, t = _guided_case(seed)
+    cases = [(_shaped, x_t, t, labels, null, s) for null, s in ((10, 3.0), (6, 0.0), (10, 1.0))]
+    return compare(function, _guide, cases, {
+        "Both faults are still there: class 0 stands for the null label, and s counts from the class.":
+            lambda d, x, t, y, n, s: _guide(d, x, t, y, n, 1 + s, told=torch.zeros_like(y)),
+        "Class 0 still stands for the null label.": lambda d, x, t, y, n, s: _guide(d, x, t, y, n, s, told=torch.zeros_like(y)),
+        "s still counts from the class: s = 0 must give the null prediction.":
+            lambda d, x, t, y, n, s: _guide(d, x, t, y, n, 1 + s),
+        "Null and class are exchanged.": lambda d, x, t, y, n, s: _guide(d, x, t, y, n, 1 - s),
+        "There is no guidance: that is the class's prediction.": lambda d, x, t, y, n, s: d(x, t, y),
+    }, tolerance=1e-4)
+
+
+def _ddim(denoise, x_t, labels, null_label, s, degrees, *, last=True, shift=0, s_of=lambda s: s, renoised=True):
+    """The whole sampler, and what comes of it with one mistake."""
+    steps = degrees if last else degrees[:-1]
+    for k, degree in enumerate(steps):
+        abar = ALPHAS_CUMPROD[degree]
+        before = ALPHAS_CUMPROD[degrees[k + 1]] if k + 1 < len(degrees) else torch.ones(())
+        eps = _guide(denoise, x_t, torch.full((len(x_t),), degree + shift), labels, null_label, s_of(s))
+        x = (x_t - (1 - abar).sqrt() * eps) / abar.sqrt()
+        x_t = before.sqrt() * x + (1 - before).sqrt() * eps if renoised else x
+    return x_t
+
+
+@exercise(
+    "02.6",
+    "One pass of the loop for each degree: the guided noise, the guess, and the guess noised to the next degree of the list.",
+    "After the last degree there is no noise left: there abar_before is 1, and the guess itself is the sample.",
+    "t = torch.full((len(x_t),), degree); the two lines of exercise 02.3 do the rest.",
+)
+def _guided_sampler(function, seed=0):
+    x_t, labels, _ = _guided_case(seed)
+    cases = [(_shaped, x_t, labels, 10, s, degrees) for s, degrees in ((2.0, [900, 500, 100]), (3.5, [999, 700, 400, 20]))]
+    return compare(function, _ddim, cases, {
+        "The last degree is left out: there the guess itself is the sample.": lambda *case: _ddim(*case, last=False),
+        "There is no guidance: that is the sampler at s = 1.": lambda *case: _ddim(*case, s_of=lambda s: 1.0),
+        "The guess is not noised again on the way.": lambda *case: _ddim(*case, renoised=False),
+        "The chain goes the wrong way: keep the order of the degrees.": lambda *case: _ddim(*case[:5], case[5][::-1]),
+        "s is one too large: at s = 1 the null prediction should drop out.": lambda *case: _ddim(*case, s_of=lambda s: 1 + s),
+        "The network is told a wrong t.": lambda *case: _ddim(*case, shift=-1),
+    }, tolerance=1e-3)

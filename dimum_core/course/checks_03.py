@@ -1,10 +1,10 @@
-"""Chapter 03: intervals, distances, and what a metric notices."""
+"""Chapter 03: intervals, distances, what a metric notices, and a distance that is never negative."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from ..metrics import wilson_interval
+from ..metrics import frechet_distance, precision_recall, wilson_interval
 from .checks import exercise
 from .comparing import choose, compare
 
@@ -106,3 +106,87 @@ def _interval(function, seed=0):
         "That is one standard deviation; a 95 % interval takes z = 1.96.": lambda hits, n: _wilson(hits, n, z=1.0),
         "Low and high are exchanged.": lambda hits, n: _wilson(hits, n)[::-1],
     }, tolerance=1e-3)
+
+
+def _clouds(seed: int):
+    rng = np.random.default_rng(seed)
+    mix = rng.normal(size=(3, 3))
+    first = rng.normal(size=(20, 3)), rng.normal(0.5, 1.5, (30, 3)) @ mix
+    return [first, (rng.normal(2, 1, (15, 3)) @ mix, rng.normal(size=(25, 3)))]
+
+
+def _frechet(a, b, cross="root", means=True, ddof=1):
+    """By the eigenvalues of S_a S_b, as exercise 03.5 asks for it, and with one mistake."""
+    s_a, s_b = np.cov(a.T, ddof=ddof), np.cov(b.T, ddof=ddof)
+    eigenvalues = np.linalg.eigvals(s_a @ s_b).real.clip(0)
+    root = np.sqrt(eigenvalues).sum()
+    term = {"root": 2 * root, "once": root, "unrooted": 2 * eigenvalues.sum(), "none": 0}
+    return means * np.square(a.mean(0) - b.mean(0)).sum() + np.trace(s_a + s_b) - term[cross]
+
+
+@exercise(
+    "03.5",
+    "The trace of a matrix's root is the sum of the roots of its eigenvalues.",
+    "np.cov(a.T) has ddof=1 already; np.linalg.eigvals(S_a @ S_b) may have tiny imaginary parts: take .real, and clip at 0.",
+)
+def _frechet_by_eigenvalues(function, seed=0):
+    return compare(function, frechet_distance, _clouds(seed), {
+        "The eigenvalues are not rooted.": lambda a, b: _frechet(a, b, cross="unrooted"),
+        "The factor 2 is missing: the distance of a set to itself would not be 0.": lambda a, b: _frechet(a, b, cross="once"),
+        "The root is missing: only the traces are there.": lambda a, b: _frechet(a, b, cross="none"),
+        "The means are missing.": lambda a, b: _frechet(a, b, means=False),
+        "The covariances are the biased ones: divide by n - 1.": lambda a, b: _frechet(a, b, ddof=0),
+        "This distance is not rooted: leave the square.": lambda a, b: _frechet(a, b) ** 0.5,
+    }, tolerance=1e-4)
+
+
+def _precision(samples, real, k, itself=True):
+    between = np.linalg.norm(real[:, None] - real, axis=-1)
+    radius = np.sort(between, axis=1)[:, k if itself else k - 1]
+    return float((np.linalg.norm(samples[:, None] - real, axis=-1) <= radius).any(1).mean())
+
+
+@exercise(
+    "03.6",
+    "First the radius of each photograph's ball: the distance to its k-th nearest other photograph.",
+    "In a sorted row of distances from a photograph to all photographs, the first is 0: itself. So the k-th other is row[k].",
+    "A sample counts if it lies in at least one ball: (distances <= radius).any(1).",
+)
+def _share_in_balls(function, seed=0):
+    cases = [(samples, real, k) for samples, real in _clouds(seed) for k in (3, 5)]
+
+    def precision(samples, real, k):
+        return precision_recall(samples=samples, reference=real, k=k)["precision"]
+
+    return compare(function, precision, cases, {
+        "Each photograph counts as its own neighbour, so the balls are too small: leave it out.":
+            lambda s, r, k: _precision(s, r, k, False),
+        "That is recall: the balls should be those of the photographs.": lambda s, r, k: _precision(r, s, k),
+        "That is the share of samples outside; those inside count.": lambda s, r, k: 1 - _precision(s, r, k),
+        "That is the number of samples, not their share.": lambda s, r, k: _precision(s, r, k) * len(s),
+    }, tolerance=1e-6)
+
+
+def _kernel(a, b, unbiased=True, scaled=True):
+    d, n, m = a.shape[1] if scaled else 1, len(a), len(b)
+    aa, bb, ab = ((x @ y.T / d + 1) ** 3 for x, y in ((a, a), (b, b), (a, b)))
+    if not unbiased:
+        return aa.mean() + bb.mean() - 2 * ab.mean()
+    return (aa.sum() - np.trace(aa)) / (n * (n - 1)) + (bb.sum() - np.trace(bb)) / (m * (m - 1)) - 2 * ab.mean()
+
+
+@exercise(
+    "03.7",
+    "What is the similarity of a vector to itself, compared with that to another one? And how does a sum over features grow?",
+    "Leave out the diagonal and divide by n (n - 1); divide the inner products by the number of features.",
+)
+def _mended_kernel(function, seed=0):
+    return compare(function, _kernel, _clouds(seed), {
+        "Both faults are still there.": lambda a, b: _kernel(a, b, unbiased=False, scaled=False),
+        "Pairs of a vector with itself are still counted: that is why it never was below 0.":
+            lambda a, b: _kernel(a, b, unbiased=False),
+        "The inner product still grows with the number of features: divide by it.": lambda a, b: _kernel(a, b, scaled=False),
+        "The diagonal is left out, but the sum is still divided by n squared.": lambda a, b: sum(
+            ((k := (x @ x.T / a.shape[1] + 1) ** 3).sum() - np.trace(k)) / len(x) ** 2 for x in (a, b)
+        ) - 2 * ((a @ b.T / a.shape[1] + 1) ** 3).mean(),
+    }, tolerance=1e-6)

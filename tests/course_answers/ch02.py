@@ -1,7 +1,27 @@
+import torch
+
+
 def ddim(x_t, eps, abar, abar_before):
     guess = (x_t - (1 - abar).sqrt() * eps) / abar.sqrt()
     return abar_before.sqrt() * guess + (1 - abar_before).sqrt() * eps
 
+
+def both(denoise, x_t, t, labels, null_label, s):
+    """In one call, as pipelines do it."""
+    nothing = labels * 0 + null_label
+    null, cond = denoise(torch.cat([x_t, x_t]), torch.cat([t, t]), torch.cat([nothing, labels])).chunk(2)
+    return (1 - s) * null + s * cond
+
+
+def sampler(denoise, x_t, labels, null_label, s, degrees):
+    levels = [ABAR[t] for t in degrees] + [torch.tensor(1.0)]
+    for k, degree in enumerate(degrees):
+        eps = both(denoise, x_t, torch.tensor([degree] * len(x_t)), labels, null_label, s)
+        x_t = ddim(x_t, eps, levels[k], levels[k + 1])
+    return x_t
+
+
+ABAR = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
 
 ANSWERS = {
     "02.1": (lambda null, cond, s: (1 - s) * null + s * cond, [
@@ -21,4 +41,18 @@ ANSWERS = {
     ]),
     "02.4": (0.1, [(0.0, "Not none"), (0.5, "more than two"), (1, "ignored at s = 0"),
                    (0.9, "wrong ones"), (10, "not the number")]),
+    "02.5": (both, [
+        (lambda d, x, t, y, n, s: both(d, x, t, y, 0, 1 + s), "Both faults"),
+        (lambda d, x, t, y, n, s: both(d, x, t, y, 0, s), "Class 0 still"),
+        (lambda d, x, t, y, n, s: both(d, x, t, y, n, s + 1), "still counts from the class"),
+        (lambda d, x, t, y, n, s: d(x, t, y), "no guidance"),
+        (lambda d, x, t, y, n, s: both(d, x, t, y, n, 1 - s), "exchanged"),
+    ]),
+    "02.6": (sampler, [
+        (lambda d, x, y, n, s, ts: sampler(d, x, y, n, 1.0, ts), "no guidance"),
+        (lambda d, x, y, n, s, ts: sampler(d, x, y, n, s, ts[::-1]), "wrong way"),
+        (lambda d, x, y, n, s, ts: sampler(d, x, y, n, s + 1, ts), "one too large"),
+        (lambda d, x, y, n, s, ts: sampler(lambda a, t, c: d(a, t - 1, c), x, y, n, s, ts), "wrong t"),
+        (lambda d, x, y, n, s, ts: x, "was expected"),
+    ]),
 }

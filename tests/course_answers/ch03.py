@@ -1,6 +1,8 @@
 import math
 
 import numpy as np
+from scipy.linalg import sqrtm
+from scipy.spatial.distance import cdist
 from scipy.stats import binomtest
 
 
@@ -30,6 +32,24 @@ def uncentred(hits, n):
     return hits / n - (high - low) / 2, hits / n + (high - low) / 2
 
 
+def frechet(a, b, times=2.0, ddof=1):
+    cov_a, cov_b = np.cov(a, rowvar=False, ddof=ddof), np.cov(b, rowvar=False, ddof=ddof)
+    return ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(cov_a + cov_b - times * sqrtm(cov_a @ cov_b).real)
+
+
+def precision(samples, real, k, skip=1):
+    radius = np.partition(cdist(real, real), k - 1 + skip, axis=1)[:, k - 1 + skip]
+    return float(np.mean([(row <= radius).any() for row in cdist(samples, real)]))
+
+
+def kernel(a, b, scale=True, diagonal=False, divide="pairs"):
+    def mean_within(x):
+        values = [((x[i] @ x[j]) / (x.shape[1] if scale else 1) + 1) ** 3 for i in range(len(x)) for j in range(len(x))
+                  if diagonal or i != j]
+        return sum(values) / (len(x) ** 2 if divide == "square" else len(values))
+    across = np.mean([((p @ q) / (len(p) if scale else 1) + 1) ** 3 for p in a for q in b])
+    return mean_within(a) + mean_within(b) - 2 * across
+
 ANSWERS = {
     "03.1": (next(n for n in range(100, 2000) if width(n) <= 0.04), [
         (100, "too wide"), (216, "not half of it"), (3460, "four times the samples"), (2000, "narrower"), (0, "at least 1"),
@@ -46,5 +66,24 @@ ANSWERS = {
     "03.4": (scipys_interval, [
         (textbook, "textbook"), (narrow, "z = 1.96"), (uncentred, "towards 1/2"),
         (lambda hits, n: scipys_interval(hits, n)[::-1], "exchanged"),
+    ]),
+    "03.5": (frechet, [
+        (lambda a, b: frechet(a, b, times=1.0), "factor 2"),
+        (lambda a, b: frechet(a, b, times=0.0), "root is missing"),
+        (lambda a, b: frechet(a, b, ddof=0), "biased"),
+        (lambda a, b: frechet(a - a.mean(0), b - b.mean(0)), "means are missing"),
+        (lambda a, b: math.sqrt(frechet(a, b)), "leave the square"),
+    ]),
+    "03.6": (precision, [
+        (lambda s, r, k: precision(s, r, k, skip=0), "its own neighbour"),
+        (lambda s, r, k: precision(r, s, k), "That is recall"),
+        (lambda s, r, k: 1 - precision(s, r, k), "outside"),
+        (lambda s, r, k: precision(s, r, k) * len(s), "not their share"),
+    ]),
+    "03.7": (kernel, [
+        (lambda a, b: kernel(a, b, scale=False, diagonal=True), "Both faults"),
+        (lambda a, b: kernel(a, b, diagonal=True), "with itself"),
+        (lambda a, b: kernel(a, b, scale=False), "number of features"),
+        (lambda a, b: kernel(a, b, divide="square"), "n squared"),
     ]),
 }
