@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import re
 import shutil
@@ -245,6 +246,28 @@ def test_a_solution_is_folded_away_on_the_site(tmp_path):
     chapter(tmp_path / "01_first.ipynb", solution)
     page = site.read_chapter(tmp_path / "01_first.ipynb").body
     assert re.search(r"(?s)<details><summary>Solution of 01.1</summary>.*?answer.*?</details>", page)
+
+
+def test_what_answers_a_bet_is_folded_until_the_reader_has_a_guess(tmp_path):
+    path = chapter(tmp_path / "01_first.ipynb", "picture", "table", "printed", "later")
+    notebook = nbformat.read(path, as_version=4)
+    picture, table, printed, later = [next(cell for cell in notebook.cells if cell.source == name)
+                                      for name in ("picture", "table", "printed", "later")]
+    picture.outputs = [new_output("display_data", {"image/png": "iVBORw0="}, metadata={"image/png": {"alt": "It is 7."}})]
+    table.outputs = [new_output("execute_result", {"text/html": "<b>7</b>"}, execution_count=1)]
+    printed.outputs, later.outputs = [new_output("stream", text="done")], copy.deepcopy(picture.outputs)
+    notebook.cells.insert(notebook.cells.index(picture), new_markdown_cell("**Before you look:** what will it be?"))
+    notebook.cells.insert(notebook.cells.index(later), new_markdown_cell("It is seven."))
+    nbformat.write(notebook, path)
+    assert "before one has a guess" in "\n".join(notebook_check.problems(path, ADDRESS))
+    notebook_check.write(path, ADDRESS)
+    assert "before one has a guess" not in "\n".join(notebook_check.problems(path, ADDRESS))
+    marks = {cell.source: sorted(cell.metadata.get("jupyter", {})) for cell in nbformat.read(path, 4).cells}
+    assert marks["picture"] == ["outputs_hidden", "source_hidden"] and marks["table"] == ["outputs_hidden"]
+    assert marks["printed"] == marks["later"] == []
+    page = site.read_chapter(path).body
+    assert re.search(r"(?s)<details><summary>I have a guess: show me</summary>.*?It is 7\..*?</details>", page)
+    assert page.count("I have a guess") == 2
 
 
 def test_a_link_that_leads_nowhere_is_refused(executed, tmp_path):

@@ -1,4 +1,4 @@
-"""Check that every chapter keeps the course's conventions; with --write, bring title badge and set-up cell up to date."""
+"""Check that every chapter keeps the course's conventions; with --write, bring badge, set-up cell and folds up to date."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 2_000_000  # bytes
 COMPARED = "nbval-check-output"  # the tag of cells whose output the tests compare with what is stored
 FACTS = 3  # a chapter
+BET = "**Before you look"
+FOLDED = {"source_hidden": True, "outputs_hidden": True}  # JupyterLab's marks; the site has its own fold
 MACHINE_PATH = re.compile(r"(?<![\w.])/(work|home|root|tmp|Users)/\w")
 
 
@@ -78,7 +80,26 @@ def _outputs(notebook) -> list[str]:
                 found.append(f"a picture of cell {cell.execution_count} has no text (use plots.show)")
             if MACHINE_PATH.search(str(output.get("text", "")) + str(output.get("data", {}).get("text/plain", ""))):
                 found.append(f"the output of cell {cell.execution_count} shows a path of the machine it ran on")
+    if any(not set(marks) <= set(cell.metadata.get("jupyter", {})) for cell, marks in answers(notebook)):
+        found.append("an answer to a 'Before you look' can be seen before one has a guess (notebook_check.py --write)")
     return found
+
+
+def answers(notebook):
+    """Cells that show what a "Before you look" asks for, and how they are to be folded: up to the next text.
+
+    A picture's code has its caption, which tells the answer, so it is folded as well; that of a table may be read.
+    """
+    asked = False
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            asked = BET in cell.source
+        elif asked:
+            kinds = {kind for output in cell.get("outputs", []) for kind in output.get("data", {})}
+            if "image/png" in kinds:
+                yield cell, FOLDED
+            elif "text/html" in kinds:
+                yield cell, {"outputs_hidden": True}
 
 
 def _facts(notebook) -> list[str]:
@@ -90,7 +111,7 @@ def _facts(notebook) -> list[str]:
 
 
 def write(path: Path, address: str) -> None:
-    """Put the current badge under the title and the current set-up cell first."""
+    """Put the current badge under the title and the current set-up cell first, and fold what answers a bet."""
     notebook = nbformat.read(path, as_version=4)
     first = notebook.cells[0]
     title, _, rest = re.sub(r"\n*\[!\[Open in Colab\].*?\n|\n*\[!\[Open in Colab\].*?$", "\n", first.source).partition("\n")
@@ -99,6 +120,10 @@ def write(path: Path, address: str) -> None:
         if cell.cell_type == "code":
             cell.source = setup_source(address)
             break
+    for cell, marks in answers(notebook):
+        cell.metadata["jupyter"] = {**cell.metadata.get("jupyter", {}), **marks}
+        if "source_hidden" in marks:
+            cell.metadata["cellView"] = "form"  # the same on Colab
     nbformat.write(notebook, path)
 
 

@@ -88,9 +88,12 @@ def _exporter() -> HTMLExporter:
 
 
 def fold(cell, body: str) -> str:
-    """A solution stays out of sight until it is asked for."""
+    """A solution stays out of sight until it is asked for, and what answers a bet until the reader has one."""
     found = SOLUTION.search(cell.source)
-    return f"<details><summary>Solution of {found[1]}</summary>{body}</details>" if found else body
+    folded = f"Solution of {found[1]}" if found else "I have a guess: show me"
+    if found or cell.metadata.get("jupyter", {}).get("outputs_hidden"):
+        return f"<details><summary>{folded}</summary>{body}</details>"
+    return body
 
 
 def first_picture(notebook) -> tuple[bytes | None, str]:
