@@ -1,0 +1,68 @@
+"""Who pays: counts by hand, a model whose labels were exchanged, and neighbours that are known."""
+
+from __future__ import annotations
+
+import copy
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+import torch
+
+from dimum_core import load_dataset, load_pipeline
+from dimum_core.errors import DataError, SettingError
+from dimum_core.interference import interference, nearness, who_pays
+from dimum_core.judges import judge_for
+from dimum_core.metrics import difference_of_proportions
+from dimum_core.models.history import with_unet
+from dimum_core.plots import interference_maps
+
+
+def test_a_model_whose_labels_were_exchanged_draws_each_for_the_other():
+    pipe = load_pipeline("digits")
+    exchanged = with_unet(pipe, copy.deepcopy(pipe.unet))
+    with torch.no_grad():
+        rows = exchanged.unet.class_embedding.weight
+        rows[[3, 8]] = rows[[8, 3]].clone()
+    before, after = (interference(p, per_class=3, num_inference_steps=8, progress=False) for p in (pipe, exchanged))
+    assert (after.sum(axis=1) == 3).all() and list(after.columns) == [*pipe.class_names, "none of these"]
+    assert before.loc["3", "3"] >= 2 and after.loc["3", "8"] >= 2 and after.loc["8", "3"] >= 2
+    others = list("01245679")
+    assert after.loc[others].equals(before.loc[others]), "from the same noise, whoever did not change draws the same"
+
+
+def test_near_classes_are_those_that_look_alike():
+    data, judge = load_dataset("digits"), judge_for(load_pipeline("digits"))
+    distances = nearness(data.test, "3", judge)
+    assert "3" not in distances.index and len(distances) == 9 and distances.is_monotonic_increasing
+    assert set(distances.index[:4]) & {"8", "9", "5", "2"} and "0" not in distances.index[:2]
+    features = judge.judge(data.test.images).features
+    means = [features[data.test.labels == label].mean(0) for label in (3, 8)]
+    assert distances["8"] == pytest.approx(float((means[0] - means[1]).norm()), rel=1e-5)
+    with pytest.raises(DataError, match="has no images of 5"):
+        nearness(data.test.without("5"), "3", judge)
+
+
+def test_who_pays_by_hand():
+    names = ["a", "b", "c", "d"]
+
+    def counts(right: list[int]) -> pd.DataFrame:
+        table = pd.DataFrame(0, index=names, columns=[*names, "none of these"])
+        for name, hits in zip(names, right, strict=True):
+            table.loc[name, name], table.loc[name, "none of these"] = hits, 10 - hits
+        return table
+
+    matrices = {"before": counts([10, 10, 10, 9]), "unlearned": counts([0, 4, 8, 9]), "attacked": counts([7, 9, 8, 9])}
+    table = who_pays(matrices, pd.Series({"b": 1.0, "c": 2.0, "d": 3.0}), near=1)
+    assert list(table.index) == ["b", "c", "d", "near", "far"]
+    assert table.loc["near", ["before", "unlearned", "attacked"]].tolist() == [1.0, 0.4, 0.9]
+    assert table.loc["far", ["before", "unlearned"]].tolist() == [0.95, 0.85]
+    expected = difference_of_proportions(17, 20, 19, 20)
+    columns = [f"unlearned - before{end}" for end in ("", " low", " high")]
+    assert table.loc["far", columns].tolist() == pytest.approx([expected.value, expected.low, expected.high])
+    with pytest.raises(SettingError, match="near must be"):
+        who_pays(matrices, pd.Series({"b": 1.0, "c": 2.0, "d": 3.0}), near=3)
+    figure = interference_maps(matrices, "who pays")
+    assert [ax.get_title() for ax in figure.axes[:3]] == list(matrices)
+    assert figure.axes[1].images[0].get_array()[0].tolist() == [0, 0, 0, 0, 1]
+    plt.close(figure)
