@@ -75,5 +75,29 @@ def who_pays(matrices: dict[str, pd.DataFrame], distances: pd.Series, near: int 
     return pd.DataFrame(rows).T
 
 
+def bill(
+    before: pd.DataFrame, after: dict[str, pd.DataFrame], distances: pd.Series, costs: dict[str, dict[str, float]] | None = None,
+    near: int = 3,
+) -> pd.DataFrame:
+    """What several ways to forget cost the other classes, and the machine: a row each.
+
+    before: `interference` of the original. after: name -> that of the model which this way made. distances, near: as in `who_pays`.
+    costs: name -> seconds, passes and memory, as `benchmark.nfe.spent` measures them.
+    Columns: the share drawn right, and its change with Newcombe's 95 % interval, for near and for far classes; the class that
+    lost most, and its change; then the costs.
+    """
+    rows = {}
+    for name, table in after.items():
+        paid = who_pays({"before": before, "after": table}, distances, near)
+        change = paid["after - before"]
+        rows[name] = {}
+        for group in ("near", "far"):
+            rows[name] |= {group: paid.loc[group, "after"], f"{group} change": change[group]}
+            rows[name] |= {f"{group} {end}": paid.loc[group, f"after - before {end}"] for end in ("low", "high")}
+        worst = change[distances.index].idxmin()
+        rows[name] |= {"worst": worst, "worst change": change[worst], **(costs or {}).get(name, {})}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
 def _right(table: pd.DataFrame, members: list[str]) -> int:
     return int(np.sum([table.loc[name, name] for name in members]))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+import time
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import torch
 
-from dimum_core import load_dataset, load_pipeline
+from dimum_core import load_dataset, load_pipeline, unlearn
+from dimum_core.benchmark.nfe import spent
 from dimum_core.errors import DataError, SettingError
-from dimum_core.interference import interference, nearness, who_pays
+from dimum_core.interference import bill, interference, nearness, who_pays
 from dimum_core.judges import judge_for
 from dimum_core.metrics import difference_of_proportions
 from dimum_core.models.history import with_unet
@@ -43,15 +45,16 @@ def test_near_classes_are_those_that_look_alike():
         nearness(data.test.without("5"), "3", judge)
 
 
+def counts(right: list[int]) -> pd.DataFrame:
+    """A matrix of ten samples a class, of which so many are right and the others nothing."""
+    names = list("abcd")
+    table = pd.DataFrame(0, index=names, columns=[*names, "none of these"])
+    for name, hits in zip(names, right, strict=True):
+        table.loc[name, name], table.loc[name, "none of these"] = hits, 10 - hits
+    return table
+
+
 def test_who_pays_by_hand():
-    names = ["a", "b", "c", "d"]
-
-    def counts(right: list[int]) -> pd.DataFrame:
-        table = pd.DataFrame(0, index=names, columns=[*names, "none of these"])
-        for name, hits in zip(names, right, strict=True):
-            table.loc[name, name], table.loc[name, "none of these"] = hits, 10 - hits
-        return table
-
     matrices = {"before": counts([10, 10, 10, 9]), "unlearned": counts([0, 4, 8, 9]), "attacked": counts([7, 9, 8, 9])}
     table = who_pays(matrices, pd.Series({"b": 1.0, "c": 2.0, "d": 3.0}), near=1)
     assert list(table.index) == ["b", "c", "d", "near", "far"]
@@ -66,3 +69,29 @@ def test_who_pays_by_hand():
     assert [ax.get_title() for ax in figure.axes[:3]] == list(matrices)
     assert figure.axes[1].images[0].get_array()[0].tolist() == [0, 0, 0, 0, 1]
     plt.close(figure)
+
+
+def test_a_bill_has_near_and_far_classes_apart_and_what_the_machine_spent():
+    before, distances = counts([10, 10, 10, 9]), pd.Series({"b": 1.0, "c": 2.0, "d": 3.0})
+    after = {"rough": counts([0, 4, 8, 9]), "kind": counts([0, 10, 10, 8])}
+    table = bill(before, after, distances, {"rough": {"seconds": 2.0, "passes": 640, "memory": 80.0}}, near=1)
+    assert table["near"].to_dict() == {"rough": 0.4, "kind": 1.0} and table["far"].to_dict() == {"rough": 0.85, "kind": 0.9}
+    expected = difference_of_proportions(17, 20, 19, 20)
+    found = table.loc["rough", ["far change", "far low", "far high"]].tolist()
+    assert found == pytest.approx([expected.value, expected.low, expected.high])
+    assert table["worst"].to_dict() == {"rough": "b", "kind": "d"} and table.loc["rough", "worst change"] == pytest.approx(-0.6)
+    assert table.loc["rough", ["seconds", "passes", "memory"]].tolist() == [2.0, 640, 80.0] and pd.isna(table.loc["kind", "passes"])
+
+
+def test_what_is_spent_is_passes_seconds_and_the_most_memory():
+    pipe = load_pipeline("digits")
+    with spent(pipe.unet) as cost:
+        unlearn(pipe, "random-label", target="3", data=load_dataset("digits"), steps=2, batch_size=8, progress=False)
+        held = torch.ones(50_000_000)  # 200 MB, let go before the end
+        time.sleep(0.1)
+        del held
+    assert cost["passes"] == 3 * 2 * 8 and 0.1 < cost["seconds"] < 60
+    assert 190 < cost["memory"] < 400
+    with spent(pipe.unet) as nothing:
+        pass
+    assert nothing["passes"] == 0 and nothing["memory"] < 50

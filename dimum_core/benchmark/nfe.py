@@ -1,4 +1,4 @@
-"""Network evaluations (NFEs): what a method costs, whatever the machine.
+"""Network evaluations (NFEs): what a method costs, whatever the machine; and beside them, what it took on this one.
 
 One evaluation is one pass of the network over one image under one condition; a backward pass is not counted beside its forward.
 """
@@ -6,8 +6,11 @@ One evaluation is one pass of the network over one image under one condition; a 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 
+import psutil
 import torch
 from torch import nn
 
@@ -52,6 +55,44 @@ def counted(unet: nn.Module) -> Iterator[dict[str, int]]:
         counter.remove()
         for parameter in trained:
             parameter.requires_grad_(True)
+
+
+@contextlib.contextmanager
+def spent(unet: nn.Module) -> Iterator[dict[str, float]]:
+    """What happens to a network and its copies within this context costs, when it is over: {"seconds", "passes", "memory"}.
+
+    passes: network evaluations of training, as in `counted`. memory: the most that was in use above what was in use before, in MB;
+    with CUDA that of its tensors, else of the whole process, looked at every 5 ms. A process keeps memory that it has had, so
+    compare methods by CPU memory in a process each.
+    """
+    cost, cuda = {}, torch.cuda.is_available()
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated() if cuda else psutil.Process().memory_info().rss
+    with _resident_memory() as most, counted(unet) as seen:
+        started = time.perf_counter()
+        yield cost
+        cost["seconds"], cost["passes"] = time.perf_counter() - started, seen["training"]
+    cost["memory"] = ((torch.cuda.max_memory_allocated() if cuda else most()) - before) / 1e6
+
+
+@contextlib.contextmanager
+def _resident_memory() -> Iterator[Callable[[], int]]:
+    """The most bytes of memory that this process has had within this context."""
+    process, over = psutil.Process(), threading.Event()
+    seen = [process.memory_info().rss]
+
+    def look() -> None:
+        while not over.wait(0.005):
+            seen.append(max(seen.pop(), process.memory_info().rss))
+
+    watcher = threading.Thread(target=look, daemon=True)
+    watcher.start()
+    try:
+        yield lambda: max(*seen, process.memory_info().rss)
+    finally:
+        over.set()
+        watcher.join()
 
 
 def attack_nfes(attack: dict, pipe: ClassConditionalPipeline, point: int, step: int) -> dict[str, int]:
