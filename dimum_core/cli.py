@@ -82,16 +82,16 @@ def _add_judge_option(parser) -> None:
     parser.add_argument("--judge", metavar="CHECKPOINT", help="who says what a sample shows (default: the shipped one that fits)")
 
 
-def _add_checkpoint(parser) -> None:
+def _add_checkpoint(parser, steps: int) -> None:
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder, or the name of a shipped one, e.g. digits")
     parser.add_argument("--guidance-scale", type=float, metavar="S", help="1 is no guidance (default: the checkpoint's)")
-    parser.add_argument("--steps", type=int, default=20, metavar="K", help="sampling steps (default: 20)")
+    parser.add_argument("--steps", type=int, default=steps, metavar="K", help=f"sampling steps (default: {steps})")
     parser.add_argument("--seed", type=int, default=0)
 
 
 def _add_sample(commands) -> None:
     sample = commands.add_parser("sample", help="draw images from a checkpoint")
-    _add_checkpoint(sample)
+    _add_checkpoint(sample, steps=20)
     sample.add_argument("--label", metavar="CLASS", help="what to draw: a class, style or object (default: every class)")
     sample.add_argument("--prompt", metavar="TEXT", help="for a text-to-image checkpoint, what to draw in words of your own")
     sample.add_argument("--count", type=int, default=8, metavar="N", help="images of each class (default: 8)")
@@ -101,7 +101,7 @@ def _add_sample(commands) -> None:
 
 def _add_evaluate(commands) -> None:
     evaluate = commands.add_parser("evaluate", help="let the judge say what a checkpoint draws, and how faithfully")
-    _add_checkpoint(evaluate)
+    _add_checkpoint(evaluate, steps=25)
     evaluate.add_argument("--target", metavar="CLASS", help="what should be forgotten: adds UA and RA, with styles IRA and CRA")
     evaluate.add_argument("--count", type=int, default=100, metavar="N", help="samples of each class (default: 100)")
     evaluate.add_argument("--data", help=f"reference of fidelity: {OWN} (default: digits, cifar10-mini or shapes)")

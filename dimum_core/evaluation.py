@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, SchedulerMixin
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -23,6 +23,7 @@ from .judges import Judge, PairJudge, Verdict, accuracies, judge_for
 from .judges.counting import as_table, drawn_for
 from .metrics import Interval, accuracy, copied_items, fidelity, nearest_neighbours, per_class_accuracy, wilson_interval
 from .models.conditions import ClassConditions, PromptConditions, conditions_of, draw
+from .models.fresh_noise import FRESH_STEPS, with_fresh_noise
 from .models.history import history_of
 from .models.sampling import ClassConditionalPipeline, check_pipeline, check_sampling
 from .models.support import check_supported
@@ -74,10 +75,9 @@ def draw_samples(
 ) -> Tensor:
     """Draw one image for each label or prompt, in batches: float32, N x C x H x W in [-1, 1], on the CPU.
 
-    Batch k starts from noise that depends on (seed, k) alone, so two models given the same labels, seed and batch size
-    start from the same noise and can be compared image by image. The network runs in the fastest precision of the device. What
-    the same weights have drawn before in this process, with the same settings, is not drawn again.
-    The drawing happens on the accelerator's device; the pipeline is then where it was.
+    Batch k starts from noise that depends on (seed, k) alone, so two models given the same labels, seed and batch size start from
+    the same noise and can be compared image by image. The network runs in the fastest precision of the device. What the same
+    weights have drawn before in this process, with the same settings, is not drawn again. The pipeline is then where it was.
     sampling: what the pipeline takes: guidance_scale, num_inference_steps.
     """
     check_pipeline(pipe)
@@ -133,9 +133,8 @@ class Evaluation:
     """The measurements of one model.
 
     table: one row a metric: value, low, high (95 % interval), n.
-    per_class: accuracy of each class, with its interval.
+    per_class: accuracy of each class, with its interval. provenance: what the numbers depend on.
     drawn: with a target, what its label draws now: the share of each class, and of none of these.
-    provenance: what the numbers depend on.
     """
 
     table: pd.DataFrame
@@ -162,7 +161,8 @@ class Evaluation:
 
 def evaluate(
     pipe: DiffusionPipeline, *, target: str | None = None, data: Dataset | None = None, judge: Judge | PairJudge | None = None,
-    per_class: int = 50, guidance_scale: float | None = None, num_inference_steps: int = 20, seed: int = 0, progress: bool = True,
+    per_class: int = 50, guidance_scale: float | None = None, num_inference_steps: int = FRESH_STEPS,
+    scheduler: SchedulerMixin | None = None, seed: int = 0, progress: bool = True,
 ) -> Evaluation:
     """Draw `per_class` samples of every class and measure them.
 
@@ -170,6 +170,7 @@ def evaluate(
         styles and objects also IRA and CRA (see `accuracies`).
     data: whose test split is the reference of fidelity (without the target, if there is one); none: no fidelity.
     judge: default, the shipped one of that image size. A sample that it says shows none of the classes is never right.
+    scheduler: who draws; default, Euler ancestral with fresh noise in each step. `pipe.scheduler` is the pipeline's own.
     """
     check_supported(pipe)
     check_whole("per_class", per_class)
@@ -182,14 +183,13 @@ def evaluate(
         _check_enough(reference, per_class, conditions)
     labels = torch.arange(len(conditions.class_names)).repeat(per_class)
     scale = pipe.config.get("guidance_scale", 7.5) if guidance_scale is None else guidance_scale
-    images = draw_samples(
-        pipe, conditions.asked(labels.tolist()), seed=seed, progress=progress, guidance_scale=scale,
-        num_inference_steps=num_inference_steps,
-    )
+    sampler = with_fresh_noise(pipe, scheduler)
+    asked, settings = conditions.asked(labels.tolist()), {"guidance_scale": scale, "num_inference_steps": num_inference_steps}
+    images = draw_samples(sampler, asked, seed=seed, progress=progress, **settings)
     verdict = judge.judge(images)
     provenance = {
         "extractor": f"judge {judge.image_size}px", "weights": history_of(pipe).weights,
-        "sampler": type(pipe.scheduler).__name__, "steps": num_inference_steps, "guidance_scale": scale, "seed": seed,
+        "sampler": type(sampler.scheduler).__name__, "steps": num_inference_steps, "guidance_scale": scale, "seed": seed,
         "resize": "none", "target": target, **({} if reference is None else {"reference": data.name, "split": "test"}),
     }
     features = None if reference is None else judge.judge(reference.images).features
@@ -206,8 +206,7 @@ def _unseen_reference(pipe: DiffusionPipeline, data: Dataset, judge: Judge | Pai
 
 def _check_enough(reference: ImageSet, per_class: int, conditions: ClassConditions | PromptConditions) -> None:
     """Refuse, before the drawing, what has too few images for its nearest neighbours to mean anything."""
-    target = conditions.given_target
-    kept = len(conditions.class_names) if target is None else len(target.others)
+    kept = len(conditions.class_names) if conditions.given_target is None else len(conditions.given_target.others)
     if kept * per_class < FEWEST:
         raise DataError(f"Fidelity needs {FEWEST} samples at least, and these are {kept * per_class}: raise per_class (--count).")
     if len(reference) < FEWEST:
@@ -262,7 +261,8 @@ def unconditional_share(
     """The target's share among samples drawn without a condition: avoiding the label leaves it, removal lowers it."""
     check_whole("count", count)
     judge = judge_for(pipe, judge)
-    images = draw_samples(pipe, [None] * count, seed=seed, progress=progress, guidance_scale=1.0)
+    settings = {"guidance_scale": 1.0, "num_inference_steps": FRESH_STEPS}
+    images = draw_samples(with_fresh_noise(pipe), [None] * count, seed=seed, progress=progress, **settings)
     shown = judge.judge(images).shows(find_target(target, judge.class_names))
     return wilson_interval(int(shown.sum()), count)
 

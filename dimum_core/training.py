@@ -103,7 +103,7 @@ class TrainResult:
 
 def train(
     model: nn.Module, objective: Objective, config: TrainConfig, *, out: Path | None = None, resume: bool = False,
-    evaluate: Callable[[int, nn.Module], dict | None] | None = None, evaluate_every: int = 0,
+    evaluate: Callable[[int, nn.Module], dict | None] | None = None, evaluate_every: int | tuple[int, ...] = 0,
     stop: Callable[[dict], bool] | None = None, on_log: Callable[[dict], None] | None = None,
     checkpoint_seconds: float = 60.0, description: str = "training", progress: bool = True,
 ) -> TrainResult:
@@ -111,7 +111,8 @@ def train(
     it is on the device where it was.
 
     out: folder for the resumable state; none is kept without it. Its file is removed by nobody but the caller.
-    evaluate: called with (step, averaged model) every `evaluate_every` steps; what it returns, if anything, joins the log.
+    evaluate: called with (step, averaged model) every `evaluate_every` steps, or after these very
+        steps, and after the last; what it returns, if anything, joins the log.
     stop: told each row that `evaluate` makes; true ends the training early.
     Raises TrainingError at the first loss, gradient or weight that is not finite (what was saved before stays), CheckpointError if
     `out` holds a training with other settings, or holds one at all and `resume` is false.
@@ -141,8 +142,8 @@ def train(
     return TrainResult(loop.finish(at.step), pd.DataFrame(at.rows), at.seconds, loop.precision)
 
 
-def _due(step: int, every: int, last: int) -> bool:
-    return step % every == 0 or step == last
+def _due(step: int, every: int | tuple[int, ...], last: int) -> bool:
+    return step == last or (step in every if isinstance(every, tuple) else step % every == 0)
 
 
 class _Loop:

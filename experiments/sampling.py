@@ -28,9 +28,11 @@ CONTEST = [
 
 
 def measure(pipe, data, scheduler, steps: int, per_class: int, scale: float) -> dict:
-    pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
+    solver = scheduler.from_config(pipe.scheduler.config)
     started = time.perf_counter()
-    measured = evaluate(pipe, data=data, per_class=per_class, num_inference_steps=steps, guidance_scale=scale)
+    measured = evaluate(
+        pipe, data=data, per_class=per_class, num_inference_steps=steps, guidance_scale=scale, scheduler=solver
+    )
     accuracy, kernel = measured.table.loc["accuracy"], measured.table.loc["kernel distance"]
     return {
         "guidance scale": scale, "evaluations": steps * (1 if scale == 1 else 2), "right class": accuracy["value"],

@@ -20,7 +20,7 @@ from dimum_core import load_dataset, load_pipeline
 from dimum_core.attacks import search_embedding
 
 TARGET = "hatched"
-SEARCH = {"steps": 300, "evaluate_every": 60, "batch_size": 48, "samples": 60, "num_inference_steps": 10, "progress": False}
+SEARCH = {"steps": 300, "evaluate_every": 60, "batch_size": 48, "samples": 60, "progress": False}
 
 
 def main() -> None:

@@ -47,7 +47,7 @@ def jobs(checkpoint: str) -> dict[str, Callable]:
     return {
         "20 steps of training": lambda: train_base(preset, data=images, steps=20, progress=False),
         "DiMUM, 40 steps, and its evaluation": lambda: evaluate(
-            unlearn(pipe, "dimum", steps=40, **settings), target=target, per_class=20, num_inference_steps=10, progress=False
+            unlearn(pipe, "dimum", steps=40, **settings), target=target, per_class=20, progress=False
         ),
         "DiMRA, 45 steps, with its curve": lambda: relearn(
             pipe, data.train.without(target), target=target, steps=45, evaluate_every=15, samples=24, progress=False

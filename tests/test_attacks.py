@@ -23,7 +23,6 @@ from dimum_core.attacks import (
     round_weights,
     seek_noise,
 )
-from dimum_core.attacks.base import with_fresh_noise
 from dimum_core.attacks.starts import guided
 from dimum_core.attacks.weights import edited_weights, soft_impute
 from dimum_core.data.targets import find_target
@@ -31,6 +30,7 @@ from dimum_core.errors import DataError, SettingError, UnknownName
 from dimum_core.judges import judge_for
 from dimum_core.models.denoiser import build_denoiser, get_preset
 from dimum_core.models.diffusion import ALPHAS_CUMPROD
+from dimum_core.models.fresh_noise import with_fresh_noise
 
 QUICK = {"samples": 2, "num_inference_steps": 4, "progress": False, "batch_size": 8, "precision": "fp32"}
 

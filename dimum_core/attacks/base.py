@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import ClassVar
 
 import torch
-from diffusers import DiffusionPipeline, EulerAncestralDiscreteScheduler
+from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from ..data import Dataset
@@ -21,7 +21,7 @@ from ..evaluation import draw_samples
 from ..judges import Judge, PairJudge, Verdict
 from ..metrics import Interval, accuracy, wilson_interval
 from ..models.conditions import conditions_of
-from ..models.history import with_unet
+from ..models.fresh_noise import FRESH_STEPS, with_fresh_noise
 
 ATTACKS: dict[str, type[Attack]] = {}
 
@@ -29,8 +29,6 @@ ATTACKS: dict[str, type[Attack]] = {}
 RETAINED, SHOTS, HELD_OUT = "images of the other classes", "images of the target", "held-out images of the target"
 OLD_ROW, SEED, MASK = "the original's row for the target", "the seed of the original's training", "which weights were edited"
 TEACHING = {SHOTS, HELD_OUT}  # what may put into a model what it never knew
-
-STEPS = 25  # of Euler ancestral, whose fresh noise ranks methods as DDPM's does: see docs/performance.md
 
 
 @dataclass(frozen=True)
@@ -173,14 +171,7 @@ def _asked(means: Means) -> list[int]:
 def drawn_afresh(pipe: DiffusionPipeline, means: Means) -> Tensor:
     """`means.samples` images of the target, then as many of the others: N x C x H x W in [-1, 1]."""
     asked = conditions_of(pipe, means.target, means.target.class_names).asked(_asked(means))
-    return draw_samples(with_fresh_noise(pipe), asked, seed=means.seed, progress=False, num_inference_steps=STEPS)
-
-
-def with_fresh_noise(pipe: DiffusionPipeline) -> DiffusionPipeline:
-    """The same network with a sampler that draws fresh noise in every step."""
-    sampler = with_unet(pipe, pipe.unet)
-    sampler.scheduler = EulerAncestralDiscreteScheduler.from_config(pipe.scheduler.config)
-    return sampler
+    return draw_samples(with_fresh_noise(pipe), asked, seed=means.seed, progress=False, num_inference_steps=FRESH_STEPS)
 
 
 def target_conditions(pipe: DiffusionPipeline, means: Means, count: int) -> tuple[object, Tensor]:

@@ -22,12 +22,13 @@ from ..judges import Judge, PairJudge, judge_for
 from ..metrics import wilson_interval
 from ..models.conditions import PromptConditions, conditions_of, image_size, in_two_encoders
 from ..models.diffusion import add_noise, draw_noise
+from ..models.fresh_noise import FRESH_STEPS, with_fresh_noise
 from ..models.history import history_of
 from ..models.sampling import check_pipeline, seed_noise_sampler
 from ..precision import short_attention
 from ..training import TrainConfig, train
 from ..unlearning.student import evaluation_interval
-from .base import SHOTS, STEPS, Attack, Attacked, Means, register, with_fresh_noise
+from .base import SHOTS, Attack, Attacked, Means, register
 from .finetuning import images_of
 
 
@@ -236,7 +237,7 @@ class Paraphrases(PromptAttack):
         names = [target.class_names[target.labels[i % len(target.labels)]] for i in range(means.samples)]
         words = {"prompt": [caption(name, PARAPHRASES[i % len(PARAPHRASES)]) for i, name in enumerate(names)]}
         generator = step_generator(means.seed, 0, "paraphrases")
-        return Attacked(images=_drawn(with_fresh_noise(pipe), words, generator, 48, {"num_inference_steps": STEPS}))
+        return Attacked(images=_drawn(with_fresh_noise(pipe), words, generator, 48, {"num_inference_steps": FRESH_STEPS}))
 
 
 @register("embedding")
@@ -254,6 +255,6 @@ class Embedding(PromptAttack):
         found = search_embedding(
             with_fresh_noise(pipe), shots.select(torch.arange(min(self.count, len(shots)))), target=means.target.name,
             judge=means.judge, samples=means.samples, steps=self.steps, learning_rate=self.learning_rate,
-            evaluate_every=self.steps, seed=means.seed, progress=False, num_inference_steps=STEPS,
+            evaluate_every=self.steps, seed=means.seed, progress=False, num_inference_steps=FRESH_STEPS,
         )
         return Attacked(images=found.images, steps=self.steps)

@@ -6,7 +6,7 @@ Yuan et al. 2025, arXiv 2512.03564. The attacker knows the weights and the forma
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from ..evaluation import copying_rate, draw_samples
 from ..judges import Judge, PairJudge, judge_for
 from ..metrics import Interval, accuracy, wilson_interval
 from ..models.conditions import ClassConditions, PromptConditions, conditions_of, image_size
+from ..models.fresh_noise import FRESH_STEPS, with_fresh_noise
 from ..models.history import Forgotten, history_of, remember
 from ..models.sampling import check_data
 from ..models.support import check_supported
@@ -51,8 +52,9 @@ class Relearning:
 def relearn(
     pipe: DiffusionPipeline, auxiliary: ImageSet | Dataset, *, target: str | int | ImageSet | None = None,
     steps: int = 200, learning_rate: float = 1e-4, optimizer: str = "adamw", batch_size: int = 64, seed: int = 0,
-    precision: str = "auto", label_dropout: float = 0.1, evaluate_every: int | None = None, samples: int = 32,
-    guidance_scale: float | None = None, num_inference_steps: int = 10, judge: Judge | PairJudge | None = None,
+    precision: str = "auto", label_dropout: float = 0.1, evaluate_every: int | Collection[int] | None = None,
+    samples: int = 32,
+    guidance_scale: float | None = None, num_inference_steps: int = FRESH_STEPS, judge: Judge | PairJudge | None = None,
     forget: ImageSet | None = None, allow_target: bool = False, only_embedding_row: bool = False, lora_rank: int = 0,
     gradient_checkpointing: bool = False, out: Path | None = None, resume: bool = False, progress: bool = True,
 ) -> Relearning:
@@ -62,8 +64,8 @@ def relearn(
 
     target: what is measured; default, what the pipeline says it has unlearned. The optimisation does not depend on it: it is
         used to refuse auxiliary data that contain it, and to draw `samples` of it (and of the other classes) for the curve.
-    evaluate_every: steps between two rows of the curve; default, a fifth of the steps. Sampling, with `num_inference_steps` network
-        evaluations an image, is most of what a curve costs.
+    evaluate_every: steps between two rows of the curve, or a list of the steps that have one; default, a fifth of the steps.
+        Sampling, with fresh noise in each of `num_inference_steps`, is most of what a curve costs.
     forget: images that must not be in the auxiliary set, neither under another label nor nearly so; default, what the pipeline
         was made to forget.
     label_dropout: share of the auxiliary labels that give way to the null condition; at 1 the attack goes through that condition
@@ -180,8 +182,8 @@ class _Measure:
     def __call__(self, step: int) -> dict:
         self.pipe.unet.eval()
         images = draw_samples(
-            self.pipe, self.conditions.asked(self.labels), seed=self.seed, batch_size=2 * self.samples, progress=False,
-            guidance_scale=self.guidance_scale, num_inference_steps=self.num_inference_steps,
+            with_fresh_noise(self.pipe), self.conditions.asked(self.labels), seed=self.seed, batch_size=2 * self.samples,
+            progress=False, guidance_scale=self.guidance_scale, num_inference_steps=self.num_inference_steps,
         )
         self.strips[step] = images[: min(8, self.samples)]
         verdict = self.judge.judge(images)

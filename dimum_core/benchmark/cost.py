@@ -12,6 +12,7 @@ from ..data import load_dataset
 from ..evaluation import draw_samples
 from ..models.checkpoints import load_pipeline
 from ..models.conditions import conditions_of, image_size
+from ..models.fresh_noise import FRESH_STEPS, with_fresh_noise
 from ..precision import autocast
 from ..pretraining import DenoisingObjective
 from .plan import Plan
@@ -29,16 +30,21 @@ def estimate_minutes(plan: Plan, threads: int = 1) -> float:
         torch.set_num_threads(before)
     seconds = 0.0
     for model in plan.models():
-        if "steps" in model:
+        if "steps" in model and model == plan.snapshots(model)[-1]:  # one run gives them all
             checks = model["steps"] // model["check_every"] * (32 if model["until"] else 0)
             seconds += model["steps"] * TERMS * step + checks * image
         point = 2 * plan.samples * image  # the first point of a curve is drawn once for all attacks on a model
-        seconds += point + len(plan.attacks(model)) * (plan.attack_steps * step + (plan.points - 1) * point)
+        seconds += point + len(plan.attacks(model)) * (plan.attack_steps * step + (curve_points(plan) - 1) * point)
     return seconds / 60
 
 
+def curve_points(plan: Plan) -> int:
+    """Points of a recovery curve, the first and the last included."""
+    return plan.points if isinstance(plan.points, int) else len({0, *plan.points, plan.attack_steps})
+
+
 def _time_step_and_image(plan: Plan) -> tuple[float, float]:
-    """Seconds of one step of training on a batch, and of one sample of ten steps."""
+    """Seconds of one step of training on a batch, and of one sample as a recovery curve takes it."""
     pipe, data = load_pipeline(plan.checkpoint), load_dataset(plan.data)
     objective = DenoisingObjective(data.train.resized(image_size(pipe)), plan.batch_size, conditions_of(pipe))
     step = _quickest(lambda: _one_step(pipe.unet, objective))
@@ -48,7 +54,9 @@ def _time_step_and_image(plan: Plan) -> tuple[float, float]:
 
 def _draw_anew(pipe) -> None:
     """16 samples by a seed that nobody has had: what has been drawn before is not drawn again, and takes no time."""
-    draw_samples(pipe, [0] * 16, seed=secrets.randbits(60), num_inference_steps=10, progress=False)
+    draw_samples(
+        with_fresh_noise(pipe), [0] * 16, seed=secrets.randbits(60), num_inference_steps=FRESH_STEPS, progress=False
+    )
 
 
 def _one_step(unet: nn.Module, objective: DenoisingObjective) -> None:

@@ -14,9 +14,8 @@ import psutil
 import torch
 from torch import nn
 
+from ..models.fresh_noise import FRESH_STEPS
 from ..models.sampling import ClassConditionalPipeline
-
-SAMPLING_STEPS = 10  # of the solver, for every sample of a recovery curve
 
 
 class _Counter:
@@ -97,7 +96,7 @@ def _resident_memory() -> Iterator[Callable[[], int]]:
 
 def attack_nfes(attack: dict, pipe: ClassConditionalPipeline, point: int, step: int) -> dict[str, int]:
     """What a recovery curve has cost by its `point`-th evaluation (from 0), at attack step `step`."""
-    a_sample = SAMPLING_STEPS * (1 if pipe.config.guidance_scale == 1 else 2)
+    a_sample = FRESH_STEPS * (1 if pipe.config.guidance_scale == 1 else 2)
     return {
         "attack_nfes": step * attack["attack_batch_size"],
         "sampling_nfes": (point + 1) * 2 * attack["samples"] * a_sample,

@@ -14,10 +14,12 @@ from pathlib import Path
 
 from ..data import load_dataset
 from ..models.checkpoints import find_checkpoint
+from ..models.fresh_noise import FRESH_STEPS
 from ..training import STATE_FILE
 from ..unlearning import METHODS, Method
 
 CONTROLS = ("original", "retrained")
+SAMPLER = f"Euler ancestral, {FRESH_STEPS} steps"  # what `relearn` measures with
 CHECKPOINT = "checkpoint"  # the method of a model that was unlearned elsewhere
 
 
@@ -30,9 +32,11 @@ class Plan:
     methods: names; mappings with `method`, hyper-parameters, and optionally a `label`; or, for models unlearned elsewhere, mappings
         with `checkpoint`, a folder in whose name {target} and {seed} are filled in, and a `label`.
     controls: of original and retrained.
-    budgets: mappings with `steps`, and optionally `until` (stop at this unlearning accuracy) and a `label`.
+    budgets: mappings with `steps`, and optionally `until` (stop at this unlearning accuracy) and a `label`; or with `snapshots`:
+        one run of unlearning is then attacked as it is after each of these numbers of its steps.
     attack_rates, attack_steps, optimizers, auxiliaries: the attacker's choices; "retain 10 %" is a share of a set.
-    points: of a recovery curve, at equal distances; the first is before the attack, the last after its last step.
+    points: of a recovery curve, at equal distances; the first is before the attack, the last after its last step. Or a list: the
+        steps after which it is measured, beside those two.
     samples: of the target, and as many of the rest, at each of these points.
     """
 
@@ -51,7 +55,7 @@ class Plan:
     attack_rates: tuple[float, ...] = (3e-5, 3e-4, 3e-3)
     optimizers: tuple[str, ...] = ("adamw",)
     auxiliaries: tuple[str, ...] = ("retain",)
-    points: int = 3
+    points: int | tuple[int, ...] = 3
     samples: int = 32
     plugins: tuple[str, ...] = field(default=())
 
@@ -64,7 +68,7 @@ class Plan:
                 if control == "original" or self.targets[target]:
                     models.append(self._model(control, target, seed, codes))
             for method, budget in itertools.product(self.methods, self.budgets):
-                models.append(self._model(method, target, seed, codes, budget))
+                models += [self._model(method, target, seed, codes, strength) for strength in strengths(budget)]
         return models
 
     def _model(self, method, target: str, seed: int, codes: dict[str, str], budget: dict | None = None) -> dict:
@@ -81,6 +85,7 @@ class Plan:
             **common, "label": label, "method": name, "hyperparameters": method, "code": codes[name],
             "budget": budget["label"], "steps": budget["steps"], "until": budget.get("until"), "learning_rate": self.learning_rate,
             "batch_size": self.batch_size, "check_every": self.check_every,
+            **{key: budget[key] for key in ("at",) if key in budget},
         }
 
     def attacks(self, model: dict) -> list[dict]:
@@ -90,11 +95,19 @@ class Plan:
             {
                 "model": cell_id(model), "auxiliary": auxiliary, "optimizer": optimizer, "attack_rate": rate,
                 "attack_steps": self.attack_steps, "attack_seed": 1000 + model["seed"], "samples": self.samples,
-                "points": self.points, "attack_batch_size": self.batch_size,
+                "points": self.points, "attack_batch_size": self.batch_size, "sampler": SAMPLER,
             }
             for auxiliary, optimizer, rate in grid
         ]
 
+
+    def snapshots(self, model: dict) -> list[dict]:
+        """All models that one run of unlearning gives: itself, or itself and the same after other numbers of steps."""
+        for budget in self.budgets:
+            among = [{**model, "budget": each["label"], "at": each.get("at")} for each in strengths(budget)]
+            if "at" in model and model in among:
+                return among
+        return [model]
 
     def folder(self, model: dict) -> str:
         """Where the weights of a model lie that is not unlearned here."""
@@ -104,6 +117,19 @@ class Plan:
             return self.targets[model["target"]]
         entry = next(entry for entry in self.methods if entry["label"] == model["label"])
         return filled_in(entry["checkpoint"], model["target"], model["seed"])
+
+
+def strengths(budget: dict) -> list[dict]:
+    """A budget as it is, or one for each of its snapshots, `at` so many of its steps."""
+    if not budget.get("snapshots"):
+        return [budget]
+    return [{**budget, "at": at, "label": f"{at} of {budget['label']}"} for at in budget["snapshots"]]
+
+
+def measured_after(attack: dict) -> int | list[int]:
+    """The steps between two points of an attack's curve, or the steps after which there is one."""
+    points = attack["points"]
+    return list(points) if isinstance(points, (list, tuple)) else max(1, attack["attack_steps"] // (points - 1))
 
 
 def filled_in(folder: str, target: str, seed: int) -> str:

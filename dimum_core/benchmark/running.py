@@ -19,8 +19,8 @@ from ..unlearning import METHODS, load_plugin
 from ..unlearning.plugin import module_name
 from . import store
 from .engines import run_tasks
-from .nfe import SAMPLING_STEPS, attack_nfes
-from .plan import Plan, cell_id, source_digest
+from .nfe import attack_nfes
+from .plan import Plan, cell_id, measured_after, source_digest
 from .reading import PlanError
 from .unlearned import forget_weights, obtain_model
 
@@ -132,8 +132,7 @@ def attacked(attack: dict, model: dict, pipe, original, data) -> dict:
     settings = {
         "steps": attack["attack_steps"], "learning_rate": attack["attack_rate"], "optimizer": attack["optimizer"],
         "batch_size": attack["attack_batch_size"], "seed": attack["attack_seed"], "samples": attack["samples"],
-        "evaluate_every": max(1, attack["attack_steps"] // (attack["points"] - 1)), "progress": False,
-        "num_inference_steps": SAMPLING_STEPS,
+        "evaluate_every": measured_after(attack), "progress": False,
     }
     kind, _, rest = attack["auxiliary"].partition(" ")
     if kind == "few-shot":

@@ -27,6 +27,11 @@ def is_whole(value, least: int = 1) -> bool:
     return is_number(value, int) and value >= least
 
 
+def are_steps(value) -> bool:
+    """Whole numbers from 1 on, each larger than the one before."""
+    return isinstance(value, (list, tuple)) and all(map(is_whole, value)) and bool(value) and list(value) == sorted(set(value))
+
+
 def is_rate(value) -> bool:
     return is_number(value) and 0 < value < 1
 
@@ -45,7 +50,7 @@ def is_auxiliary(name) -> bool:
 CHECKS: dict[str, Check] = {  # of each entry of a list, and of each setting that is none: (whether it is right, what it should be)
     "seeds": (partial(is_whole, least=0), "whole numbers of at least 0"),
     **dict.fromkeys(("attack_steps", "batch_size", "samples", "check_every"), (is_whole, "one whole number of at least 1")),
-    "points": (partial(is_whole, least=2), "one whole number of at least 2"),
+    "points": (lambda value: is_whole(value, 2) or are_steps(value), "one whole number of at least 2, or a list of steps in order"),
     "learning_rate": (is_rate, "one number between 0 and 1"),
     "attack_rates": (is_rate, "numbers between 0 and 1"),
     "optimizers": (is_optimizer, " or ".join(OPTIMIZER_STATE)),
@@ -81,6 +86,8 @@ def check_values(values: dict, wrong: list[str]) -> None:
         entries = values[name] if name in LISTS else [values[name]]
         wrong += [f"{name} should hold {meaning}, not {entry!r}{number_hint(entry)}" for entry in entries if not is_right(entry)]
     steps, points = values.get("attack_steps", Plan.attack_steps), values.get("points", Plan.points)
+    if is_whole(steps) and are_steps(points) and points[-1] > steps:
+        wrong.append(f"a curve of {steps} attack_steps has no point after {points[-1]}")
     if is_whole(steps) and is_whole(points, 2) and steps % (points - 1):
         wrong.append(f"{points} points of a curve, at equal distances, take a multiple of {points - 1} attack_steps, not {steps}")
 
@@ -125,13 +132,18 @@ def check_budget(entry, wrong: list[str]) -> dict | None:
     if not is_whole(steps):
         wrong.append(f"a budget is a number of steps, or a mapping with `steps` of at least 1, not {entry!r}")
         return None
-    until = entry.get("until")
+    until, snapshots = entry.get("until"), entry.get("snapshots")
     right = until is None or (is_number(until) and 0 < until <= 1)
-    if set(entry) - {"steps", "until", "label"} or not right:
-        wrong.append(f"a budget has `steps`, `until` (above 0, at most 1) and `label`, not {entry!r}{number_hint(until)}")
+    if set(entry) - {"steps", "until", "snapshots", "label"} or not right:
+        wrong.append(
+            f"a budget has `steps`, `until` (above 0, at most 1) or `snapshots`, and `label`, not {entry!r}{number_hint(until)}"
+        )
+        return None
+    if snapshots is not None and (until is not None or not are_steps(snapshots) or snapshots[-1] > steps):
+        wrong.append(f"snapshots of a budget are a list of its steps in order, without `until`, not {entry!r}")
         return None
     label = entry.get("label") or (f"{steps} steps" if until is None else f"until {until:g}")
-    return {"steps": steps, "until": until, "label": str(label)}
+    return {"steps": steps, "until": until, "label": str(label)} | ({"snapshots": tuple(snapshots)} if snapshots else {})
 
 
 def sentence(error: DimumError) -> str:

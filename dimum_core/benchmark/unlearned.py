@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import time
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -11,6 +13,7 @@ from torch.nn.utils import parameters_to_vector
 from ..files import write_atomically
 from ..models.cards import provenance, read_card
 from ..models.checkpoints import find_checkpoint, load_pipeline
+from ..models.history import with_unet
 from ..models.sampling import ClassConditionalPipeline
 from ..unlearning import unlearn
 from . import store
@@ -20,21 +23,23 @@ from .plan import CHECKPOINT, CONTROLS, Plan, cell_id
 
 def obtain_model(plan: Plan, model: dict, original: ClassConditionalPipeline, data, out: Path) -> ClassConditionalPipeline:
     """A model of the plan, its cell written: computed, given, or kept by a run that was killed before its attacks were done."""
-    from_elsewhere = model["method"] in (*CONTROLS, CHECKPOINT)
-    pipe = None if from_elsewhere else _kept(plan, model, out)
-    if pipe is not None:
+    if model["method"] in (*CONTROLS, CHECKPOINT):
+        pipe = original if model["method"] == "original" else load_pipeline(plan.folder(model))
+        _write(model, pipe, original, _known_cost(plan, model), out)
         return pipe
-    if model["method"] == "original":
-        pipe, cost = original, _known_cost(plan, model)
-    elif from_elsewhere:
-        pipe, cost = load_pipeline(plan.folder(model)), _known_cost(plan, model)
-    else:
-        pipe, cost = _unlearned(model, original, data)
-        _keep(pipe, model, out)
+    if (pipe := _kept(plan, model, out)) is not None:
+        return pipe
+    siblings = plan.snapshots(model)
+    with store.claim(out, cell_id({**siblings[-1], "at": None}), wait=True):  # one run makes them all
+        if (pipe := _kept(plan, model, out)) is not None:
+            return pipe
+        return _unlearned(model, siblings, original, data, out)
+
+
+def _write(model: dict, pipe: ClassConditionalPipeline, original: ClassConditionalPipeline, cost: dict, out: Path) -> None:
     moved = parameters_to_vector(pipe.unet.parameters()) - parameters_to_vector(original.unet.parameters())
     measured = {**cost, "unlearning_distance": float(moved.detach().norm())}
     store.write_cell(out, cell_id(model), {"config": model, "measured": measured, "provenance": provenance()})
-    return pipe
 
 
 def _known_cost(plan: Plan, model: dict) -> dict:
@@ -45,17 +50,34 @@ def _known_cost(plan: Plan, model: dict) -> dict:
     return {f"unlearning_{key}": training.get(key) for key in ("steps", "seconds", "nfes")}
 
 
-def _unlearned(model: dict, original: ClassConditionalPipeline, data) -> tuple[ClassConditionalPipeline, dict]:
+def _unlearned(
+    model: dict, siblings: list[dict], original: ClassConditionalPipeline, data, out: Path
+) -> ClassConditionalPipeline:
+    """Unlearn, and keep the model; of a run that is kept at several of its steps, every one that is not done yet."""
+    at = {sibling["at"]: sibling for sibling in siblings if "at" in sibling}
+    started = time.monotonic()
+
+    def keep(step: int, forgetful: ClassConditionalPipeline) -> dict:
+        if step in at and (at[step] == model or not store.is_done(out, cell_id(at[step]))):
+            _keep(forgetful, at[step], out)
+            _write(at[step], forgetful, original, _cost(step, time.monotonic() - started, seen), out)
+        return {}
+
     with counted(original.unet) as seen:
         pipe = unlearn(
-            original, model["method"], target=model["target"], data=data, steps=model["steps"], until=model["until"],
-            learning_rate=model["learning_rate"], batch_size=model["batch_size"], evaluate_every=model["check_every"],
-            seed=model["seed"], progress=False, **model["hyperparameters"],
+            original, model["method"], target=model["target"], data=data, steps=max(at, default=model["steps"]),
+            until=model["until"], learning_rate=model["learning_rate"], batch_size=model["batch_size"], evaluate=keep,
+            evaluate_every=sorted(at) or model["check_every"], seed=model["seed"], progress=False, **model["hyperparameters"],
         )
-    return pipe, {
-        "unlearning_steps": pipe.unlearning["steps"], "unlearning_seconds": round(pipe.unlearning["seconds"], 2),
-        "unlearning_nfes": seen["training"],
-    }
+    if at:
+        return _with_weights(original, model, out)
+    _keep(pipe, model, out)
+    _write(model, pipe, original, _cost(pipe.unlearning["steps"], pipe.unlearning["seconds"], seen), out)
+    return pipe
+
+
+def _cost(steps: int, seconds: float, seen: dict[str, int]) -> dict:
+    return {"unlearning_steps": steps, "unlearning_seconds": round(seconds, 2), "unlearning_nfes": seen["training"]}
 
 
 def _weights(out: Path, model: dict) -> Path:
@@ -67,12 +89,16 @@ def _kept(plan: Plan, model: dict, out: Path) -> ClassConditionalPipeline | None
     if not store.is_done(out, cell_id(model)):
         return None
     try:
-        weights = load_file(_weights(out, model))
+        return _with_weights(load_pipeline(plan.checkpoint), model, out)
     except (FileNotFoundError, SafetensorError):
         return None
-    pipe = load_pipeline(plan.checkpoint)
-    pipe.unet.load_state_dict(weights)
-    return pipe
+
+
+def _with_weights(pipe: ClassConditionalPipeline, model: dict, out: Path) -> ClassConditionalPipeline:
+    """A pipeline like this one with the weights that were kept of a model."""
+    forgetful = with_unet(pipe, copy.deepcopy(pipe.unet))
+    forgetful.unet.load_state_dict(load_file(_weights(out, model)))
+    return forgetful
 
 
 def _keep(pipe: ClassConditionalPipeline, model: dict, out: Path) -> None:

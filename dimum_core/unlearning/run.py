@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from ..errors import DataError, TrainingError
 from ..evaluation import draw_samples
 from ..judges import Judge, PairJudge, judge_for
 from ..models.conditions import ClassConditions, PromptConditions, conditions_of, image_size
+from ..models.fresh_noise import FRESH_STEPS, with_fresh_noise
 from ..models.history import history_of, remember
 from ..models.sampling import check_data
 from ..models.support import check_supported
@@ -125,7 +126,7 @@ def unlearn(
     pipe: DiffusionPipeline, method: str | Method = "dimum", *, target: str | int | ImageSet, data: Dataset,
     steps: int = 200, learning_rate: float = 1e-4, batch_size: int = 64, seed: int = 0, precision: str = "auto",
     until: float | None = None, judge: Judge | PairJudge | None = None, evaluate: Look | None = None,
-    evaluate_every: int | None = None, lora_rank: int = 0, gradient_checkpointing: bool = False,
+    evaluate_every: int | Collection[int] | None = None, lora_rank: int = 0, gradient_checkpointing: bool = False,
     out: Path | None = None, resume: bool = False, progress: bool = True, **hyperparameters,
 ) -> DiffusionPipeline:
     """Make a pipeline forget a target. Returns a new pipeline; the one it was given is not touched.
@@ -137,7 +138,8 @@ def unlearn(
     method: a name in METHODS, with `hyperparameters` that differ from the published ones, or a method of your own.
     until: stop early when UA, measured with the judge on 32 samples of the target, reaches this; 0.9, say.
     judge: default, the shipped one of that image size.
-    evaluate: called with (step, pipeline) every `evaluate_every` steps (default: a tenth of them); what it returns joins the log.
+    evaluate: called with (step, pipeline) every `evaluate_every` steps (default: a tenth of them), or after the steps that it
+        lists; what it returns joins the log.
     lora_rank: train low-rank updates of the attention's matrices in place of all weights, and add them to the weights at the end.
     gradient_checkpointing: a third slower, and needs much less memory.
     What the pipeline was made to forget before is left out of the retained data.
@@ -184,7 +186,9 @@ def _unlearning_accuracy(
     labels = conditions.asked([target.labels[i % len(target.labels)] for i in range(UNTIL_SAMPLES)])
 
     def measure(step: int, forgetful: DiffusionPipeline) -> dict:
-        images = draw_samples(forgetful, labels, seed=seed + 10**6, num_inference_steps=10, progress=False)
+        images = draw_samples(
+            with_fresh_noise(forgetful), labels, seed=seed + 10**6, num_inference_steps=FRESH_STEPS, progress=False
+        )
         return {"UA": float((~judge.judge(images).shows(target)).float().mean())}
 
     return measure
@@ -198,7 +202,7 @@ def _made_with(pipe: DiffusionPipeline, method: Method, lora_rank: int, steps: i
 
 def _train(
     forgetful: DiffusionPipeline, objective: UnlearningObjective, config: TrainConfig, looks: list[Look], until: float | None,
-    evaluate_every: int, out: Path | None, resume: bool, progress: bool,
+    evaluate_every: int | tuple[int, ...], out: Path | None, resume: bool, progress: bool,
 ) -> TrainResult:
     """Edit the weights, if the method does that, or else train them."""
     if objective.method.edit(objective.step(forgetful.unet, config.seed, 0)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from accelerate import Accelerator
 from diffusers import DiffusionPipeline
@@ -50,9 +50,13 @@ def finetuning(
     )
 
 
-def evaluation_interval(evaluate_every: int | None, steps: int, count: int) -> int:
-    """Steps between two evaluations: as given, or such that there are `count` of them."""
+def evaluation_interval(evaluate_every: int | Collection[int] | None, steps: int, count: int) -> int | tuple[int, ...]:
+    """Steps between two evaluations, as given or such that there are `count` of them; or a list of the steps that have one."""
     if evaluate_every is None:
         return max(1, steps // count)
-    check_whole("evaluate_every", evaluate_every)
-    return evaluate_every
+    if not isinstance(evaluate_every, (list, tuple)):
+        check_whole("evaluate_every", evaluate_every)
+        return evaluate_every
+    for step in evaluate_every:
+        check_whole("a step of evaluate_every", step)
+    return tuple(evaluate_every)

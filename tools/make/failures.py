@@ -28,7 +28,7 @@ ATTACKS = {"attack-too-slow": 1e-6, "attack-that-wrecks": 3e-2}
 
 
 def measure(pipe, scale, seed: int = 0) -> tuple[float, float]:
-    found = evaluate(pipe, target=TARGET, per_class=16, guidance_scale=scale, num_inference_steps=10, seed=seed, progress=False)
+    found = evaluate(pipe, target=TARGET, per_class=16, guidance_scale=scale, seed=seed, progress=False)
     return found["UA"], found["RA"]
 
 
