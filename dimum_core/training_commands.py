@@ -11,7 +11,7 @@ def run_train(args) -> None:
     from .autoencoder import AUTOENCODER_PRESETS
     from .checking import check_whole
     from .errors import UnknownName
-    from .judges.training import JUDGE_PRESETS
+    from .judges.presets import JUDGE_PRESETS
     from .models.denoiser import PRESETS
 
     known = PRESETS | JUDGE_PRESETS | AUTOENCODER_PRESETS
@@ -41,7 +41,8 @@ def _use_threads(count: int | None) -> None:
 
 
 def _train_judge(args, settings: dict):
-    from .judges.training import get_judge_preset, train_judge
+    from .judges.presets import get_judge_preset
+    from .judges.training import train_judge
 
     if args.without or args.samples_every or args.start:
         raise DimumError(
@@ -52,7 +53,8 @@ def _train_judge(args, settings: dict):
 
 
 def run_judge_train(args) -> None:
-    from .judges.training import judge_preset_for, train_judge
+    from .judges.presets import judge_preset_for
+    from .judges.training import train_judge
 
     _use_threads(args.threads)
     preset, steps = judge_preset_for(args.image_size), {} if args.steps is None else {"steps": args.steps}

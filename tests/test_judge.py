@@ -13,15 +13,14 @@ from dimum_core.data import Dataset, from_uint8
 from dimum_core.errors import CheckpointError, DataError, SettingError, UnknownName
 from dimum_core.judges import load_judge
 from dimum_core.judges.classifier import NONE_OF_THESE, Judge, class_gaussians, fit_temperature, whiten
+from dimum_core.judges.outliers import outliers
+from dimum_core.judges.presets import JUDGE_PRESETS, get_judge_preset
 from dimum_core.judges.training import (
-    JUDGE_PRESETS,
     ClassificationObjective,
     calibrate,
     cut_out,
-    get_judge_preset,
     measure_judge,
     new_judge,
-    outliers,
     shift_randomly,
     train_judge,
 )

@@ -14,7 +14,8 @@ from dimum_core.data import DATASETS, Dataset, ImageSet
 from dimum_core.errors import DataError
 from dimum_core.evaluation import reference_set
 from dimum_core.judges import load_judge
-from dimum_core.judges.training import JUDGE_PRESETS, judge_sets
+from dimum_core.judges.presets import JUDGE_PRESETS
+from dimum_core.judges.training import judge_sets
 from dimum_core.pretraining import train_base
 from dimum_core.unlearning import METHODS
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,95 +11,19 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..checking import check_apart, check_kind, check_whole
+from ..autoencoder import get_autoencoder_preset, load_autoencoder, reconstructed
+from ..checking import check_apart, check_kind
 from ..data import Dataset, ImageSet, draw_batch, load_dataset, step_generator
-from ..data.captions import WORD_KINDS
-from ..errors import DataError, UnknownName
+from ..errors import DataError
 from ..files import write_atomically
 from ..metrics import accuracy, auroc, expected_calibration_error
 from ..models.cards import command_line, provenance
 from ..models.checkpoints import check_dtype, save_checkpoint
+from ..models.codec import Codec
 from ..training import TrainConfig, TrainResult, train
 from .classifier import Judge, class_gaussians, fit_temperature, whiten
-
-
-@dataclass(frozen=True)
-class JudgePreset:
-    """What a judge is trained on, and how.
-
-    word: which word of the class names it tells apart, styles (0) or objects (1); default, whole names.
-    crop: images move by up to so many pixels either way; flip: a fresh half of each batch is mirrored.
-    cutout: side of the square that is blanked in each image, in pixels; 0 blanks none.
-    whitened: see Judge.
-    calibration_every: one training image in so many is kept for the temperature and the threshold.
-    """
-
-    name: str
-    dataset: str
-    image_size: int
-    widths: tuple[int, ...]
-    pools: tuple[int, ...]
-    crop: int
-    flip: bool
-    calibration_every: int
-    label_smoothing: float = 0.05
-    cutout: int = 0
-    whitened: bool = False
-    word: int | None = None
-    training: TrainConfig = field(default_factory=TrainConfig)
-
-
-JUDGE_PRESETS = {
-    preset.name: preset
-    for preset in (
-        JudgePreset(
-            "digits-judge", dataset="digits", image_size=8, widths=(32, 64, 128), pools=(1, 2, 2), crop=1, flip=False,
-            calibration_every=5, label_smoothing=0.0,
-            training=TrainConfig(
-                steps=600, batch_size=128, learning_rate=3e-3, warmup_steps=60, weight_decay=0.05, ema_decay=0
-            ),
-        ),
-        JudgePreset(
-            "cifar10-small-judge", dataset="cifar10", image_size=16, widths=(64, 192, 256), pools=(1, 2, 2), crop=1,
-            flip=True, calibration_every=20,
-            training=TrainConfig(
-                steps=2_280, batch_size=250, learning_rate=4e-3, warmup_steps=400, weight_decay=0.05, ema_decay=0
-            ),
-        ),
-        *(
-            JudgePreset(
-                f"shapes-{kind}-judge", dataset="shapes", image_size=16, widths=(32, 64, 128), pools=(1, 2, 2), crop=1, flip=False,
-                calibration_every=20, word=position, label_smoothing=0.0,
-                training=TrainConfig(
-                    steps=900, batch_size=128, learning_rate=3e-3, warmup_steps=90, weight_decay=0.05, ema_decay=0
-                ),
-            )
-            for position, kind in enumerate(WORD_KINDS)
-        ),
-        JudgePreset(
-            "cifar10-judge", dataset="cifar10", image_size=32, widths=(64, 256, 256), pools=(2, 2, 2), crop=2, flip=True,
-            calibration_every=20, label_smoothing=0.2, whitened=True,
-            training=TrainConfig(  # airbench94's, for a mean over the batch in place of a sum, and for 14 epochs in place of 10
-                steps=1_300, batch_size=512, learning_rate=0.75, warmup_steps=300, weight_decay=0.00133, grad_clip=0.0, ema_decay=0,
-                optimizer="nesterov",
-            ),
-        ),
-    )
-}
-
-
-def get_judge_preset(name: str) -> JudgePreset:
-    if name not in JUDGE_PRESETS:
-        raise UnknownName("judge preset", name, JUDGE_PRESETS)
-    return JUDGE_PRESETS[name]
-
-
-def judge_preset_for(image_size: int) -> JudgePreset:
-    """A preset for whole classes of images of this size: that of the next size up, or else the largest, resized."""
-    check_whole("image_size", image_size, 8)
-    presets = sorted((p for p in JUDGE_PRESETS.values() if p.word is None), key=lambda p: p.image_size)
-    fitting = next((p for p in presets if p.image_size >= image_size), presets[-1])
-    return fitting if fitting.image_size == image_size else replace(fitting, name=f"judge at {image_size}", image_size=image_size)
+from .outliers import outliers
+from .presets import JudgePreset, get_judge_preset
 
 
 def shift_randomly(images: Tensor, by: int, generator: torch.Generator) -> Tensor:
@@ -169,16 +93,17 @@ def train_judge(
     preset = get_judge_preset(preset) if isinstance(preset, str) else preset
     check_dtype(dtype)
     config = preset.training.changed(**settings)
-    data = load_dataset(preset.dataset) if data is None else data
+    own, data = data, load_dataset(preset.dataset) if data is None else data
     check_kind("data", data, Dataset, "a data set, such as load_dataset('digits'): its test split measures the judge")
     data = data.resized(preset.image_size)
     data = data if preset.word is None else data.relabelled(preset.word)
     fitting, calibration = judge_sets(data, preset.calibration_every)
+    shown = with_reconstructions(fitting, preset.autoencoder) if own is None and preset.autoencoder else fitting
     judge = new_judge(preset, data.class_names, data.train.images.shape[1], config.seed)
     if preset.whitened:
         whiten(judge, fitting.images[:5_000])
     judge.to(Accelerator().device)  # it is calibrated and measured there, too
-    objective = ClassificationObjective(fitting, config.batch_size, preset.crop, preset.flip, preset.label_smoothing, preset.cutout)
+    objective = ClassificationObjective(shown, config.batch_size, preset.crop, preset.flip, preset.label_smoothing, preset.cutout)
     result = train(judge, objective, config, out=out, resume=resume, on_log=on_log, description=f"training {preset.name}")
     calibrate(judge, fitting, calibration)
     if out is not None:
@@ -208,6 +133,13 @@ def judge_sets(data: Dataset, calibration_every: int) -> tuple[ImageSet, ImageSe
     return fitting, calibration
 
 
+def with_reconstructions(images: ImageSet, autoencoder: str) -> ImageSet:
+    """Image set, and after it the same images as a shipped autoencoder gives them back, under the same labels."""
+    codec = Codec(get_autoencoder_preset(autoencoder).patch_size, load_autoencoder(autoencoder))
+    twice = images.with_repeats(torch.arange(len(images)), 2)
+    return replace(twice, images=torch.cat([images.images, reconstructed(codec, images.images)]))
+
+
 def new_judge(preset: JudgePreset, class_names: tuple[str, ...], image_channels: int, seed: int) -> Judge:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -230,37 +162,6 @@ def calibrate(judge: Judge, fitting: ImageSet, calibration: ImageSet) -> None:
 
 
 # Measuring ----------------------------------------------------------------------------------------------------------
-
-
-def outliers(images: Tensor, labels: Tensor, seed: int = 0) -> dict[str, Tensor]:
-    """Images that show none of the classes, made from real ones of N x C x H x W; used to measure, never to fit."""
-    generator = torch.Generator().manual_seed(seed)
-    count, channels, side, _ = images.shape
-    noise = torch.randn(images.shape, generator=generator)
-    coarse = torch.randn((count, channels, side // 4, side // 4), generator=generator)
-    shuffled = shuffle_tiles(images, generator)
-    partner = torch.randperm(count, generator=generator)
-    mixed = (labels != labels[partner]).nonzero().squeeze(1)
-    return {
-        "white noise": noise.mul(0.5).clamp(-1, 1),
-        "coloured clouds": F.interpolate(coarse, size=side, mode="bilinear").clamp(-1, 1),
-        "shuffled tiles": shuffled,
-        "mixtures of two classes": ((images + images[partner]) / 2)[mixed],
-    }
-
-
-def shuffle_tiles(images: Tensor, generator: torch.Generator) -> Tensor:
-    """The 4 x 4 tiles of each image in an order of its own; a side that does not divide by 4 keeps its last pixels in place."""
-    count, channels, side, _ = images.shape
-    tile = side // 4
-    tiles = images[:, :, : 4 * tile, : 4 * tile].unfold(2, tile, tile).unfold(3, tile, tile).reshape(count, channels, 16, -1)
-    order = torch.rand((count, 16), generator=generator).argsort(1)
-    tiles = tiles.gather(2, order[:, None, :, None].expand(-1, channels, -1, tile**2))
-    shuffled = images.clone()
-    shuffled[:, :, : 4 * tile, : 4 * tile] = (
-        tiles.reshape(count, channels, 4, 4, tile, tile).permute(0, 1, 2, 4, 3, 5).reshape(count, channels, 4 * tile, 4 * tile)
-    )
-    return shuffled
 
 
 def measure_judge(judge: Judge, test: ImageSet) -> dict:
