@@ -125,7 +125,7 @@ def test_evaluate_prints_a_table_or_json(capsys):
     assert main(["evaluate", "digits", "--count", "2", "--steps", "4", "--target", "3", "--json"]) == 0
     measured = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)  # JSON has no NaN
     assert measured["provenance"]["weights"] == "ema"
-    assert measured["checkpoint"] == "digits" and measured["provenance"]["sampler"] == "DPMSolverMultistepScheduler"
+    assert measured["checkpoint"] == "digits" and measured["provenance"]["sampler"] == "EulerAncestralDiscreteScheduler"
     assert measured["metrics"]["UA"]["n"] == 2 and measured["metrics"]["RA"]["n"] == 18
     assert 0 <= measured["metrics"]["UA"]["low"] <= measured["metrics"]["UA"]["value"] <= 1
     assert set(measured["per_class_accuracy"]) == {str(i) for i in range(10)}

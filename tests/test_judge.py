@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 from dimum_core.data import Dataset, from_uint8
 from dimum_core.errors import CheckpointError, DataError, SettingError, UnknownName
-from dimum_core.judges import load_judge
+from dimum_core.judges import load_judge, training
 from dimum_core.judges.classifier import NONE_OF_THESE, Judge, class_gaussians, fit_temperature, whiten
-from dimum_core.judges.outliers import outliers
+from dimum_core.judges.outliers import blends, outliers, side_by_side
 from dimum_core.judges.presets import JUDGE_PRESETS, get_judge_preset
 from dimum_core.judges.training import (
     ClassificationObjective,
@@ -23,6 +23,7 @@ from dimum_core.judges.training import (
     new_judge,
     shift_randomly,
     train_judge,
+    with_reconstructions,
 )
 from dimum_core.models.cards import read_card
 from dimum_core.models.checkpoints import load_pipeline, save_checkpoint
@@ -212,3 +213,59 @@ def test_a_judge_is_not_a_pipeline(judge, tmp_path):
     save_checkpoint(judge, tmp_path, {"title": "t", "summary": "s"}, "float32")
     with pytest.raises(CheckpointError, match="not a diffusers pipeline"):
         load_pipeline(tmp_path)
+
+
+def test_what_is_strange_is_told_by_scikit_learns_regression_and_rejected(patterns):
+    """The folded weights give the log-odds of scikit-learn's own pipeline; blends are told from real images of another split."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    judge, _ = train_judge(replace(TINY, name="mine", calibration_every=4, knows_outliers=True), data=patterns, steps=60)
+    real = patterns.train.select(torch.arange(0, 300, 4)).select(torch.arange(75) % 2 == 0)
+    generator = torch.Generator().manual_seed(1)
+    strange = [blends(real.images, real.labels, generator) for _ in range(2)]
+    strange = torch.cat([*strange, *outliers(real.images, real.labels, 1).values()])
+    with torch.inference_mode():
+        known, unknown, new = (
+            judge.evidence(*judge.seen(images)).double().numpy() for images in (real.images, strange, patterns.test.images)
+        )
+    reference = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000, class_weight="balanced"))
+    scaler = reference.named_steps["standardscaler"].fit(known)
+    reference.named_steps["logisticregression"].fit(
+        scaler.transform(np.concatenate([known, unknown])), [0] * len(known) + [1] * len(unknown)
+    )
+    expected = reference.named_steps["logisticregression"].decision_function(scaler.transform(new))
+    verdict = judge.judge(patterns.test.images)
+    np.testing.assert_allclose(verdict.distance.numpy(), expected, rtol=0.02, atol=0.02)
+    mixed = judge.judge(blends(patterns.test.images, patterns.test.labels, torch.Generator().manual_seed(9)))
+    assert (mixed.labels < 0).float().mean() > 0.8 and (verdict.labels < 0).float().mean() < 0.15
+
+
+def test_blends_and_halves_are_of_two_classes():
+    images, labels = torch.arange(40.0)[:, None, None, None].expand(40, 1, 4, 4), torch.arange(40) % 2
+    mixed = blends(images, labels, torch.Generator().manual_seed(0), (0.5, 0.5))
+    assert len(mixed) and (2 * mixed[:, 0, 0, 0] % 2 == 1).all()  # an even and an odd number
+    halves = side_by_side(images, labels)
+    assert len(halves) and ((halves[:, 0, 0, 0] - halves[:, 0, 0, 3]) % 2 == 1).all()
+    assert halves[..., :2].eq(halves[..., :1]).all() and halves[..., 2:].eq(halves[..., 3:]).all()
+
+
+def test_a_residual_judge_is_another_architecture_with_features_that_are_means(patterns):
+    judge, _ = train_judge(replace(TINY, name="second", residual=True), data=patterns, steps=60)
+    assert (judge.judge(patterns.test.images).forced_labels == patterns.test.labels).float().mean() > 0.9
+    last = judge.stage_outputs(patterns.test.images[:4])[-1]
+    torch.testing.assert_close(judge.look(patterns.test.images[:4])[0], last.mean((2, 3)))
+    block = judge.stages[0][1]
+    block.norms[1].weight.data.zero_()
+    block.norms[1].bias.data.zero_()
+    x = judge.stages[0][0](F.gelu(judge.stem(patterns.test.images[:4])))
+    torch.testing.assert_close(block(x), F.gelu(x))  # without its change, a block passes on what it gets
+
+
+def test_reconstructions_are_fitted_on_beside_the_images(monkeypatch, patterns):
+    images = patterns.train.select([0, 1])
+    monkeypatch.setattr(training, "load_autoencoder", lambda name: None)
+    monkeypatch.setattr(training, "reconstructed", lambda codec, images: images / 2)
+    both = with_reconstructions(images, "cifar10-autoencoder")
+    assert torch.equal(both.images, torch.cat([images.images, images.images / 2])) and both.labels.tolist() == [0, 1, 0, 1]

@@ -1,8 +1,8 @@
 """The judge: a small classifier that says what a sample shows, how sure it is, and when it shows none of the classes.
 
-A classifier forced to choose calls noise a class. The judge therefore also measures how far an image's features lie
-from every class (Mahalanobis distance, Lee et al. 2018, arXiv 1807.03888) and rejects what lies further than 99 % of
-held-out real images do.
+A classifier forced to choose calls noise a class. The judge therefore also measures how strange an image is, and rejects what is
+stranger than nearly all held-out real images. Strange is what lies far from every class (Mahalanobis distance of its features, Lee
+et al. 2018, arXiv 1807.03888), or, for a judge that was shown images of no class, what looks like those (`outliers`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Verdict:
     """What the judge says of N images, on the CPU.
 
     probabilities: float32, N x classes, calibrated by the fitted temperature; the forced choice.
-    distance: float32, N; squared Mahalanobis distance to the nearest class; large is out of distribution.
+    distance: float32, N; how strange each is: squared Mahalanobis distance to the nearest class, or log-odds that it shows none.
     labels: int64, N; the most probable class, or NONE_OF_THESE where the distance exceeds the threshold.
     features: float32, N x D; what fidelity is measured on.
     """
@@ -98,6 +98,9 @@ class Judge(ModelMixin, ConfigMixin):
     widths, pools: channels of each stage, and by how much it shrinks the image (1 or 2). A stage is two 3 x 3
         convolutions, each with batch normalisation and GELU, as in airbench (Jordan 2024, arXiv 2404.00498).
     mirror: average over the image and its mirror image (right for photographs, wrong for digits).
+    residual: another architecture, for a second opinion: a stage is two residual blocks (He et al. 2015, arXiv 1512.03385), and
+        features are means over the image in place of maxima.
+    knows_outliers: what is strange is told by a regression on images of no class, in place of the Mahalanobis distance.
     whitened: begin as airbench94 does (section 3 of that paper): 2 x 2 patches are decorrelated by fixed filters, convolutions
         start as identities, normalisations have no scale of their own, and logits are divided by 9. It learns several times faster.
     """
@@ -114,17 +117,22 @@ class Judge(ModelMixin, ConfigMixin):
         temperature: float = 1.0,
         threshold: float = float("inf"),
         whitened: bool = False,
+        residual: bool = False,
+        knows_outliers: bool = False,
     ):
         super().__init__()
         first = 8 * image_channels if whitened else 32
         self.stem = nn.Conv2d(image_channels, first, 2) if whitened else nn.Conv2d(image_channels, first, 3, padding=1)
         self.stages = nn.ModuleList(
-            _stage(a, b, pool) for a, b, pool in zip((first, *widths), widths, pools, strict=False)
+            (_residual_stage if residual else _stage)(a, b, pool)
+            for a, b, pool in zip((first, *widths), widths, pools, strict=False)
         )
         self.head = nn.Linear(widths[-1], len(class_names), bias=False)
         traces = sum(widths)
         self.register_buffer("class_means", torch.zeros(len(class_names), traces))
         self.register_buffer("whitening", torch.eye(traces))
+        if knows_outliers:
+            self.register_buffer("outlier_weights", torch.zeros(traces + widths[-1] + len(class_names) + 1))
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -143,21 +151,33 @@ class Judge(ModelMixin, ConfigMixin):
 
     def forward(self, images: Tensor) -> Tensor:
         """Uncalibrated logits, B x classes."""
-        return self._logits(_strongest(self.stage_outputs(images)[-1]))
+        return self._logits(self._features(self.stage_outputs(images)[-1]))
+
+    def _features(self, output: Tensor) -> Tensor:
+        return output.mean(dim=(2, 3)) if self.config.residual else output.amax(dim=(2, 3))
 
     def _logits(self, features: Tensor) -> Tensor:
         return self.head(features) / (9 if self.config.whitened else 1)
 
     def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Features, B x D: the strongest response of each channel of the last stage; fidelity is measured on them.
+        """Features, B x D: the strongest response of each channel of the last stage, or the mean; fidelity is measured on them.
         Traces, B x sum(widths): the mean response of each channel of every stage; the early ones betray noise.
         """
         outputs = self.stage_outputs(images)
-        return _strongest(outputs[-1]), torch.cat([output.mean(dim=(2, 3)) for output in outputs], dim=1)
+        return self._features(outputs[-1]), torch.cat([output.mean(dim=(2, 3)) for output in outputs], dim=1)
 
     def distance(self, traces: Tensor) -> Tensor:
         """Squared Mahalanobis distance to the nearest class mean, B."""
         return torch.cdist(traces @ self.whitening, self.class_means @ self.whitening).square().amin(1)
+
+    def outlier_odds(self, features: Tensor, traces: Tensor) -> Tensor:
+        """The log-odds that an image shows no class, B."""
+        return self.evidence(features, traces) @ self.outlier_weights[:-1] + self.outlier_weights[-1]
+
+    def evidence(self, features: Tensor, traces: Tensor) -> Tensor:
+        """What tells images of no class, B x (traces + D + classes): traces, features of length 1, and logits by rank."""
+        ranked = self._logits(features).sort(1, descending=True).values
+        return torch.cat([traces, F.normalize(features, eps=1e-6), ranked], dim=1)
 
     @torch.inference_mode()
     def judge(self, images: Tensor, batch_size: int = 500) -> Verdict:
@@ -177,8 +197,9 @@ class Judge(ModelMixin, ConfigMixin):
 
     def _judge_batch(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         features, traces = self._look_both_ways(images)
-        logits = self._logits(features) / self.config.temperature
-        return logits.softmax(1), self.distance(traces), features
+        logits = self._logits(features)
+        strange = self.outlier_odds(features, traces) if self.config.knows_outliers else self.distance(traces)
+        return (logits / self.config.temperature).softmax(1), strange, features
 
     def _look_both_ways(self, images: Tensor) -> tuple[Tensor, Tensor]:
         if not self.config.mirror:
@@ -186,14 +207,11 @@ class Judge(ModelMixin, ConfigMixin):
         return tuple((a + b) / 2 for a, b in zip(self.look(images), self.look(images.flip(-1)), strict=True))
 
     @torch.inference_mode()
-    def traces(self, images: Tensor, batch_size: int = 500) -> Tensor:
-        """What `distance` is computed from, N x sum(widths), on the CPU."""
+    def seen(self, images: Tensor, batch_size: int = 500) -> tuple[Tensor, Tensor]:
+        """Features and traces of N images, on the CPU: what is strange is told from them."""
         self.eval()
-        return torch.cat([self._look_both_ways(batch.to(self.device))[1].float().cpu() for batch in images.split(batch_size)])
-
-
-def _strongest(output: Tensor) -> Tensor:
-    return output.amax(dim=(2, 3))
+        looks = [self._look_both_ways(batch.to(self.device)) for batch in images.split(batch_size)]
+        return tuple(torch.cat(part).float().cpu() for part in zip(*looks, strict=True))
 
 
 def _stage(in_channels: int, out_channels: int, pool: int) -> nn.Sequential:
@@ -206,6 +224,26 @@ def _stage(in_channels: int, out_channels: int, pool: int) -> nn.Sequential:
         nn.BatchNorm2d(out_channels),
         nn.GELU(),
     )
+
+
+class _Residual(nn.Module):
+    """x + convolutions of x, shrunk by `pool`; the shortcut is a 1 x 1 convolution where sizes differ."""
+
+    def __init__(self, in_channels: int, out_channels: int, pool: int):
+        super().__init__()
+        self.first = nn.Conv2d(in_channels, out_channels, 3, stride=pool, padding=1, bias=False)
+        self.second = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(out_channels) for _ in range(2))
+        alike = in_channels == out_channels and pool == 1
+        self.shortcut = nn.Identity() if alike else nn.Conv2d(in_channels, out_channels, 1, stride=pool, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        change = self.norms[1](self.second(F.gelu(self.norms[0](self.first(x)))))
+        return F.gelu(change + self.shortcut(x))
+
+
+def _residual_stage(in_channels: int, out_channels: int, pool: int) -> nn.Sequential:
+    return nn.Sequential(_Residual(in_channels, out_channels, pool), _Residual(out_channels, out_channels, 1))
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ class JudgePreset:
     word: which word of the class names it tells apart, styles (0) or objects (1); default, whole names.
     crop: images move by up to so many pixels either way; flip: a fresh half of each batch is mirrored.
     cutout: side of the square that is blanked in each image, in pixels; 0 blanks none.
-    whitened: see Judge.
+    whitened, residual, knows_outliers: see Judge.
     calibration_every: one training image in so many is kept for the temperature and the threshold.
     autoencoder: half of what it is fitted on are images as this shipped autoencoder gives them back: samples have passed its
         decoder, and what that loses is no evidence against a class. For the preset's own data set alone.
@@ -34,6 +34,8 @@ class JudgePreset:
     label_smoothing: float = 0.05
     cutout: int = 0
     whitened: bool = False
+    residual: bool = False
+    knows_outliers: bool = False
     word: int | None = None
     autoencoder: str | None = None
     training: TrainConfig = field(default_factory=TrainConfig)
@@ -68,10 +70,18 @@ JUDGE_PRESETS = {
         ),
         JudgePreset(
             "cifar10-judge", dataset="cifar10", image_size=32, widths=(64, 256, 256), pools=(2, 2, 2), crop=2, flip=True,
-            calibration_every=20, label_smoothing=0.2, whitened=True, autoencoder="cifar10-autoencoder",
+            calibration_every=20, label_smoothing=0.2, whitened=True, knows_outliers=True,
+            autoencoder="cifar10-autoencoder",
             training=TrainConfig(  # airbench94's, for a mean over the batch in place of a sum, and for 17 epochs in place of 10
                 steps=1_600, batch_size=512, learning_rate=0.75, warmup_steps=300, weight_decay=0.00133, grad_clip=0.0, ema_decay=0,
                 optimizer="nesterov",
+            ),
+        ),
+        JudgePreset(
+            "cifar10-second-judge", dataset="cifar10", image_size=32, widths=(64, 128, 256), pools=(2, 2, 2), crop=2, flip=True,
+            calibration_every=20, label_smoothing=0.1, residual=True, knows_outliers=True, autoencoder="cifar10-autoencoder",
+            training=TrainConfig(
+                steps=3_200, batch_size=256, learning_rate=3e-3, warmup_steps=300, weight_decay=0.05, ema_decay=0
             ),
         ),
     )

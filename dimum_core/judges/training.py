@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,7 @@ from ..models.checkpoints import check_dtype, save_checkpoint
 from ..models.codec import Codec
 from ..training import TrainConfig, TrainResult, train
 from .classifier import Judge, class_gaussians, fit_temperature, whiten
-from .outliers import outliers
+from .outliers import fit_outliers, outliers, side_by_side
 from .presets import JudgePreset, get_judge_preset
 
 
@@ -98,17 +100,18 @@ def train_judge(
     data = data.resized(preset.image_size)
     data = data if preset.word is None else data.relabelled(preset.word)
     fitting, calibration = judge_sets(data, preset.calibration_every)
-    shown = with_reconstructions(fitting, preset.autoencoder) if own is None and preset.autoencoder else fitting
+    again = partial(with_reconstructions, autoencoder=preset.autoencoder) if own is None and preset.autoencoder else lambda x: x
     judge = new_judge(preset, data.class_names, data.train.images.shape[1], config.seed)
     if preset.whitened:
         whiten(judge, fitting.images[:5_000])
     judge.to(Accelerator().device)  # it is calibrated and measured there, too
-    objective = ClassificationObjective(shown, config.batch_size, preset.crop, preset.flip, preset.label_smoothing, preset.cutout)
+    augmented = preset.crop, preset.flip, preset.label_smoothing, preset.cutout
+    objective = ClassificationObjective(again(fitting), config.batch_size, *augmented)
     result = train(judge, objective, config, out=out, resume=resume, on_log=on_log, description=f"training {preset.name}")
-    calibrate(judge, fitting, calibration)
+    calibrate(judge, fitting, calibration, again)
     if out is not None:
         write_atomically(Path(out) / "log.csv", result.log.to_csv(index=False).encode())
-        save_checkpoint(judge, Path(out), judge_card(preset, config, data, judge, result), dtype)
+        save_checkpoint(judge, Path(out), judge_card(preset, config, data, judge, result, again), dtype)
     return judge, result
 
 
@@ -144,20 +147,32 @@ def new_judge(preset: JudgePreset, class_names: tuple[str, ...], image_channels:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         shape = preset.image_size, image_channels, class_names, preset.widths, preset.pools
-        judge = Judge(*shape, mirror=preset.flip, whitened=preset.whitened)
+        kind = {"whitened": preset.whitened, "residual": preset.residual, "knows_outliers": preset.knows_outliers}
+        judge = Judge(*shape, mirror=preset.flip, **kind)
     return judge.to(memory_format=torch.channels_last)  # a quarter faster on a CPU
 
 
-def calibrate(judge: Judge, fitting: ImageSet, calibration: ImageSet) -> None:
-    """Fit temperature, class Gaussians and rejection threshold; the last from images the judge did not train on."""
+def calibrate(
+    judge: Judge, fitting: ImageSet, calibration: ImageSet, again: Callable[[ImageSet], ImageSet] = lambda images: images
+) -> None:
+    """Fit temperature, what is strange, and rejection threshold; the last from images the judge did not train on.
+
+    again: what becomes of images before the judge sees them, such as `with_reconstructions`.
+    """
     judge.register_to_config(temperature=1.0, threshold=float("inf"))
     fitting = fitting.select(torch.arange(0, len(fitting), -(-len(fitting) // 10_000)))  # enough for means and covariance
-    means, whitening = class_gaussians(judge.traces(fitting.images), fitting.labels, len(fitting.class_names))
+    means, whitening = class_gaussians(judge.seen(fitting.images)[1], fitting.labels, len(fitting.class_names))
     judge.class_means.copy_(means)
     judge.whitening.copy_(whitening)
+    share = 0.99
+    if judge.config.knows_outliers:  # from one half of the images; what the other half is like, sets the threshold
+        half, share = torch.arange(len(calibration)) % 2 == 0, 0.98
+        fit_outliers(judge, again(calibration.select(half)))
+        calibration = calibration.select(~half)
+    calibration = again(calibration)
     verdict = judge.judge(calibration.images)
     temperature = fit_temperature(verdict.probabilities.clamp_min(1e-12).log(), calibration.labels)
-    threshold = float(np.quantile(verdict.distance.numpy(), 0.99))
+    threshold = float(np.quantile(verdict.distance.numpy(), share))
     judge.register_to_config(temperature=round(temperature, 4), threshold=round(threshold, 3))
 
 
@@ -173,14 +188,23 @@ def measure_judge(judge: Judge, test: ImageSet) -> dict:
         "expected_calibration_error": round(expected_calibration_error(verdict.probabilities, test.labels), 4),
         "rejected_real_images": round(float((verdict.labels < 0).float().mean()), 4),
     }
-    for kind, images in outliers(test.images[:2000], test.labels[:2000]).items():
+    some = test.images[:2000], test.labels[:2000]
+    for kind, images in {**outliers(*some), "two halves, side by side": side_by_side(*some)}.items():
         other = judge.judge(images)
         area = auroc(verdict.distance, other.distance)
         quality[f"rejected: {kind}"] = f"{float((other.labels < 0).float().mean()):.1%} (AUROC {area:.3f})"
     return quality
 
 
-def judge_card(preset: JudgePreset, config: TrainConfig, data, judge: Judge, result: TrainResult) -> dict:
+def judge_card(preset: JudgePreset, config: TrainConfig, data, judge: Judge, result: TrainResult, again) -> dict:
+    seen, of_reconstructions = again(data.test), {}
+    if len(seen) > len(data.test):
+        verdict = judge.judge(seen.images[len(data.test) :])
+        right = accuracy(verdict.forced_labels, data.test.labels)
+        of_reconstructions = {
+            "accuracy_on_reconstructions": str(right),
+            "rejected_reconstructions": round(float((verdict.labels < 0).float().mean()), 4),
+        }
     return {
         "title": preset.name,
         "summary": f"The judge of {data.name} images at {preset.image_size} x {preset.image_size} pixels: "
@@ -195,6 +219,6 @@ def judge_card(preset: JudgePreset, config: TrainConfig, data, judge: Judge, res
             "seconds": round(result.seconds),
         },
         "data": {"name": data.name, "images": len(data.train), "image_size": preset.image_size, "digest": data.train.digest},
-        "quality": measure_judge(judge, data.test),
+        "quality": measure_judge(judge, data.test) | of_reconstructions,
         "provenance": provenance(),
     }
