@@ -128,7 +128,7 @@ def test_combinations_that_are_none_are_named():
     ("attack_steps", [20, 40], "attack_steps should hold one whole number of at least 1, not [20, 40]"),
     ("samples", [16], "samples should hold one whole number"), ("batch_size", [], "batch_size should hold one whole number"),
     ("check_every", (1, 2), "check_every should hold one"),
-    ("points", [2], "points should hold one"), ("points", 1, "at least 2, not 1"),
+    ("points", [2, 1], "or a list of steps in order, not [2, 1]"), ("points", 1, "at least 2, or a list"),
     ("evaluations", 4, "`evaluations: 4` is called `points: 5` now"), ("evaluations", [1], "`points: one more`"),
     ("learning_rate", [1e-4, 1e-3], "learning_rate should hold one number between 0 and 1, not [0.0001, 0.001]"),
     ("optimizers", [], "optimizers is empty"), ("budgets", [True], "a budget is a number of steps"),
