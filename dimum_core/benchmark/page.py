@@ -16,6 +16,7 @@ import pandas as pd
 from ..files import write_atomically
 from ..metrics import MetricError
 from .contest import LEAST_RA, LEAST_UA, Contest, comparisons, contests, leaderboard, resolution
+from .exchange import exchange_panel, has_strengths
 from .figures import Panel, panels
 from .results import NFES, PROVENANCE, ResultsError, check_provenance
 
@@ -57,10 +58,11 @@ def write_report(rows: pd.DataFrame, out: str | Path, title: str) -> Path:
     if not compared:
         raise ResultsError("No pair of target and seed is complete for two methods yet: let the plan run on, then report.")
     sections = [_section(rows, contest, out) for contest in compared]
+    exchange = _exchange(rows, out) if has_strengths(rows) else ""
     links = "".join(f'<li><a href="#{slug(c.name)}">{escape(c.name)}</a></li>' for c in compared)
     body = (
         f"<h1>{escape(title)}</h1>{_introduction(rows)}<nav aria-label='Contests'><ul>{links}</ul></nav>"
-        + "".join(sections) + _origin(rows)
+        + exchange + "".join(sections) + _origin(rows)
     )
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -69,6 +71,12 @@ def write_report(rows: pd.DataFrame, out: str | Path, title: str) -> Path:
     )
     write_atomically(out / "report.html", page.encode())
     return out / "report.html"
+
+
+def _exchange(rows: pd.DataFrame, out: Path) -> str:
+    """What a longer unlearning buys: of models that were attacked after several numbers of its steps."""
+    figure = _figure(exchange_panel(rows), "all", out)
+    return f"<section id='exchange'><h2>What it costs to undo</h2><div class='figures'>{figure}</div></section>"
 
 
 def slug(name: str) -> str:
