@@ -5,10 +5,14 @@ The noise in x_t follows from x and t; whether it is normal, and belongs to that
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable, Mapping
+
 import torch
 
 from ..models.diffusion import ALPHAS_CUMPROD
 from .checks import Unanswered
+from .comparing import compare
 
 
 class Asked:
@@ -25,6 +29,46 @@ class Asked:
 def denoised(x_t, t, labels):
     sign = torch.where(labels % 2 == 0, 1.0, -1.0)
     return torch.tanh(x_t) * 0.5 + ((0.3 * sign + t / 2000).to(x_t.dtype)).view(-1, *[1] * (x_t.ndim - 1))
+
+
+def table_network(table):
+    """A denoiser with one number for each label to learn, of which its answer depends as on x_t and t."""
+    def denoise(x_t, t, labels):
+        each = (-1, *[1] * (x_t.ndim - 1))
+        return torch.tanh(x_t + table[labels].view(each)) * (1 + t.view(each) / 1000)
+
+    return denoise
+
+
+def compare_loss(function, reference: Callable, cases: list[tuple], mistakes: Mapping[str, Callable], tolerance: float = 1e-3):
+    """As `compare`, for a loss whose first argument is such a network, of the table that stands first in each case.
+
+    Where the answer's gradient comes along, it is compared as well: it shows what was held constant. From a student's process only
+    values come.
+    """
+    if not callable(function):
+        return compare(function, reference, [])
+    table, *rest = copy.deepcopy(cases[0])
+    loss = function(table_network(table.requires_grad_()), *rest)
+    read = [_value, _with_gradient] if isinstance(loss, torch.Tensor) and loss.requires_grad else [_value]
+    for seen in read:
+        found = compare(seen(function), seen(reference), cases, {said: seen(each) for said, each in mistakes.items()}, tolerance)
+        if found is not True:
+            return found
+    return True
+
+
+def _value(loss_of):
+    return lambda table, *rest: loss_of(table_network(table), *rest)
+
+
+def _with_gradient(loss_of):
+    def both(table, *rest):
+        loss = loss_of(table_network(table.requires_grad_()), *rest)
+        gradient = torch.autograd.grad(loss, table, allow_unused=True)[0] if loss.requires_grad else None
+        return float(loss.detach()), torch.zeros_like(table) if gradient is None else gradient
+
+    return both
 
 
 def loss_of(function, x, labels, last, seed: int) -> tuple | str:
