@@ -17,7 +17,8 @@ from dimum_core.models.checkpoints import build_pipeline
 from dimum_core.models.conditions import ClassConditions, draw
 from dimum_core.models.denoiser import build_denoiser
 from dimum_core.models.diffusion import SCHEDULER_CONFIG
-from dimum_core.unlearning.base import Step, get_method
+from dimum_core.unlearning.base import Step
+from dimum_core.unlearning.choosing import get_method
 
 NAMES = ("left", "top", "checks")
 NOISY = {  # class -> settings and arguments under which it draws fresh noise

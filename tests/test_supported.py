@@ -29,7 +29,8 @@ from dimum_core.models.conditions import conditions_of, draw
 from dimum_core.models.denoiser import build_denoiser
 from dimum_core.models.diffusion import ALPHAS_CUMPROD, SCHEDULER_CONFIG, Schedule
 from dimum_core.models.sampling import ClassConditionalPipeline
-from dimum_core.unlearning.base import Step, get_method
+from dimum_core.unlearning.base import Step
+from dimum_core.unlearning.choosing import get_method
 
 NAMES = ("left", "top", "checks")
 SIZES = {

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..errors import ModelError
 
 NUM_TIMESTEPS = 1000
+TIMESTEPS = range(NUM_TIMESTEPS)
 BETA_START, BETA_END = 1e-4, 0.02
 SCHEDULER_CONFIG = {
     "num_train_timesteps": NUM_TIMESTEPS,
@@ -99,10 +100,10 @@ def factors(alphas_cumprod: Tensor, like: Tensor, t: Tensor) -> tuple[Tensor, Te
     return tuple(part.sqrt().to(like.device, like.dtype)[t].view(shape) for part in (alphas_cumprod, 1 - alphas_cumprod))
 
 
-def draw_noise(x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """eps ~ N(0, I) of x's shape and t ~ U{0, ..., T-1}, drawn on the CPU so that every device sees the same."""
+def draw_noise(x: Tensor, generator: torch.Generator, timesteps: range = TIMESTEPS) -> tuple[Tensor, Tensor]:
+    """eps ~ N(0, I) of x's shape and t, evenly from `timesteps`, drawn on the CPU so that every device sees the same."""
     eps = torch.randn(x.shape, generator=generator)
-    t = torch.randint(NUM_TIMESTEPS, (len(x),), generator=generator)
+    t = torch.randint(timesteps.start, timesteps.stop, (len(x),), generator=generator)
     return eps.to(x.device, x.dtype), t.to(x.device)
 
 

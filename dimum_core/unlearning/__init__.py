@@ -17,7 +17,8 @@ from . import (
     sharpness_aware,
     uce,
 )
-from .base import METHODS, Method, Step, follow, get_method, gradient, ranged, register
+from .base import METHODS, Method, Step, follow, gradient, ranged, register
+from .choosing import get_method
 from .plugin import load_plugin
 from .run import unlearn
 

@@ -8,24 +8,40 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from ..checking import check_kind, check_number, check_whole
 from ..data import ImageSet, draw_batch, step_generator
-from ..errors import DataError, SettingError, TrainingError, UnknownName, brief
+from ..errors import DataError, SettingError, TrainingError
 from ..models.conditions import ClassConditions, PromptConditions
-from ..models.diffusion import add_noise, draw_noise
+from ..models.diffusion import NUM_TIMESTEPS, TIMESTEPS, add_noise, draw_noise
 
 DATA_KINDS = ("forget", "retain", "alternative")
 METHODS: dict[str, type[Method]] = {}
 
 
-class Method:
+def ranged(default: float, low: float = -math.inf, high: float = math.inf, **settings) -> Any:
+    """A hyper-parameter that must lie in [low, high]: `weight: float = ranged(1.0, low=0)`. Other whole numbers are at least 1."""
+    return field(default=default, metadata={"low": low, "high": high}, **settings)
+
+
+@dataclass(frozen=True)
+class Everyones:
+    """The hyper-parameters that every method has.
+
+    t_min, t_max: forgetting terms draw their timesteps from t_min <= t < t_max; what is retained, and what `prepare` measures, is
+        drawn at all. After Park and Park 2025, arXiv 2510.17917, who forget at chosen times only.
+    """
+
+    t_min: int = ranged(0, 0, NUM_TIMESTEPS - 1, kw_only=True)
+    t_max: int = ranged(NUM_TIMESTEPS, 1, NUM_TIMESTEPS, kw_only=True)
+
+
+class Method(Everyones):
     """What the loop asks of a method, with defaults for all but its loss: `@dataclass(frozen=True) class Mine(Method)`.
 
     A class that does not extend this one gets the defaults of what it leaves out from `register`.
@@ -70,16 +86,11 @@ class Method:
         return {}
 
 
-def ranged(default: float, low: float = -math.inf, high: float = math.inf) -> Any:
-    """A hyper-parameter that must lie in [low, high]: `weight: float = ranged(1.0, low=0)`. Other whole numbers are at least 1."""
-    return field(default=default, metadata={"low": low, "high": high})
-
-
 def register(name: str) -> Callable[[type], type]:
     """Class decorator: make a method known as `name` to `unlearn`, the tests and the benchmark."""
 
     def add(method: type) -> type:
-        _complete(method)
+        complete(method)
         unknown = set(method.needs) - set(DATA_KINDS)
         if unknown:
             raise ValueError(f"{name} needs {', '.join(sorted(unknown))}, but there is only {', '.join(DATA_KINDS)}.")
@@ -88,7 +99,7 @@ def register(name: str) -> Callable[[type], type]:
             raise SettingError(f"The name {name!r} belongs to a method of {holder.__module__}: give yours another.")
         if not is_dataclass(method):
             raise SettingError(f"{name} is no frozen dataclass, as a method must be: put @dataclass(frozen=True) below @register.")
-        if not _does_something(method):
+        if not does_something(method):
             raise SettingError(f"{name} has no `loss`: say what the loop shall minimise (or `edit` the weights in closed form).")
         METHODS[name] = method
         method.name = name
@@ -97,58 +108,22 @@ def register(name: str) -> Callable[[type], type]:
     return add
 
 
-def _complete(method: type) -> None:
+def complete(method: type) -> None:
     """Give a class that does not extend `Method` what it leaves out."""
-    defaults = {"name": method.__name__} | {key: value for key, value in vars(Method).items() if not key.startswith("__")}
+    shared = {**vars(Everyones), **vars(Method)}
+    defaults = {"name": method.__name__} | {key: value for key, value in shared.items() if not key.startswith("__")}
     for key, value in defaults.items():
         if not hasattr(method, key):
             setattr(method, key, value)
 
 
-def _does_something(method: type) -> bool:
+def is_dataclass(method: type) -> bool:
+    """Itself, and not just what it extends."""
+    return "__dataclass_fields__" in vars(method)
+
+
+def does_something(method: type) -> bool:
     return method.loss is not Method.loss or method.edit is not Method.edit
-
-
-def get_method(method: str | Method, **hyperparameters) -> Method:
-    """A method by name with its published hyper-parameters, or as given."""
-    if not isinstance(method, str):
-        return _given_whole(method, hyperparameters)
-    if method not in METHODS:
-        raise UnknownName("method", method, METHODS)
-    _check_settings(METHODS[method], hyperparameters)
-    try:
-        return METHODS[method](**hyperparameters)
-    except TypeError as error:
-        known = ", ".join(f.name for f in fields(METHODS[method]))
-        wrong = ", ".join(hyperparameters)
-        raise TrainingError(f"{method} has the hyper-parameters {known or 'none'}, but was given {wrong}.") from error
-
-
-def _given_whole(method: object, hyperparameters: dict) -> Method:
-    if is_dataclass(method) and not isinstance(method, type):
-        _complete(type(method))
-    if not is_dataclass(method) or isinstance(method, type) or not _does_something(type(method)):
-        raise SettingError(f"method must be the name of a method, or a frozen dataclass with a `loss`, not {brief(method)}.")
-    if hyperparameters:
-        names = ", ".join(hyperparameters)
-        raise SettingError(f"{names}: a method that is given whole has its hyper-parameters already; is a name misspelt?")
-    _check_settings(method, vars(method))
-    return method
-
-
-def _check_settings(method: Method | type[Method], settings: dict) -> None:
-    """Refuse a hyper-parameter that is of another kind than its default, or outside of its range."""
-    for each in fields(method):
-        if each.name not in settings:
-            continue
-        value, said = settings[each.name], f"{each.name} of {method.name}"
-        if isinstance(each.default, (bool, str)):
-            check_kind(said, value, type(each.default), "a word" if isinstance(each.default, str) else "True or False")
-        elif isinstance(each.default, int):
-            most = each.metadata.get("high", math.inf)
-            check_whole(said, value, each.metadata.get("low", 1), None if most == math.inf else most)
-        elif isinstance(each.default, float):
-            check_number(said, value, each.metadata.get("low", -math.inf), each.metadata.get("high", math.inf))
 
 
 @dataclass
@@ -165,6 +140,8 @@ class Step:
     index: int
     total_steps: int | None = None  # of the loop, for a method that says that it uses them
     state: dict = field(default_factory=dict)  # what `prepare` returned
+    timesteps: range = TIMESTEPS  # of the forgetting terms
+    forgets: bool = field(init=False, default=False)  # whether one of them has drawn a timestep
     generator: torch.Generator = field(init=False)
 
     def __post_init__(self):
@@ -191,8 +168,8 @@ class Step:
         return self.conditions.encode(images).to(self.device), condition.to(self.device)
 
     def noise(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x_t, eps and t for a batch, drawn from this step's stream."""
-        eps, t = draw_noise(x, self.generator)
+        """x_t, eps and t for a batch, drawn from this step's stream, at timesteps at which the method forgets."""
+        eps, t = draw_noise(x, self.generator, self.within(TIMESTEPS))
         return add_noise(x, eps, t, self.conditions.alphas_cumprod), eps, t
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Tensor, original: bool = False) -> Tensor:
@@ -204,13 +181,26 @@ class Step:
 
     def denoising(self, x: Tensor, condition: Tensor) -> Tensor:
         """L_den: mean |eps - eps(x_t, t, c)|^2 of the student, or the same of what it predicts in place of the noise."""
-        eps, t = draw_noise(x, self.generator)
-        return self.conditions.denoising_error(self.model, x, eps, t, condition.to(self.device)).mean()
+        return self._denoising(x, condition, self.within(TIMESTEPS))
 
     def retained(self) -> Tensor:
         """L_den(D_r) as in pretraining, a tenth of the conditions dropped to null, so that guidance keeps its footing."""
         x, condition = self.batch("retain")
-        return self.denoising(x, self.conditions.dropped(condition, self.generator))
+        return self._denoising(x, self.conditions.dropped(condition, self.generator), TIMESTEPS)
+
+    def _denoising(self, x: Tensor, condition: Tensor, timesteps: range) -> Tensor:
+        eps, t = draw_noise(x, self.generator, timesteps)
+        return self.conditions.denoising_error(self.model, x, eps, t, condition.to(self.device)).mean()
+
+    def within(self, timesteps: Sequence[int]) -> Sequence[int]:
+        """Those of some timesteps at which the method forgets, in their order; TrainingError if there are none."""
+        self.forgets = True
+        if timesteps is TIMESTEPS:
+            return self.timesteps
+        if not (found := [t for t in timesteps if t in self.timesteps]):
+            raise TrainingError(f"No timestep of {list(timesteps)} is from {self.timesteps.start} to {self.timesteps.stop - 1}: "
+                                "widen t_min and t_max.")
+        return found
 
     def target(self, count: int) -> Tensor:
         """Conditions of the target: of a style, with every object, drawn evenly."""

@@ -44,15 +44,16 @@ class ESD(Method):
         """x_t after a random number of the student's sampling steps, and the timestep that it belongs to."""
         scheduler = DDIMScheduler(**step.conditions.scheduler_config, timestep_spacing="trailing")
         scheduler.set_timesteps(self.sampling_steps)
-        stop = int(torch.randint(self.sampling_steps, (1,), generator=step.generator))
+        ends = step.within(scheduler.timesteps.tolist())
+        end = ends[int(torch.randint(len(ends), (1,), generator=step.generator))]
         condition, null = step.target(step.batch_size), step.null(step.batch_size)
         x_t = torch.randn(step.batch_size, *step.latent_shape, generator=step.generator).to(step.device)
-        for t in scheduler.timesteps[:stop]:
+        for t in scheduler.timesteps[scheduler.timesteps > end]:
             every_t = t.expand(len(x_t)).to(step.device)
             eps_null, eps_target = (step.predict(x_t, every_t, c) for c in (null, condition))
             eps = eps_null + self.sampling_scale * (eps_target - eps_null)
             x_t = scheduler.step(eps, t, x_t, **step_arguments(scheduler, step.generator)).prev_sample
-        return x_t, scheduler.timesteps[stop].expand(len(x_t)).to(step.device), condition
+        return x_t, torch.full((len(x_t),), end, device=step.device), condition
 
 
 @register("esd-x")

@@ -20,6 +20,7 @@ from ..errors import DataError, TrainingError
 from ..evaluation import draw_samples
 from ..judges import Judge, PairJudge, judge_for
 from ..models.conditions import ClassConditions, PromptConditions, conditions_of, image_size
+from ..models.diffusion import TIMESTEPS
 from ..models.fresh_noise import FRESH_STEPS, with_fresh_noise
 from ..models.history import history_of, remember
 from ..models.sampling import check_data
@@ -28,7 +29,8 @@ from ..precision import autocast
 from ..training import TrainConfig, TrainResult, digest_of, train
 from .adapters import train_only
 from .alternatives import build_alternative
-from .base import Method, Step, get_method
+from .base import Method, Step
+from .choosing import get_method
 from .student import evaluation_interval, finetuning, student
 
 Look = Callable[[int, DiffusionPipeline], dict]  # what is measured along the way, of (step, the pipeline that forgets)
@@ -69,10 +71,10 @@ class UnlearningObjective:
     def settings(self) -> dict:
         return dataclasses.asdict(self.method)
 
-    def step(self, model: nn.Module, seed: int, index: int) -> Step:
+    def step(self, model: nn.Module, seed: int, index: int, timesteps: range = TIMESTEPS) -> Step:
         return Step(
             model, self.original, self.conditions, self.data, self.batch_size, self.latent_shape, seed, index,
-            self.steps if self.method.uses_total_steps else None, self.state,
+            self.steps if self.method.uses_total_steps else None, self.state, timesteps,
         )
 
     def prepare(self, model: nn.Module, seed: int) -> None:
@@ -98,8 +100,29 @@ class UnlearningObjective:
         with autocast(next(model.parameters()).device, config.precision):
             return self.method.trace(self.step(model, config.seed, 10**7))
 
+    def edit(self, model: nn.Module, seed: int) -> bool:
+        """Let the method change the weights itself, if that is its way."""
+        step = self.step(model, seed, 0)
+        edited = self.method.edit(step)
+        if edited:
+            self._check_range(step)
+        return edited
+
     def __call__(self, model: nn.Module, seed: int, index: int) -> Tensor:
-        return self.method.loss(self.step(model, seed, index))
+        step = self.step(model, seed, index, self.timesteps)
+        loss = self.method.loss(step)
+        if not index:
+            self._check_range(step)
+        return loss
+
+    @property
+    def timesteps(self) -> range:
+        return range(self.method.t_min, self.method.t_max)
+
+    def _check_range(self, step: Step) -> None:
+        """Refuse a range of timesteps that no term of the method looks at."""
+        if not step.forgets and self.timesteps != TIMESTEPS:
+            raise TrainingError(f"{self.method.name} forgets at no timesteps of its own: leave t_min and t_max as they are.")
 
 
 def method_data(method: Method, data: Dataset, pipe, target: str | int | ImageSet, seed: int) -> dict[str, ImageSet]:
@@ -205,7 +228,7 @@ def _train(
     evaluate_every: int | tuple[int, ...], out: Path | None, resume: bool, progress: bool,
 ) -> TrainResult:
     """Edit the weights, if the method does that, or else train them."""
-    if objective.method.edit(objective.step(forgetful.unet, config.seed, 0)):
+    if objective.edit(forgetful.unet, config.seed):
         config = dataclasses.replace(config, steps=0, warmup_steps=0)
     return train(
         forgetful.unet, objective, config, out=out, resume=resume, progress=progress,

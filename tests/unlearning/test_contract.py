@@ -124,7 +124,7 @@ def test_refusals(pipe, data):
         unlearn(pipe, "dimum", target="tpo", data=data)
     with pytest.raises(UnknownName, match="kind of alternative data 'clas'"):
         unlearn(pipe, "dimum", target="top", data=data, alternative="clas")
-    with pytest.raises(TrainingError, match="dimum has the hyper-parameters weight, alternative, count, but was given lambd"):
+    with pytest.raises(TrainingError, match="hyper-parameters weight, alternative, count, t_min, t_max, but was given lambd"):
         unlearn(pipe, "dimum", target="top", data=data, lambd=2.0)
     with pytest.raises(ValueError, match="needs everything"):
         register("x")(type("X", (), {"needs": {"everything"}}))
