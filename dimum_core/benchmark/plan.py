@@ -180,7 +180,7 @@ def _method_files(method: type) -> set[Path]:
     """The file of a method's class, those of the methods that it inherits from, and those of the methods that these import from."""
     homes = {known.__module__.rpartition(".")[2]: Path(inspect.getfile(known)) for known in METHODS.values()}
     files: set[Path] = set()
-    unread = [Path(inspect.getfile(kind)) for kind in method.__mro__ if kind not in (object, Method)]
+    unread = [Path(inspect.getfile(kind)) for kind in method.__mro__ if kind not in Method.__mro__]
     while unread:
         path = unread.pop()
         if path not in files:
