@@ -215,12 +215,13 @@ def test_a_judge_is_not_a_pipeline(judge, tmp_path):
         load_pipeline(tmp_path)
 
 
-def test_what_is_strange_is_told_by_scikit_learns_regression_and_rejected(patterns):
+def test_what_is_strange_is_told_by_scikit_learns_regression_and_rejected(patterns, monkeypatch):
     """The folded weights give the log-odds of scikit-learn's own pipeline; blends are told from real images of another split."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
+    monkeypatch.setattr(training, "FEWEST_KNOWN", 75)
     judge, _ = train_judge(replace(TINY, name="mine", calibration_every=4, knows_outliers=True), data=patterns, steps=60)
     real = patterns.train.select(torch.arange(0, 300, 4)).select(torch.arange(75) % 2 == 0)
     generator = torch.Generator().manual_seed(1)
@@ -238,6 +239,9 @@ def test_what_is_strange_is_told_by_scikit_learns_regression_and_rejected(patter
     expected = reference.named_steps["logisticregression"].decision_function(scaler.transform(new))
     verdict = judge.judge(patterns.test.images)
     np.testing.assert_allclose(verdict.distance.numpy(), expected, rtol=0.02, atol=0.02)
+    monkeypatch.undo()
+    few, _ = train_judge(replace(TINY, name="few", calibration_every=4, knows_outliers=True), data=patterns, steps=1)
+    assert not few.config.knows_outliers  # 75 images are too few: it keeps the Mahalanobis distance
     mixed = judge.judge(blends(patterns.test.images, patterns.test.labels, torch.Generator().manual_seed(9)))
     assert (mixed.labels < 0).float().mean() > 0.8 and (verdict.labels < 0).float().mean() < 0.15
 

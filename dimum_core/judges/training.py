@@ -53,6 +53,9 @@ def cut_out(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
     return images.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0.0)
 
 
+FEWEST_KNOWN = 100  # images to calibrate on, of which half teach what is strange, and half set a threshold that 2 % lie beyond
+
+
 @dataclass(frozen=True)
 class ClassificationObjective:
     """Cross-entropy, a little smoothed, on shifted, mirrored and partly blanked images, all drawn afresh for each batch."""
@@ -100,6 +103,7 @@ def train_judge(
     data = data.resized(preset.image_size)
     data = data if preset.word is None else data.relabelled(preset.word)
     fitting, calibration = judge_sets(data, preset.calibration_every)
+    preset = replace(preset, knows_outliers=preset.knows_outliers and len(calibration) >= FEWEST_KNOWN)
     again = partial(with_reconstructions, autoencoder=preset.autoencoder) if own is None and preset.autoencoder else lambda x: x
     judge = new_judge(preset, data.class_names, data.train.images.shape[1], config.seed)
     if preset.whitened:
