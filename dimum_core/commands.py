@@ -111,8 +111,9 @@ def _hyperparameters(args) -> dict[str, int | float | str]:
     import inspect
 
     from .unlearning import unlearn
+    from .unlearning.choosing import setting
 
-    settings = dict(map(_setting, args.settings))
+    settings = dict(map(setting, args.settings))
     for name in settings:
         if name in vars(args):
             raise DimumError(f"--set is for hyper-parameters of the method, and {name} is not one: use --{name.replace('_', '-')}.")
@@ -122,19 +123,6 @@ def _hyperparameters(args) -> dict[str, int | float | str]:
                 f"as unlearn(..., {name}=...)."
             )
     return settings
-
-
-def _setting(text: str) -> tuple[str, int | float | str]:
-    """name=value as a pair; numbers become numbers."""
-    import ast
-
-    name, equals, value = text.partition("=")
-    if not equals or not name.isidentifier():
-        raise DimumError(f"--set takes NAME=VALUE, such as weight=2.0, not {text!r}.")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value
 
 
 def run_relearn(args) -> None:

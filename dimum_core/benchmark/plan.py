@@ -62,7 +62,8 @@ class Plan:
     def models(self) -> list[dict]:
         """The unlearned models and controls, seed after seed, so that a run cut short has whole seeds; each a JSON object."""
         models = []
-        codes = {name: source_digest(name) for name in {method["method"] for method in self.methods} - {CHECKPOINT}}
+        unlearned = [entry for entry in self.methods if entry["method"] != CHECKPOINT]
+        codes = {entry["label"]: source_digest(entry["method"], entry.get("base")) for entry in unlearned}
         for seed, target in itertools.product(self.seeds, self.targets):
             for control in self.controls:
                 if control == "original" or self.targets[target]:
@@ -82,7 +83,7 @@ class Plan:
             source = checkpoint_digest(filled_in(method["checkpoint"], target, seed))
             return {**common, "label": label, "method": name, "weights": source, "budget": budget["label"]}
         return {
-            **common, "label": label, "method": name, "hyperparameters": method, "code": codes[name],
+            **common, "label": label, "method": name, "hyperparameters": method, "code": codes[label],
             "budget": budget["label"], "steps": budget["steps"], "until": budget.get("until"), "learning_rate": self.learning_rate,
             "batch_size": self.batch_size, "check_every": self.check_every,
             **{key: budget[key] for key in ("at",) if key in budget},
@@ -165,13 +166,18 @@ def data_digest(data: str) -> str:
     return hashlib.blake2b((loaded.train.digest + loaded.test.digest).encode(), digest_size=10).hexdigest()
 
 
-def source_digest(method: str) -> str:
+def source_digest(method: str, base: str | None = None) -> str:
     """Hash of the code that defines a method, docstrings and imports aside: of its file and those of the methods that it builds on.
 
     So results of an older version are not mistaken for its own. What all methods share (`base`, `run`) does not count.
+    base: the setting of a method that goes on top of another; its own default if there is none.
     """
     digest = hashlib.blake2b(digest_size=10)
-    for path in sorted(_method_files(METHODS[method]), key=lambda path: path.name):
+    files, each = set(), METHODS[method](**({} if base is None else {"base": base}))
+    while each is not None:
+        files |= _method_files(type(each))
+        each = getattr(each, "under", None)
+    for path in sorted(files, key=lambda path: path.name):
         digest.update(code_of(decode_source(path.read_bytes())).encode())
     return digest.hexdigest()
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import math
 from dataclasses import fields
+from typing import Any
 
 from ..checking import check_kind, check_number, check_whole
 from ..errors import SettingError, TrainingError, UnknownName, brief
@@ -16,6 +18,23 @@ def get_method(method: str | Method, **hyperparameters) -> Method:
     if method.t_min >= method.t_max:
         raise SettingError(f"t_min of {method.name} must be below its t_max, but they are {method.t_min} and {method.t_max}.")
     return method
+
+
+def named(text: str) -> Method:
+    """A method with settings, in one line: "dimum alternative=mixed"."""
+    name, *settings = text.split() or [text]
+    return get_method(name, **dict(map(setting, settings)))
+
+
+def setting(text: str) -> tuple[str, Any]:
+    """name=value as a pair; numbers become numbers."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise SettingError(f"A setting of a method is NAME=VALUE, such as weight=2.0, not {text!r}.")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
 
 
 def _by_name(method: str, hyperparameters: dict) -> Method:

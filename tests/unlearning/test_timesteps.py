@@ -13,7 +13,8 @@ from dimum_core.unlearning import METHODS, get_method, unlearn
 from dimum_core.unlearning.run import UnlearningObjective, method_data
 from tests.unlearning.toys import latent_shape
 
-FORGETS = sorted(name for name, method in METHODS.items() if not method.prompts_only and name != "finetune")
+NOWHERE = ("finetune", "weight-distortion", "weight-distance")  # unless they have a base that does
+FORGETS = sorted(name for name, method in METHODS.items() if not method.prompts_only and name not in NOWHERE)
 
 
 @pytest.mark.parametrize("name", FORGETS)
@@ -38,8 +39,11 @@ def test_a_method_forgets_within_its_range_and_retains_everywhere(name, pipe, da
 
 def test_a_range_that_nothing_looks_at_is_refused(pipe, data, tiny_preset, prompted, shapes):
     settings = {"target": "top", "data": data, "steps": 1, "batch_size": 6, "progress": False}
-    with pytest.raises(TrainingError, match="finetune forgets at no timesteps of its own: leave t_min and t_max"):
-        unlearn(pipe, "finetune", t_max=500, **settings)
+    for name in NOWHERE:
+        with pytest.raises(TrainingError, match=f"{name} forgets at no timesteps of its own: leave t_min and t_max"):
+            unlearn(pipe, name, t_max=500, **settings)
+    with pytest.raises(SettingError, match="weight-distance has a t_min and a t_max, which hold for its base too"):
+        unlearn(pipe, "weight-distance", base="dimum t_max=500", **settings)
     with pytest.raises(TrainingError, match="uce forgets at no timesteps of its own"):
         unlearn(prompted, "uce", t_min=500, **{**settings, "target": "outline", "data": shapes})
     with pytest.raises(TrainingError, match=r"No timestep of \[999, 749, 499, 249\] is from 300 to 400: widen t_min and t_max"):
