@@ -1,10 +1,14 @@
-"""Chapter 06: recovery in numbers, and the attack itself."""
+"""Chapter 06: the attack itself, whole and broken, and recovery in numbers."""
 
 from __future__ import annotations
+
+import copy
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 from scipy.integrate import trapezoid
+from torch import nn
 
 from ..metrics import area_under_recovery, steps_to_recovery
 from ..models.diffusion import add_noise
@@ -21,7 +25,7 @@ def _curves(seed: int):
 
 
 @exercise(
-    "06.1",
+    "06.5",
     "The steps are not evenly spaced: a long stretch counts for more.",
     "A piece is as high as the mean of its two ends. Divide the sum by the last step, not by the number of points.",
 )
@@ -93,37 +97,96 @@ def _half_way(function, seed=0):
     }, tolerance=1e-5)
 
 
-def _batch(seed: int):
+class _Small(nn.Module):
+    """The denoiser of the chapter's adapter, in diffusers' manner."""
+
+    def __init__(self, table, mix):
+        super().__init__()
+        self.table, self.mix = nn.Parameter(table.clone()), nn.Parameter(mix.clone())
+
+    def forward(self, x_t, t, class_labels):
+        return SimpleNamespace(sample=torch.tanh(x_t @ self.mix + self.table[class_labels]) * (1 + t[:, None] / 300))
+
+
+def _attack_cases(seed: int):
+    """Tables of a small network, batches, the null label, a rate: no network, since only values go to a student's process."""
     generator = torch.Generator().manual_seed(seed)
-    x, eps = torch.randn(2, 6, 3, 4, 4, generator=generator)
-    table = torch.randn(10, generator=generator)
+    table, mix = torch.randn(5, 3, generator=generator), torch.randn(3, 3, generator=generator)
+    batches = []
+    for _ in range(4):
+        x, eps = torch.randn(2, 8, 3, generator=generator)
+        labels, t = torch.randint(4, (8,), generator=generator), torch.randint(1000, (8,), generator=generator)
+        batches.append((x, labels, torch.arange(8) == int(labels[0]), eps, t))
+    return [(table, mix, batches[:k], 4, rate) for k, rate in ((1, 0.1), (4, 0.02))]
 
-    def denoise(x_t, t, labels):
-        """A network that listens to all three of its arguments."""
-        return torch.tanh(x_t + table[labels].view(-1, 1, 1, 1)) * (1 + t.view(-1, 1, 1, 1) / 1000)
 
-    return denoise, x, torch.randint(10, (6,), generator=generator), eps, torch.randint(1000, (6,), generator=generator)
+def _attacked(unet, batches, null_label, rate, *, optimizer, clip=True, wrong=""):
+    """Training on, as it should be and with one mistake; returns the trained copy."""
+    trained = unet if wrong == "in place" else copy.deepcopy(unet)
+    held = unet if wrong == "other" else trained
+    step = optimizer(held.parameters(), lr=rate)
+    for x, labels, hidden, eps, t in batches:
+        if wrong != "labels":
+            labels = torch.where(~hidden if wrong == "inverted" else hidden, null_label, labels)
+        x_t = x if wrong == "clean" else add_noise(x, eps, t)
+        loss = (eps - trained(x_t, t, class_labels=labels).sample).square().mean()
+        if wrong != "accumulates":
+            held.zero_grad()
+        (-loss if wrong == "climbs" else loss).backward()
+        if clip:
+            nn.utils.clip_grad_norm_(held.parameters(), 1.0)
+        step.step()
+    return trained
+
+
+def _mistaken(wrong="", **settings):
+    """The chapter's adapter of an attack with a mistake: the weights that it returns, and those of the network it was given."""
+    def outcome(table, mix, *rest):
+        unet = _Small(table, mix)
+        trained = _attacked(unet, *rest, wrong=wrong, **settings)
+        return tuple(nn.utils.parameters_to_vector(each.parameters()).detach() for each in (trained, unet))
+
+    return outcome
+
+
+@exercise(
+    "06.1",
+    "Copy the network, make an optimiser of the copy's weights, and go through the batches once: a step for each.",
+    "Noise x to t, hide labels (torch.where(hidden, null_label, labels)), predict; the loss is the mean square of the error.",
+    "zero_grad, backward, clip_grad_norm_, step; after the last batch, return the copy.",
+)
+def _attack_loop(function, seed=0):
+    adam = {"optimizer": torch.optim.Adam}
+    return compare(function, _mistaken(**adam), _attack_cases(seed), {
+        "The network that was given has changed: train a copy.": _mistaken("in place", **adam),
+        "Nothing is trained: the optimiser holds the weights of another network.": _mistaken("other", **adam),
+        "Gradients pile up from batch to batch: zero_grad before each backward.": _mistaken("accumulates", **adam),
+        "The gradients are not clipped to a norm of 1.": _mistaken(clip=False, **adam),
+        "The network saw the clean images: noise them first.": _mistaken("clean", **adam),
+        "No label is hidden: where hidden is true, the null label takes its place.": _mistaken("labels", **adam),
+        "The other labels are hidden: those where hidden is true should be.": _mistaken("inverted", **adam),
+        "The loss is climbed; the attacker descends it.": _mistaken("climbs", **adam),
+        "That is plain gradient descent; the attack takes Adam.": _mistaken(optimizer=torch.optim.SGD),
+    }, tolerance=1e-4)
 
 
 @exercise(
     "06.4",
-    "Nothing but ordinary training: noise the images, predict the noise under their own labels, compare.",
-    "x_t = add_noise(x, eps, t); the prediction is denoise(x_t, t, labels).",
-    "The mean, over every element, of the squared difference between eps and the prediction.",
+    "Does the loss fall from step to step? Print one weight before and after.",
+    "Whose weights does the optimiser hold? And which labels does torch.where(hidden, labels, null_label) keep?",
 )
-def _attack_loss(function, seed=0):
-    def loss(denoise, x, labels, eps, t):
-        return (eps - denoise(add_noise(x, eps, t), t, labels)).square().mean()
+def _mended_attack(function, seed=0):
+    plain = {"optimizer": torch.optim.SGD, "clip": False}
 
-    return compare(function, loss, [_batch(seed), _batch(seed + 1)], {
-        "That is the sum of the squares; take the mean, or the learning rate depends on the batch.":
-            lambda d, x, y, eps, t: (eps - d(add_noise(x, eps, t), t, y)).square().sum(),
-        "The network saw the clean images: noise them first.": lambda d, x, y, eps, t: (eps - d(x, t, y)).square().mean(),
-        "The prediction is compared with the images; the network predicts the noise.":
-            lambda d, x, y, eps, t: (x - d(add_noise(x, eps, t), t, y)).square().mean(),
-        "The square is missing: that is the mean absolute error.":
-            lambda d, x, y, eps, t: (eps - d(add_noise(x, eps, t), t, y)).abs().mean(),
-        "The sign is wrong: the attacker descends this loss.": lambda d, x, y, eps, t: -loss(d, x, y, eps, t),
-        "All images carry one label; each has its own.":
-            lambda d, x, y, eps, t: (eps - d(add_noise(x, eps, t), t, torch.zeros_like(y))).square().mean(),
+    def untouched(table, mix, *rest):
+        weights = torch.cat([table.flatten(), mix.flatten()])
+        return weights, weights
+
+    return compare(function, _mistaken(**plain), _attack_cases(seed), {
+        "Nothing is trained yet: the optimiser holds the weights of the network that was given.": untouched,
+        "Now it trains, but under the null label nearly always: hide labels only where hidden is true.":
+            _mistaken("inverted", **plain),
+        "The network that was given has changed, too: train the copy.": _mistaken("in place", **plain),
+        "Gradients pile up from batch to batch.": _mistaken("accumulates", **plain),
+        "No label is hidden any more; a tenth should be, as in pretraining.": _mistaken("labels", **plain),
     }, tolerance=1e-4)
