@@ -1,11 +1,14 @@
-"""Chapter 08: ranks, corrected p-values, and how many pairs a claim needs."""
+"""Chapter 08: ranks, a test and its correction, how many pairs a claim needs, the attacker's choice, and a board that flatters."""
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
+from scipy.stats import ttest_1samp
 
-from ..metrics import average_ranks, holm, least_p
+from ..metrics import average_ranks, holm, least_p, sign_flip_test
 from .checks import exercise
 from .comparing import compare, compare_value
 
@@ -94,3 +97,101 @@ def _pairs_for_a_claim(value, numbers):
         "Two patterns of signs are as extreme, all plus and all minus: p = 2 / 2^n.": _least_pairs(comparisons) - 1,
         "Each pair of methods is compared once, not twice.": _least_pairs(k * (k - 1)),
     }, tolerance=1e-9)
+
+
+def _flipped(differences, *, sides=abs, strict=False, seen=np.mean):
+    """The share of all patterns of signs that are as far from 0 as what was seen."""
+    patterns = np.array(list(product((1, -1), repeat=len(differences)))) * np.asarray(differences)
+    values, found = np.array([sides(seen(row)) for row in patterns]), sides(seen(np.asarray(differences)))
+    return float(np.mean(values > found + 1e-12 if strict else values >= found - 1e-12))
+
+
+@exercise(
+    "08.4",
+    "How many patterns of signs are there for n differences? The one that was seen is among them.",
+    "itertools.product((1, -1), repeat=n) gives them all. As far from 0 means on either side.",
+    "The share of patterns with abs(mean) at least abs(the mean that was seen), less 1e-12 for rounding.",
+)
+def _sign_flip(function, seed=0):
+    rng = np.random.default_rng(seed)
+    cases = [(rng.normal(0.3, 0.4, n),) for n in (4, 6, 7)] + [(-rng.uniform(0.1, 1, 5),)]
+    cases += [(np.array([0.2, 0.1, 0.4, 0.3, 0.2]),), (np.array([0.9, -0.2, -0.15, 0.1, 0.05]),)]
+
+    def reference(differences):
+        return sign_flip_test(differences, np.zeros(len(differences)))
+
+    return compare(function, reference, cases, {
+        "Only patterns on the side of what was seen count; as far from 0 on the other side counts, too.":
+            lambda d: _flipped(d, sides=lambda mean: mean * np.sign(np.mean(d))),
+        "What was seen is one of the patterns and counts: the share cannot be 0.": lambda d: _flipped(d, strict=True),
+        "That is Student's t-test, which takes the differences to be normal.": lambda d: float(ttest_1samp(d, 0).pvalue),
+        "Those are patterns nearer to 0 than what was seen.": lambda d: 1 - _flipped(d),
+        "The median is compared; it is the mean that the test is about.": lambda d: _flipped(d, seen=np.median),
+        "That is the number of patterns, not their share.": lambda d: _flipped(d) * 2 ** len(d),
+    }, tolerance=1e-6)
+
+
+def _left_out(areas):
+    """For each run the rate that was best on all other runs, and the area that it had on this one."""
+    runs = range(areas.shape[1])
+    return float(np.mean([areas[np.delete(areas, run, axis=1).mean(1).argmax(), run] for run in runs]))
+
+
+@exercise(
+    "08.5",
+    "Choose as often as there are runs: each time, this run has no say.",
+    "np.delete(areas, run, axis=1).mean(axis=1).argmax() is the rate that was best on the other runs.",
+    "The mean over runs of the area at the rate chosen for each.",
+)
+def _leave_one_out(function, seed=0):
+    rng = np.random.default_rng(seed)
+    cases = [(0.5 + 0.2 * rng.normal(size=(rates, runs)),) for rates, runs in ((5, 4), (3, 6), (6, 3))]
+    cases.append((np.array([[1.0, 0.0, 0.1], [0.3, 0.35, 0.3]]),))  # one lucky run decides, unless it has no say
+    return compare(function, _left_out, cases, {
+        "That is the best rate of every run, chosen and reported on the same run: its luck counts as strength.":
+            lambda a: float(a.max(0).mean()),
+        "That is one rate, chosen on all runs, the reported one included.": lambda a: float(a.mean(1).max()),
+        "That is the mean over all rates: nobody attacks like that.": lambda a: float(a.mean()),
+        "The attacker wants much to come back: the largest area, not the smallest.": lambda a: _left_out(-a) * -1,
+        "That is what the choice gave on the runs that it was made on; report this run's.": lambda a: float(np.mean(
+            [np.delete(a, run, axis=1).mean(1).max() for run in range(a.shape[1])])),
+    }, tolerance=1e-6)
+
+
+def _board(names, areas, ua, ra, *, of=np.mean, forgot=True, whole=True):
+    kept = [k for k in range(len(names)) if (ua[k] >= 0.8 or not forgot) and (ra[k] >= 0.9 or not whole)]
+    return [names[k] for k in sorted(kept, key=lambda k: float(of(areas[k])))]
+
+
+def _contests(seed: int):
+    rng = np.random.default_rng(seed)
+    names, ua, ra = ["a", "b", "c", "d", "e", "f"], [0.9, 0.95, 0.3, 0.99, 0.9, 0.85], [0.97, 0.99, 1.0, 0.6, 0.95, 0.98]
+    cases = []
+    for _ in range(3):
+        means = rng.permutation(6) / 10 + 0.2
+        spread = np.array([[-0.15, 0.1, 0.05]]) * np.array([[0], [1], [0.5], [0], [0.1], [1.4]])[rng.permutation(6)]
+        cases.append((names, means[:, None] + spread, ua, ra))
+    luck = np.array([[0.40, 0.41, 0.39], [0.1, 0.7, 0.7], [0.0, 0.1, 0.2], [0.01, 0.02, 0.0], [0.3, 0.3, 0.33], [0.2, 0.9, 0.9]])
+    return [*cases, (names, luck, ua, ra)]
+
+
+@exercise(
+    "08.6",
+    "Which run of each method is compared here? And who stands first among methods that have forgotten nothing?",
+    "Compare means over runs. Leave out methods with UA below 0.8 (nothing to bring back) or RA below 0.9 (nothing left to draw).",
+)
+def _honest_board(function, seed=0):
+    def answer(*case):
+        order = function(*case)
+        return order if order is None or order is ... else [str(name) for name in order]
+
+    return compare(answer if callable(function) else function, _board, _contests(seed), {
+        "All faults are still there.": lambda *c: _board(*c, of=np.min, forgot=False, whole=False),
+        "Every method is still shown by its best run.": lambda *c: _board(*c, of=np.min),
+        "A method that has not forgotten is ranked: it has nothing to give back, so leave it out.":
+            lambda *c: _board(*c, forgot=False),
+        "A method that has ruined the other classes is ranked: it can draw nothing, so leave it out.":
+            lambda *c: _board(*c, whole=False),
+        "The order is turned round: least comes back from the best.": lambda *c: _board(*c)[::-1],
+        "The middle run of each is compared, not the mean.": lambda *c: _board(*c, of=np.median),
+    })

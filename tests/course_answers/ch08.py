@@ -1,5 +1,5 @@
 import numpy as np
-from scipy.stats import rankdata
+from scipy.stats import rankdata, ttest_1samp, wilcoxon
 
 
 def mean_ranks(table):
@@ -12,6 +12,27 @@ def adjusted(p):
         highest = max(highest, p[index] * (len(p) - place))
         result[index] = min(1.0, highest)
     return result
+
+
+def flips(differences, far=lambda mean, seen: abs(mean) >= abs(seen) - 1e-12):
+    """By the bits of a number in place of a product of signs."""
+    n, seen, count = len(differences), sum(differences) / len(differences), 0
+    for pattern in range(2**n):
+        mean = sum(d if pattern >> k & 1 else -d for k, d in enumerate(differences)) / n
+        count += far(mean, seen)
+    return count / 2**n
+
+
+def careful(areas):
+    total = areas.sum(axis=1)
+    best = [max(range(len(areas)), key=lambda rate, run=run: total[rate] - areas[rate, run]) for run in range(areas.shape[1])]
+    return sum(areas[rate, run] for run, rate in enumerate(best)) / areas.shape[1]
+
+
+def board(names, areas, ua, ra, value=lambda runs: sum(runs) / len(runs), least=(0.8, 0.9)):
+    rows = [(value(list(runs)), name) for name, runs, u, r in zip(names, areas, ua, ra, strict=True)
+            if u >= least[0] and r >= least[1]]
+    return [name for _, name in sorted(rows)]
 
 
 ANSWERS = {
@@ -29,4 +50,26 @@ ANSWERS = {
         (lambda p: p, "Nothing is corrected"),
     ]),
     "08.3": (11, [(6, "one comparison only"), (9, "for k comparisons"), (10, "all plus and all minus"), (12, "once, not twice")]),
+    "08.4": (flips, [
+        (lambda d: flips(d, lambda mean, seen: mean * seen > 0 and abs(mean) >= abs(seen) - 1e-12), "on the side of what was seen"),
+        (lambda d: flips(d, lambda mean, seen: abs(mean) > abs(seen) + 1e-12), "cannot be 0"),
+        (lambda d: ttest_1samp(d, 0).pvalue, "Student's t-test"),
+        (lambda d: 1 - flips(d), "nearer to 0"),
+        (lambda d: flips(d) * 2 ** len(d), "not their share"),
+        (lambda d: wilcoxon(d).pvalue, "was expected"),
+    ]),
+    "08.5": (careful, [
+        (lambda a: a.max(axis=0).mean(), "chosen and reported on the same run"),
+        (lambda a: a.mean(axis=1).max(), "the reported one included"),
+        (lambda a: a.mean(), "mean over all rates"),
+        (lambda a: -careful(-a), "not the smallest"),
+        (lambda a: careful(a.T), "was expected"),
+    ]),
+    "08.6": (board, [
+        (lambda *c: board(*c, value=min, least=(0, 0)), "All faults"),
+        (lambda *c: board(*c, value=min), "by its best run"),
+        (lambda *c: board(*c, least=(0, 0.9)), "has not forgotten"),
+        (lambda *c: board(*c, least=(0.8, 0)), "has ruined"),
+        (lambda *c: list(reversed(board(*c))), "turned round"),
+    ]),
 }
