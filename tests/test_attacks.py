@@ -196,7 +196,7 @@ SHORT = {
     "relearning": {"steps": 1}, "low-rank": {"steps": 1}, "few-shot": {"steps": 1}, "trained-row": {"steps": 1},
     "initial-noise": {"steps": 2, "samples": 3, "sampling_steps": 2}, "inversion": {"count": 3, "steps": 2},
 }
-OF_WORDS = {"paraphrases", "embedding"}
+OF_WORDS = {"paraphrases", "embedding", "tokens"}
 
 
 @pytest.mark.parametrize("name", sorted(ATTACKS))

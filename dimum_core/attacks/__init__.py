@@ -10,11 +10,12 @@ from .prompts import EmbeddingSearch, probe_prompts, search_embedding
 from .relearning import Relearning, relearn
 from .rows import relearn_embedding, reset_embedding, swap_embedding
 from .starts import ddim_path, seek_noise
+from .tokens import TokenSearch, search_tokens
 from .weights import add_weight_noise, complete_weights, prune, round_weights
 
 __all__ = [
-    "ATTACKS", "AUXILIARY", "Attack", "Attacked", "Audit", "EmbeddingSearch", "Means", "Outcome", "Relearning",
+    "ATTACKS", "AUXILIARY", "Attack", "Attacked", "Audit", "EmbeddingSearch", "Means", "Outcome", "Relearning", "TokenSearch",
     "add_weight_noise", "attack", "audit", "auxiliary_set", "complete_weights", "ddim_path", "few_shot", "get_attack",
     "probe_prompts", "prune", "refuse_leaks", "register", "relearn", "relearn_embedding", "report_card", "reset_embedding",
-    "round_weights", "search_embedding", "seek_noise", "swap_embedding",
+    "round_weights", "search_embedding", "search_tokens", "seek_noise", "swap_embedding",
 ]

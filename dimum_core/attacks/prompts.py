@@ -161,10 +161,10 @@ def search_embedding(
     config = TrainConfig(steps=steps, batch_size=batch_size, learning_rate=learning_rate, decay=False, ema_decay=0, seed=seed)
     evaluate_every = evaluation_interval(evaluate_every, steps, count=5)
     judge = judge_for(pipe, judge)
-    conditions, shots = _sought(pipe, shots, target, judge.class_names)
+    conditions, shots = sought(pipe, shots, target, judge.class_names)
     first = torch.tensor(conditions.forgotten.labels) * conditions.all_wordings
     model = SoftPrompts(conditions.embeddings(first).float())
-    measure = _Measure(pipe, judge, conditions, samples, batch_size, seed, sampling, model.embeddings.detach().clone())
+    measure = Measure(pipe, judge, conditions, samples, batch_size, seed, sampling, model.embeddings.detach().clone())
     curve = [{"step": 0, **measure(model)}]
     unet = copy.deepcopy(pipe.unet).to(Accelerator().device).eval().requires_grad_(False)
     result = train(
@@ -176,7 +176,7 @@ def search_embedding(
     return EmbeddingSearch(pd.DataFrame(curve), model.embeddings.detach().cpu(), measure.images)
 
 
-def _sought(
+def sought(
     pipe: DiffusionPipeline, shots: ImageSet, target: str | None, class_names: tuple[str, ...]
 ) -> tuple[PromptConditions, ImageSet]:
     """What is sought, as conditions, and the images of it that are to be denoised."""
@@ -193,7 +193,7 @@ def _sought(
 
 
 @dataclass
-class _Measure:
+class Measure:
     """How often the target is seen under the embeddings, from the same noise each time, and how far they have moved."""
 
     pipe: DiffusionPipeline
