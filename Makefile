@@ -25,8 +25,8 @@ course: $(READY)  ## Run every chapter and build the site
 site: $(READY)  ## Build the site from the outputs stored in notebooks/
 	$(BIN)/python tools/site.py --stored
 
-lab: $(READY)  ## Open the first chapter in JupyterLab
-	$(BIN)/jupyter lab $(firstword $(sort $(wildcard notebooks/*.ipynb)))
+lab: $(READY)  ## Open the first chapter, with gaps to fill, in JupyterLab
+	$(BIN)/jupyter lab $(firstword $(sort $(wildcard notebooks/student/*.ipynb)))
 
 test: LEAVE_OUT := -m "not release"
 test: checks  ## Run what continuous integration runs, on two cores

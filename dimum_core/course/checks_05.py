@@ -177,7 +177,7 @@ def _mended_mask(function, seed=0):
             lambda *c: _masked_step(*c, decayed="all"),
         "The mask holds the decay only; it is still not applied to the gradient.": lambda *c: _masked_step(*c, masked=False),
         "The decay is gone inside of the mask, too.": lambda *c: _masked_step(*c, decayed="none"),
-        "The mask is turned round: those weights may change that should not.":
+        "The mask is inverted: those weights may change that should not.":
             lambda w, g, m, *c: _masked_step(w, g, [1 - each for each in m], *c),
         "The weights outside of the mask are set to 0; they should stay as they are.":
             lambda w, g, m, *c: [new * each for new, each in zip(_masked_step(w, g, m, *c), m, strict=True)],

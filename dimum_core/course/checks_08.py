@@ -192,6 +192,6 @@ def _honest_board(function, seed=0):
             lambda *c: _board(*c, forgot=False),
         "A method that has ruined the other classes is ranked: it can draw nothing, so leave it out.":
             lambda *c: _board(*c, whole=False),
-        "The order is turned round: least comes back from the best.": lambda *c: _board(*c)[::-1],
+        "The order is reversed: least comes back from the best.": lambda *c: _board(*c)[::-1],
         "The middle run of each is compared, not the mean.": lambda *c: _board(*c, of=np.median),
     })

@@ -70,6 +70,6 @@ ANSWERS = {
         (lambda *c: board(*c, value=min), "by its best run"),
         (lambda *c: board(*c, least=(0, 0.9)), "has not forgotten"),
         (lambda *c: board(*c, least=(0.8, 0)), "has ruined"),
-        (lambda *c: list(reversed(board(*c))), "turned round"),
+        (lambda *c: list(reversed(board(*c))), "reversed"),
     ]),
 }
