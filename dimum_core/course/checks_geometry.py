@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
 from ..geometry import barrier
 from ..metrics import best_attacks
@@ -88,6 +91,117 @@ def _first_order(function, seed=0):
             lambda r, f, rate: -rate * float(r @ f) / float(r.norm() * f.norm()),
         "The rate is missing.": lambda r, f, rate: -float(r @ f),
     })
+
+
+def _on_the_map(origin, first, second, point, *, upright=True, unit=True, swap=False, sign=1.0, shift=True):
+    across, up = first - origin, second - origin
+    if unit:
+        across = across / across.norm()
+    if upright:
+        up = up - (up @ across) / (across @ across) * across
+    up, offset = (up / up.norm() if unit else up), point - origin if shift else point
+    both = float(offset @ across), sign * float(offset @ up)
+    return both[::-1] if swap else both
+
+
+@exercise(
+    "11.5",
+    "Two unit vectors at a right angle make a map; a coordinate is an inner product.",
+    "The first axis: first - origin, divided by its length.",
+    "The second: take from second - origin its part along the first axis, then divide by the length of what is left.",
+)
+def _map(function, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    cases = [tuple(torch.randn(4, 30, generator=generator, dtype=torch.float64)) for _ in range(3)]
+    return compare(function, _on_the_map, cases, {
+        "The second axis is not at a right angle to the first: take off its part along it.":
+            lambda *case: _on_the_map(*case, upright=False),
+        "The axes have not length 1, so distances on the map are not true.": lambda *case: _on_the_map(*case, unit=False),
+        "The two coordinates are swapped.": lambda *case: _on_the_map(*case, swap=True),
+        "The second axis points away from second.": lambda *case: _on_the_map(*case, sign=-1.0),
+        "The point is not measured from the origin.": lambda *case: _on_the_map(*case, shift=False),
+    }, tolerance=1e-6)
+
+
+def _sum_of_powers(model: nn.Module) -> float:
+    return float(nn.utils.parameters_to_vector(model.parameters()).detach().exp().sum())
+
+
+def _walked(model, start, end, loss, points, *, restore=True, last=True, pile_up=False, own=False):
+    before = nn.utils.parameters_to_vector(model.parameters()).detach().clone()
+    place, found = (before if own else start), []
+    for share in np.linspace(0, 1, points) if last else np.arange(points) / points:
+        place = place + float(share) * (end - start) if pile_up else (before if own else start) + float(share) * (end - start)
+        nn.utils.vector_to_parameters(place, model.parameters())
+        found.append(float(loss(model)))
+    if restore:
+        nn.utils.vector_to_parameters(before, model.parameters())
+    return found
+
+
+@exercise(
+    "11.6",
+    "At each place the weights are start + share * (end - start), with a share from 0 to 1.",
+    "vector_to_parameters writes a vector into a network; parameters_to_vector reads one out.",
+    "Keep a copy of the model's own weights before the walk, and write it back after.",
+)
+def _walk_the_line(function, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    vectors = torch.randn(3, 8, generator=generator)
+
+    def walk(way, points):
+        model = nn.Linear(3, 2)
+        nn.utils.vector_to_parameters(vectors[2].clone(), model.parameters())
+        losses = way(model, *vectors[:2].clone(), _sum_of_powers, points)
+        if losses is ... or losses is None:
+            return losses
+        moved = (nn.utils.parameters_to_vector(model.parameters()).detach() - vectors[2]).abs().max()
+        return [*map(float, losses), 100.0 * float(moved > 1e-6)]
+
+    def answer(points):
+        return walk(function, points)
+
+    def wrong(**fault):
+        return lambda points: walk(partial(_walked, **fault), points)
+
+    return compare(answer if callable(function) else function, wrong(), [(5,), (2,), (7,)], {
+        "The model is not as it was: write its own weights back after the walk.": wrong(restore=False),
+        "The end is missing: both ends belong to the line.": wrong(last=False),
+        "Each step starts where the last one ended, so the walk overshoots: begin from start every time.": wrong(pile_up=True),
+        "The walk begins at the model's own weights; begin at start.": wrong(own=True),
+    }, tolerance=1e-4)
+
+
+def _ridge(loss, points, seed, *, fresh=False, last=True):
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(8, generator=generator)
+    places = np.linspace(0, 1, points) if last else np.arange(points) / points
+    losses = []
+    for number, place in enumerate(places):
+        losses.append(loss(place, torch.randn(8, generator=generator) if fresh and number else noise))
+    return barrier(losses)
+
+
+@exercise(
+    "11.7",
+    "What differs between two places of the line? Only the weights should.",
+    "Draw the noise once, before the walk. And look at the last of the places: is it the end of the line?",
+)
+def _mended_ridge(function, seed=0):
+    def loss(place, noise):
+        return float((noise - 2 * place).square().mean() + 20 * place**2 * (1 - place))
+
+    def answer(points, at):
+        return function(loss, points, at)
+
+    def way(**faults):
+        return lambda points, at: _ridge(loss, points, at, **faults)
+
+    return compare(answer if callable(function) else function, way(), [(5, 1), (9, 2), (6, 3)], {
+        "Both faults are still there.": way(fresh=True, last=False),
+        "Each place is still measured with noise of its own: a ridge of chance.": way(fresh=True),
+        "The end of the line is still missing.": way(last=False),
+    }, tolerance=1e-5)
 
 
 def _best_elsewhere(table: dict[float, list[float]]) -> float:

@@ -1,4 +1,37 @@
 import numpy as np
+import torch
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
+
+
+def on_the_map(origin, first, second, point):
+    """By least squares in the plane's own basis, made orthonormal by QR."""
+    axes = torch.linalg.qr(torch.stack([first - origin, second - origin], 1))
+    signs = axes.R.diagonal().sign()
+    return tuple((signs * (axes.Q.T @ (point - origin))).tolist())
+
+
+def walked(model, start, end, loss, points, shares=None, restore=True):
+    kept, losses = [p.detach().clone() for p in model.parameters()], []
+    for share in torch.linspace(0, 1, points) if shares is None else shares(points):
+        vector_to_parameters(torch.lerp(start, end, float(share)), model.parameters())
+        losses.append(loss(model))
+    if restore:
+        for parameter, old in zip(model.parameters(), kept, strict=True):
+            parameter.data = old
+    return losses
+
+
+def restarted(model, start, end, loss, points):
+    """Begins at the model's own weights."""
+    return walked(model, parameters_to_vector(model.parameters()).detach().clone(), end + 0 * start, loss, points)
+
+
+def ridge(loss, points, seed, fresh=False, places=None):
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(8, generator=generator)
+    places = np.linspace(0, 1, points) if places is None else places
+    losses = [loss(place, torch.randn(8, generator=generator) if fresh and k else noise) for k, place in enumerate(places)]
+    return barrier(np.array(losses))
 
 
 def undone(u, r):
@@ -26,5 +59,26 @@ ANSWERS = {
     "11.4": (lambda g_r, g_f, rate: -(rate * g_r) @ g_f, [
         (lambda g_r, g_f, rate: rate * g_r @ g_f, "sign"), (lambda g_r, g_f, rate: -rate * g_f @ g_f, "only g_r"),
         (lambda g_r, g_f, rate: -rate * g_r @ g_f / (g_r.norm() * g_f.norm()), "cosine"),
+    ]),
+    "11.5": (on_the_map, [
+        (lambda o, a, b, p: tuple(float((p - o) @ (x - o) / (x - o).norm()) for x in (a, b)), "right angle"),
+        (lambda *case: on_the_map(*case)[::-1], "swapped"),
+        (lambda *case: (on_the_map(*case)[0], -on_the_map(*case)[1]), "points away"),
+        (lambda o, a, b, p: on_the_map(o, a, b, p + o), "not measured from the origin"),
+    ]),
+    "11.6": (walked, [
+        (lambda *case: walked(*case, restore=False), "not as it was"),
+        (lambda *case: walked(*case, shares=lambda n: torch.arange(n) / n), "end is missing"),
+        (lambda *case: walked(*case, shares=lambda n: torch.linspace(0, 1, n).cumsum(0)), "overshoots"),
+        (lambda m, start, end, loss, n: walked(
+            m, own := parameters_to_vector(m.parameters()).detach().clone(), own + end - start, loss, n
+        ), "model's own weights"),
+        (restarted, "was expected"),
+    ]),
+    "11.7": (ridge, [
+        (lambda loss, n, seed: ridge(loss, n, seed, True, np.arange(n) / n), "Both faults"),
+        (lambda loss, n, seed: ridge(loss, n, seed, True), "ridge of chance"),
+        (lambda loss, n, seed: ridge(loss, n, seed, False, np.arange(n) / n), "still missing"),
+        (lambda loss, n, seed: 0.0, "was expected"),
     ]),
 }
