@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
+import itertools
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
 
 from ..geometry import barrier
 from ..metrics import best_attacks
@@ -123,53 +122,42 @@ def _map(function, seed=0):
     }, tolerance=1e-6)
 
 
-def _sum_of_powers(model: nn.Module) -> float:
-    return float(nn.utils.parameters_to_vector(model.parameters()).detach().exp().sum())
-
-
-def _walked(model, start, end, loss, points, *, restore=True, last=True, pile_up=False, own=False):
-    before = nn.utils.parameters_to_vector(model.parameters()).detach().clone()
-    place, found = (before if own else start), []
-    for share in np.linspace(0, 1, points) if last else np.arange(points) / points:
-        place = place + float(share) * (end - start) if pile_up else (before if own else start) + float(share) * (end - start)
-        nn.utils.vector_to_parameters(place, model.parameters())
-        found.append(float(loss(model)))
-    if restore:
-        nn.utils.vector_to_parameters(before, model.parameters())
+def _walked(stations, loss, points, *, twice=False, restart=False, shares=False, end=True):
+    found, travelled = [], 0.0
+    for number, (start, stop) in enumerate(itertools.pairwise(stations)):
+        length = 1.0 if shares else float((stop - start).norm())
+        for share in (np.linspace(0, 1, points) if end else np.arange(points) / points)[(number > 0 and not twice and end):]:
+            place = float(share) * length + (0.0 if restart else travelled)
+            found += [place, float(loss(start + float(share) * (stop - start)))]
+        travelled += length
     return found
 
 
 @exercise(
     "11.6",
-    "At each place the weights are start + share * (end - start), with a share from 0 to 1.",
-    "vector_to_parameters writes a vector into a network; parameters_to_vector reads one out.",
-    "Keep a copy of the model's own weights before the walk, and write it back after.",
+    "On each leg the weights are start + share * (stop - start), with a share from 0 to 1.",
+    "A corner ends one leg and begins the next: measure it once.",
+    "How far one has come at a place: all legs before, and the share of this one's length.",
 )
 def _walk_the_line(function, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    vectors = torch.randn(3, 8, generator=generator)
+    stations = list(torch.randn(4, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))
 
-    def walk(way, points):
-        model = nn.Linear(3, 2)
-        nn.utils.vector_to_parameters(vectors[2].clone(), model.parameters())
-        losses = way(model, *vectors[:2].clone(), _sum_of_powers, points)
-        if losses is ... or losses is None:
-            return losses
-        moved = (nn.utils.parameters_to_vector(model.parameters()).detach() - vectors[2]).abs().max()
-        return [*map(float, losses), 100.0 * float(moved > 1e-6)]
+    def loss(weights):
+        return float((weights**2).sum().sqrt())
 
-    def answer(points):
-        return walk(function, points)
+    def answer(*case):
+        walked = function(case[0], loss, case[1])
+        return walked if walked is ... or walked is None else [float(number) for pair in walked for number in pair]
 
-    def wrong(**fault):
-        return lambda points: walk(partial(_walked, **fault), points)
+    def way(**fault):
+        return lambda stations, points: _walked(stations, loss, points, **fault)
 
-    return compare(answer if callable(function) else function, wrong(), [(5,), (2,), (7,)], {
-        "The model is not as it was: write its own weights back after the walk.": wrong(restore=False),
-        "The end is missing: both ends belong to the line.": wrong(last=False),
-        "Each step starts where the last one ended, so the walk overshoots: begin from start every time.": wrong(pile_up=True),
-        "The walk begins at the model's own weights; begin at start.": wrong(own=True),
-    }, tolerance=1e-4)
+    return compare(answer if callable(function) else function, way(), [(stations[:2], 5), (stations, 2), (stations[:3], 4)], {
+        "A corner is measured twice, at the end of one leg and at the beginning of the next.": way(twice=True),
+        "The distance begins anew at each leg; it is that travelled since the first station.": way(restart=True),
+        "Those are shares of legs; the distance is in units of the weights.": way(shares=True),
+        "The end is missing: the last station belongs to the walk.": way(end=False),
+    }, tolerance=1e-6)
 
 
 def _ridge(loss, points, seed, *, fresh=False, last=True):

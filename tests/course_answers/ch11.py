@@ -1,6 +1,7 @@
+from itertools import pairwise
+
 import numpy as np
 import torch
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 
 def on_the_map(origin, first, second, point):
@@ -10,20 +11,13 @@ def on_the_map(origin, first, second, point):
     return tuple((signs * (axes.Q.T @ (point - origin))).tolist())
 
 
-def walked(model, start, end, loss, points, shares=None, restore=True):
-    kept, losses = [p.detach().clone() for p in model.parameters()], []
-    for share in torch.linspace(0, 1, points) if shares is None else shares(points):
-        vector_to_parameters(torch.lerp(start, end, float(share)), model.parameters())
-        losses.append(loss(model))
-    if restore:
-        for parameter, old in zip(model.parameters(), kept, strict=True):
-            parameter.data = old
-    return losses
-
-
-def restarted(model, start, end, loss, points):
-    """Begins at the model's own weights."""
-    return walked(model, parameters_to_vector(model.parameters()).detach().clone(), end + 0 * start, loss, points)
+def walked(stations, loss, points, corners=1, total=True, unit=None, ends=True):
+    lengths = [unit or float(torch.dist(a, b)) for a, b in pairwise(stations)]
+    shares = torch.linspace(0, 1, points).tolist() if ends else [k / points for k in range(points)]
+    return [
+        (sum(lengths[:leg]) * total + share * lengths[leg], loss(torch.lerp(stations[leg], stations[leg + 1], share)))
+        for leg in range(len(lengths)) for share in shares[corners if leg else 0:]
+    ]
 
 
 def ridge(loss, points, seed, fresh=False, places=None):
@@ -67,13 +61,11 @@ ANSWERS = {
         (lambda o, a, b, p: on_the_map(o, a, b, p + o), "not measured from the origin"),
     ]),
     "11.6": (walked, [
-        (lambda *case: walked(*case, restore=False), "not as it was"),
-        (lambda *case: walked(*case, shares=lambda n: torch.arange(n) / n), "end is missing"),
-        (lambda *case: walked(*case, shares=lambda n: torch.linspace(0, 1, n).cumsum(0)), "overshoots"),
-        (lambda m, start, end, loss, n: walked(
-            m, own := parameters_to_vector(m.parameters()).detach().clone(), own + end - start, loss, n
-        ), "model's own weights"),
-        (restarted, "was expected"),
+        (lambda *case: walked(*case, corners=0), "measured twice"),
+        (lambda *case: walked(*case, total=False), "begins anew"),
+        (lambda *case: walked(*case, unit=1.0), "shares of legs"),
+        (lambda *case: walked(*case, corners=0, ends=False), "end is missing"),
+        (lambda *case: [(distance, 0.0) for distance, _ in walked(*case)], "was expected"),
     ]),
     "11.7": (ridge, [
         (lambda loss, n, seed: ridge(loss, n, seed, True, np.arange(n) / n), "Both faults"),
