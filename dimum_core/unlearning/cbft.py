@@ -22,11 +22,14 @@ class CBFT(OnTop):
     (mode_connectivity), on the batch to forget and the retained one together. The gradient by theta of the second term is
     half the gradient at the midpoint.
 
-    Published with cross-entropy: weight 0.001, bound 50. bound here: the loss of a network that predicts no noise at all is 1.
+    Published with cross-entropy: weight 0.001, bound 50. bound here: the loss of a network that predicts no noise at all is 1. Of
+    the weights 0.1 and 1 the second forgot within 60 steps and drew the other digits as before, and the first forgot nothing (an 8
+    of `digits`, seed 10, which no table uses).
+
     base: what is minimised in place of L_den(D_r) alone; the authors start from another safeguard's weights.
     """
 
-    weight: float = ranged(0.1, low=0)
+    weight: float = ranged(1.0, low=0)
     bound: float = ranged(1.0, low=0)
     adds: ClassVar[frozenset[str]] = frozenset({"forget", "retain"})
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain"})
