@@ -58,8 +58,11 @@ def as_picture(images: Tensor) -> np.ndarray:
     return picture.repeat(3, axis=2) if picture.shape[2] == 1 else picture
 
 
-def image_rows(rows: dict[str, Tensor], title: str = "", column_titles=(), size: float = 0.72) -> Figure:
-    """A labelled row of images for each entry; each a tensor N x C x H x W in [-1, 1]. size: inches an image."""
+def image_rows(rows: dict[str, Tensor], title: str = "", column_titles=(), size: float = 0.72, raw: bool = False) -> Figure:
+    """A labelled row of images for each entry; each a tensor N x C x H x W in [-1, 1].
+
+    size: inches an image. raw: pixels as squares, for noise; else they are smoothed, as the eye does from farther away.
+    """
     columns = max(len(images) for images in rows.values())
     label, header = 0.15 + 0.075 * max(map(len, rows)), 0.32 + 0.2 * bool(len(column_titles))
     width, height = label + columns * size, header + len(rows) * size
@@ -69,7 +72,7 @@ def image_rows(rows: dict[str, Tensor], title: str = "", column_titles=(), size:
     )
     for line, (name, images) in zip(axes, rows.items(), strict=True):
         for ax, image in zip(line, images, strict=False):
-            ax.imshow(as_picture(image), interpolation="nearest")
+            ax.imshow(as_picture(image), interpolation="nearest" if raw else "bicubic")
         for ax in line:
             ax.set(xticks=[], yticks=[])
             ax.grid(False)

@@ -163,7 +163,7 @@ def _walk_picture(ways: dict[str, np.ndarray], gone: tuple[int, int], images) ->
     for cell in cells:
         cell.axis("off")
     for cell, image in zip(cells, images, strict=False):
-        cell.imshow(as_picture(image), interpolation="nearest")
+        cell.imshow(as_picture(image), interpolation="bicubic")
     return _figure_png(figure)
 
 

@@ -138,6 +138,9 @@ def test_pictures_are_scaled_alike_and_rows_are_labelled():
     assert [ax.get_ylabel() for ax in figure.axes[::3]] == ["real", "drawn"]
     assert [ax.get_title() for ax in figure.axes[:3]] == ["a", "b", "c"] and len(figure.axes) == 6
     plt.close(figure)
+    ways = [image_rows({"x": torch.zeros(1, 1, 4, 4)}, raw=raw).axes[0].images[0].get_interpolation() for raw in (False, True)]
+    assert ways == ["bicubic", "nearest"]
+    plt.close("all")
 
 
 def test_neighbouring_colours_differ_in_lightness_or_hue_for_the_colour_blind():
