@@ -35,7 +35,7 @@ WRONG_COMMANDS = {
     "unlearn digits --target 3 --out {out} --until 2": "until must be",
     "unlearn digits --target 3 --out {out} --learning-rate nan": "learning_rate must be",
     "unlearn digits --target 3 --out {out} --set weight=heavy": "weight of dimum must be",
-    "unlearn digits --target 3 --out {out} --set =1": "--set takes",
+    "unlearn digits --target 3 --out {out} --set =1": "A setting of a method is NAME=VALUE",
     "unlearn digits --target 3 --out {out} --set steps=1": "hyper-parameter",
     "unlearn digits --target 3 --out {out} --plugin {file}": "end in .py",
     "unlearn digits --target 3 --out {out} --plugin none.py": "no file",
