@@ -1,4 +1,4 @@
-"""The method in the README, as a file outside the package: unlearned, attacked and measured with no other change."""
+"""The method in docs/usage.md, as a file outside the package: unlearned, attacked and measured with no other change."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pandas as pd
 from dimum_core.cli import main
 from dimum_core.unlearning import METHODS
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+USAGE = (Path(__file__).parent.parent / "docs" / "usage.md").read_text()
 
 
-def test_the_readmes_method_goes_all_the_way(tmp_path, capsys):
-    source = next(block for block in re.findall(r"```python\n(.*?)```", README, re.S) if "@register" in block)
+def test_the_method_of_the_page_goes_all_the_way(tmp_path, capsys):
+    source = next(block for block in re.findall(r"```python\n(.*?)```", USAGE, re.S) if "@register" in block)
     assert len(source.strip().splitlines()) <= 22
     plugin = tmp_path / "to_null.py"
     plugin.write_text(source)

@@ -1,4 +1,4 @@
-"""Tables of README.md and CLAIMS.md, from the shipped results: no number is typed by hand.
+"""Tables of docs/results.md and CLAIMS.md, from the shipped results: no number is typed by hand.
 
     python tools/tables.py            write them anew
     python tools/tables.py --check    say which are out of date, and fail
@@ -16,7 +16,7 @@ import pandas as pd
 from dimum_core.benchmark import contests, leaderboard, read_results, report
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "CLAIMS.md")
+PAGES = ("docs/results.md", "CLAIMS.md")
 BLOCK = re.compile(
     r"(?P<head><!-- (?P<kind>table|leaderboard) (?P<source>[\w+-]+): (?P<budget>\w+) -->\n)"
     r".*?(?P<tail><!-- end of table -->)", re.DOTALL,

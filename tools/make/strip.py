@@ -1,0 +1,53 @@
+"""Draw docs/story.png, the README's strip: a digit before, forgotten by two methods, and after the same attack.
+
+    python tools/make/strip.py        some minutes on one thread; prints the judge's counts, which stand beside the rows
+
+Both methods stop at an unlearning accuracy of 0.9, and the attacker's rate is the one that recovers most in the grid of digits.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib as mpl
+
+from dimum_core import load_dataset, load_pipeline, relearn, unlearn
+from dimum_core.evaluation import draw_samples
+from dimum_core.judges import load_judge
+from dimum_core.plots import image_rows, use_style
+
+OUT = Path(__file__).resolve().parent.parent.parent / "docs" / "story.png"
+TARGET, COUNT, SHOWN = "3", 24, 12
+METHODS = {"ESD": {"method": "esd"}, "DiMUM": {"method": "dimum", "alternative": "generated"}}
+
+
+def rows_of_images(seed: int = 0) -> dict:
+    """Row title -> samples of the target: the original's, and each method's before and after the attack."""
+    pipe, data = load_pipeline("digits"), load_dataset("digits")
+
+    def attacked(model):
+        return relearn(model, data.without(TARGET), target=TARGET, steps=40, learning_rate=3e-4, samples=4, evaluate_every=40,
+                       seed=seed, progress=False).pipeline
+
+    models = {"before": pipe}
+    for name, settings in METHODS.items():
+        forgot = unlearn(pipe, target=TARGET, data=data, steps=75, until=0.9, seed=seed, progress=False, **settings)
+        models |= {f"{name}: forgotten": forgot, f"{name}: attacked": attacked(forgot)}
+    models["never saw a 3: attacked"] = attacked(load_pipeline(f"digits-without-{TARGET}"))
+    return {title: draw_samples(model, [TARGET] * COUNT, seed=seed, progress=False) for title, model in models.items()}
+
+
+def main() -> None:
+    use_style()
+    judge, number = load_judge("digits-judge"), load_pipeline("digits").class_names.index(TARGET)
+    rows = {}
+    for title, images in rows_of_images().items():
+        seen = int((judge.judge(images).labels == number).sum())
+        print(f"{title}: {seen} of {COUNT}", flush=True)
+        rows[f"{title}\n{seen} of {COUNT} are a {TARGET}"] = images[:SHOWN]
+    with mpl.rc_context({"figure.dpi": 110}):
+        image_rows(rows).savefig(OUT, bbox_inches="tight")
+
+
+if __name__ == "__main__":
+    main()
