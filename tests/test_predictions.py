@@ -10,7 +10,9 @@ from diffusers import (
     DPMSolverMultistepScheduler,
 )
 
+from dimum_core import load_pipeline
 from dimum_core.models.diffusion import Schedule, add_noise
+from dimum_core.models.fresh_noise import with_fresh_noise
 
 from .test_own_models import SCHEDULES
 
@@ -46,3 +48,16 @@ def test_diffusers_goes_the_same_step_with_our_noise_as_with_the_networks_own_ou
         for scheduler, value in ((own, output), (noise, eps))
     ]
     torch.testing.assert_close(*steps, rtol=1e-3, atol=1e-4)
+
+
+def test_a_network_that_predicts_the_image_is_drawn_from_with_fresh_noise_too():
+    """diffusers' Euler ancestral refuses it. The same images from a seed, others from another one, whatever the first noise."""
+    pipe = load_pipeline("digits")
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, prediction_type="sample")
+    sampler, first = with_fresh_noise(pipe), torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    images = [
+        sampler([0, 1], None, 3, latents=first, generator=torch.Generator().manual_seed(seed), output_type="pt").images
+        for seed in (1, 1, 2)
+    ]
+    assert torch.equal(images[0], images[1]) and not torch.equal(images[0], images[2])
+    assert isinstance(pipe.scheduler, DDIMScheduler)

@@ -7,7 +7,7 @@ class. Euler ancestral draws fresh noise in each step, as DDPM does: with 25 ste
 
 from __future__ import annotations
 
-from diffusers import DiffusionPipeline, EulerAncestralDiscreteScheduler, SchedulerMixin
+from diffusers import DiffusionPipeline, DPMSolverMultistepScheduler, EulerAncestralDiscreteScheduler, SchedulerMixin
 
 from .history import with_unet
 
@@ -15,8 +15,15 @@ FRESH_STEPS = 25
 
 
 def with_fresh_noise(pipe: DiffusionPipeline, scheduler: SchedulerMixin | None = None) -> DiffusionPipeline:
-    """The same network with a sampler that draws fresh noise in every step, or with another; the pipeline keeps its own."""
+    """The same network with a sampler that draws fresh noise in every step, or with another; the pipeline keeps its own.
+
+    diffusers' Euler ancestral knows no networks that predict the image: these are drawn from by DPM-Solver++ for SDEs.
+    """
     sampler = with_unet(pipe, pipe.unet)
-    kind = EulerAncestralDiscreteScheduler if scheduler is None else type(scheduler)
-    sampler.scheduler = kind.from_config((scheduler or pipe.scheduler).config)
+    config, kind, more = (scheduler or pipe.scheduler).config, EulerAncestralDiscreteScheduler, {}
+    if scheduler is not None:
+        kind = type(scheduler)
+    elif config.get("prediction_type") == "sample":
+        kind, more = DPMSolverMultistepScheduler, {"algorithm_type": "sde-dpmsolver++"}
+    sampler.scheduler = kind.from_config(config, **more)
     return sampler
