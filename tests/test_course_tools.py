@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import html
 import importlib.util
 import re
 import shutil
@@ -268,6 +269,24 @@ def test_what_answers_a_bet_is_folded_until_the_reader_has_a_guess(tmp_path):
     page = site.read_chapter(path).body
     assert re.search(r"(?s)<details><summary>I have a guess: show me</summary>.*?It is 7\..*?</details>", page)
     assert page.count("I have a guess") == 2
+
+
+def test_no_command_of_latex_survives_in_a_formula(tmp_path):
+    page = sys.modules["reading"].with_mathml(r"$$\mathbb E\,\big\lVert x \big\rVert + \Big\| y \Big\| + \Big\langle z \Big\rangle \sim \mathcal N$$")
+    drawn = html.unescape(page)
+    assert "\\" not in drawn and drawn.count("\N{DOUBLE VERTICAL LINE}") == 4 and "mathvariant" not in drawn
+    assert all(character in drawn for character in "\U0001d53c\U0001d4a9\u27e8\u27e9")
+    with pytest.raises(SystemExit, match=r"cannot draw \\nonsense"):
+        sys.modules["reading"].with_mathml(r"$\nonsense$")
+
+
+def test_slides_show_the_display_formulas_of_a_section(tmp_path):
+    path = chapter(tmp_path / "01_first.ipynb", "3 + 4")
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells.insert(2, new_markdown_cell("## Much\n\none\n\ntwo\n\nthree\n\n$$x = 1$$\n\nfour"))
+    nbformat.write(notebook, path)
+    shown = "".join(site.slides(site.read_chapter(path)))
+    assert 'display="block"' in shown and "three" in shown and "four" not in shown
 
 
 def test_a_link_that_leads_nowhere_is_refused(executed, tmp_path):

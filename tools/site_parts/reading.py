@@ -19,6 +19,11 @@ BADGE = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\(([^)]*)\)\n*")  # its pict
 SOLUTION = re.compile(r"# @title Solution of ([\d.]+)")
 ANCHOR = re.compile(r'<a class="anchor-link".*?</a>')
 HEADING = re.compile(r'<h([23])[^>]*\bid="([^"]+)"[^>]*>(.*?)</h\1>', re.DOTALL)
+UNREAD = (  # what latex2mathml leaves as it stands, in a form that it reads
+    (re.compile(r"(\\[bB]igg?[lr]?)\s*(?:\\\||\\[lr]?Vert\b)"), r"\1‖"),
+    (re.compile(r"(\\[bB]igg?[lr]?)\s*\\langle\b"), r"\1⟨"), (re.compile(r"(\\[bB]igg?[lr]?)\s*\\rangle\b"), r"\1⟩"),
+    (re.compile(r"\\(mathbb|mathcal)\s+([A-Za-z])"), r"\\\1{\2}"),  # without braces, a variant that browsers ignore
+)
 TAG = re.compile(r"<(script|style|math|svg)\b.*?</\1>|<[^>]+>", re.DOTALL)
 
 
@@ -42,10 +47,20 @@ def with_mathml(markdown: str) -> str:
     def draw(match: re.Match) -> str:
         if match["code"]:
             return match["code"]
-        display = "block" if match["block"] else "inline"
-        return re.sub(r"\s*\n\s*", " ", to_mathml((match["block"] or match["inline"]).strip(), display=display))
+        return formula((match["block"] or match["inline"]).strip(), "block" if match["block"] else "inline")
 
     return MATH.sub(draw, markdown)
+
+
+def formula(latex: str, display: str) -> str:
+    """MathML of a formula; one with a command that is not understood is refused, since readers would see the command."""
+    read = latex
+    for unread, form in UNREAD:
+        read = unread.sub(form, read)
+    drawn = re.sub(r"\s*\n\s*", " ", to_mathml(read, display=display))
+    if left := re.search(r"\\[A-Za-z|]+", drawn):
+        raise SystemExit(f"The site cannot draw {left[0]} in the formula ${latex}$: write it another way.")
+    return drawn
 
 
 def read_chapter(path: Path) -> Chapter:

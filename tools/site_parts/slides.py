@@ -1,4 +1,4 @@
-"""Slides of a chapter for teaching: a slide a section, with its first paragraphs and its question, and a slide a picture.
+"""Slides of a chapter for teaching: a slide a section, with its first paragraphs, its formulas and its question, and a slide a picture.
 
 One page, no scripts from elsewhere; arrow keys or scrolling go on, and printing gives a slide a page.
 """
@@ -35,7 +35,7 @@ def _text_slide(part: str) -> str:
         return asked
     heading, _, rest = part.partition("\n")
     body = render([_markdown(QUESTION.sub("", rest))])
-    shown = "".join(match[0] for match in list(PARAGRAPH.finditer(body))[:3])
+    shown = "".join(match[0] for k, match in enumerate(PARAGRAPH.finditer(body)) if k < 3 or 'display="block"' in match[0])
     return render([_markdown(heading)]) + shown + asked
 
 
