@@ -272,7 +272,8 @@ def test_what_answers_a_bet_is_folded_until_the_reader_has_a_guess(tmp_path):
 
 
 def test_no_command_of_latex_survives_in_a_formula(tmp_path):
-    page = sys.modules["reading"].with_mathml(r"$$\mathbb E\,\big\lVert x \big\rVert + \Big\| y \Big\| + \Big\langle z \Big\rangle \sim \mathcal N$$")
+    latex = r"$$\mathbb E\,\big\lVert x \big\rVert + \Big\| y \Big\| + \Big\langle z \Big\rangle \sim \mathcal N$$"
+    page = sys.modules["reading"].with_mathml(latex)
     drawn = html.unescape(page)
     assert "\\" not in drawn and drawn.count("\N{DOUBLE VERTICAL LINE}") == 4 and "mathvariant" not in drawn
     assert all(character in drawn for character in "\U0001d53c\U0001d4a9\u27e8\u27e9")

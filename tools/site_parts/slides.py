@@ -1,4 +1,4 @@
-"""Slides of a chapter for teaching: a slide a section, with its first paragraphs, its formulas and its question, and a slide a picture.
+"""Slides of a chapter for teaching: a slide a section, with its first paragraphs, formulas and question, and a slide a picture.
 
 One page, no scripts from elsewhere; arrow keys or scrolling go on, and printing gives a slide a page.
 """
