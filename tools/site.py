@@ -22,7 +22,7 @@ PARTS = Path(__file__).resolve().parent / "site_parts"
 sys.path.insert(0, str(PARTS))
 
 from maps import chapter_map  # noqa: E402
-from reading import Chapter, read_chapter, read_page, sections  # noqa: E402
+from reading import Chapter, contents, read_chapter, read_page, sections  # noqa: E402
 from slides import slides  # noqa: E402
 
 PAGES = {"glossary": "Glossary", "cheat_sheet": "Cheat sheet", "failures": "What goes wrong", "bibliography": "Sources"}
@@ -91,7 +91,7 @@ def writer(site: Path, pages: list[tuple[str, str]]):
     templates = Environment(loader=FileSystemLoader(PARTS), autoescape=True)
 
     def write(name: str, template: str, **parts) -> Path:
-        text = templates.get_template(template).render(pages=pages, **parts)
+        text = templates.get_template(template).render(pages=pages, here=name, **parts)
         check_pictures(text, name)
         (site / f"{name}.html").write_text(text)
         return site / f"{name}.html"
@@ -119,7 +119,8 @@ def write_chapters(chapters: list[Chapter], site: Path, write) -> list[dict]:
         if chapter.picture:
             (site / "pictures" / f"{chapter.stem}.png").write_bytes(chapter.picture)
         student = (site / "downloads" / "student" / f"{chapter.stem}.ipynb").exists()
-        write(chapter.stem, "chapter.html", chapter=chapter, before=before, after=after, student=student)
+        write(chapter.stem, "chapter.html", chapter=chapter, before=before, after=after, student=student,
+              contents=contents(chapter.body))
         write(f"{chapter.stem}-slides", "slides.html", chapter=chapter, slides=slides(chapter))
         entries += sections(f"{chapter.stem}.html", f"{chapter.number} {chapter.title}", chapter.body)
     return entries

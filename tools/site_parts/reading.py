@@ -136,6 +136,11 @@ def plain(body: str) -> str:
     return re.sub(r"\s+", " ", html.unescape(TAG.sub(" ", body))).strip()
 
 
+def contents(body: str) -> list[tuple[str, str]]:
+    """The main headings of a page, each with the anchor that leads to it."""
+    return [(m[2], plain(m[3])) for m in HEADING.finditer(body) if m[1] == "2"]
+
+
 def sections(name: str, title: str, body: str) -> list[dict]:
     """For the search: each section of a page, with where it is and what it says. Prose is searched, not code."""
     body = re.sub(r'<div class="[^"]*highlight.*?</pre>\s*</div>|<div class="prompt[^>]*>.*?</div>', " ", body, flags=re.DOTALL)
