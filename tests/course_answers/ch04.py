@@ -34,7 +34,10 @@ ANSWERS = {
         (lambda judged, asked, c: ((judged != c) & (asked == c)).sum(), "not their share"),
         (lambda judged, asked, c: (asked[judged == c] != c).float().mean(), "by the verdict"),
     ]),
-    "04.2": ("different", [("better", "than the definition"), ("worse", "is no ranking"), ("same", "not among the choices")]),
+    "04.2": ("different", [
+        ("better", "than the definition"), ("worse", "is no ranking"), ("same", "not among the choices"),
+        ("equal", "not among the choices"),
+    ]),
     "04.3": (lambda images, labels, c: (images[labels != c], labels[labels != c]), [
         (lambda images, labels, c: (images[labels == c], labels[labels == c]), "forget set"),
         (lambda images, labels, c: (images[labels != c], labels), "labels were not filtered"),
