@@ -36,7 +36,7 @@ ANSWERS = {
     ]),
     "04.2": ("different", [
         ("better", "than the definition"), ("worse", "is no ranking"), ("same", "not among the choices"),
-        ("equal", "not among the choices"),
+        ("equal", "The two numbers differ"),
     ]),
     "04.3": (lambda images, labels, c: (images[labels != c], labels[labels != c]), [
         (lambda images, labels, c: (images[labels == c], labels[labels == c]), "forget set"),
