@@ -211,7 +211,8 @@ def test_the_site_has_cards_links_texts_and_formulas(executed, tmp_path):
     assert "<math" in first and "<code>$PATH</code>" in first
     assert "Open this chapter in Colab" in first and "colab-badge" not in first
     assert 'href="http://localhost:8888/lab/tree/notebooks/01_first.ipynb"' in first  # where `make lab` serves the clone
-    assert '<li><a href="#Exercises">Exercises</a></li>' in first and 'aria-current="page"' not in first
+    assert '<li><a href="#Exercises">Exercises</a></li>' in first and first.count('aria-current="page"') == 1
+    assert 'title="First steps" aria-current="page">01</a>' in first
     assert "google.colab" not in first and not re.search(r"http://(?!www\.w3\.org|localhost:8888)", first)
     assert (tmp_path / "site" / "downloads" / "01_first.ipynb").exists() and 'href="downloads/01_first.ipynb" download' in first
     slides = (tmp_path / "site" / "01_first-slides.html").read_text()

@@ -21,7 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PARTS = Path(__file__).resolve().parent / "site_parts"
 sys.path.insert(0, str(PARTS))
 
-from maps import chapter_map  # noqa: E402
+from landing import landing  # noqa: E402
+from links import Linker, terms, with_anchors  # noqa: E402
 from reading import Chapter, contents, read_chapter, read_page, sections  # noqa: E402
 from slides import slides  # noqa: E402
 
@@ -77,9 +78,11 @@ def build(source: Path, site: Path, docs: Path = ROOT / "docs") -> Path:
     write_style(aside)
     copy_downloads(source, aside)
     write = writer(aside, [(name, title) for name, title in PAGES.items() if (docs / f"{name}.md").exists()])
-    entries = write_chapters(chapters, aside, write) + write_pages(docs, aside, write)
+    read = read_pages(docs)
+    link = Linker({chapter.number: chapter.stem for chapter in chapters}, terms(read["glossary"][1]) if "glossary" in read else {})
+    entries = write_chapters(chapters, aside, write, link) + write_pages(read, docs, aside, write, link)
     write("search", "search.html", entries=json.dumps(entries).replace("</", "<\\/"))
-    write("index", "index.html", chapters=chapters, map=chapter_map(chapters))
+    write("index", "index.html", **landing(chapters, docs, aside))
     check_links(aside)
     shutil.rmtree(site, ignore_errors=True)
     aside.rename(site)
@@ -99,28 +102,32 @@ def writer(site: Path, pages: list[tuple[str, str]]):
     return write
 
 
-def write_pages(docs: Path, site: Path, write) -> list[dict]:
+def read_pages(docs: Path) -> dict[str, tuple[str, str]]:
+    """Name -> title and body of the pages of docs/ that the site has; the glossary's entries can be linked."""
+    read = {name: read_page(docs / f"{name}.md") for name in PAGES if (docs / f"{name}.md").exists()}
+    return {name: (title, with_anchors(body) if name == "glossary" else body) for name, (title, body) in read.items()}
+
+
+def write_pages(read: dict, docs: Path, site: Path, write, link: Linker) -> list[dict]:
     """The pages of docs/ and their pictures; returns what the search knows of them."""
     entries = []
-    for name in PAGES:
-        if (docs / f"{name}.md").exists():
-            title, body = read_page(docs / f"{name}.md")
-            write(name, "page.html", title=title, body=body)
-            entries += sections(f"{name}.html", title, body)
+    for name, (title, body) in read.items():
+        write(name, "page.html", title=title, body=Linker(link.numbers, {})(body))
+        entries += sections(f"{name}.html", title, body)
     for picture in docs.glob("*.png"):
         shutil.copy(picture, site / picture.name)
     return entries
 
 
-def write_chapters(chapters: list[Chapter], site: Path, write) -> list[dict]:
+def write_chapters(chapters: list[Chapter], site: Path, write, link: Linker) -> list[dict]:
     """A page and slides for each chapter; returns what the search knows of them."""
     entries = []
     for before, chapter, after in zip([None, *chapters], chapters, [*chapters[1:], None], strict=False):
         if chapter.picture:
             (site / "pictures" / f"{chapter.stem}.png").write_bytes(chapter.picture)
         student = (site / "downloads" / "student" / f"{chapter.stem}.ipynb").exists()
-        write(chapter.stem, "chapter.html", chapter=chapter, before=before, after=after, student=student,
-              contents=contents(chapter.body))
+        write(chapter.stem, "chapter.html", chapter=chapter, before=before, after=after, student=student, chapters=chapters,
+              contents=contents(chapter.body), body=link(chapter.body, chapter.stem))
         write(f"{chapter.stem}-slides", "slides.html", chapter=chapter, slides=slides(chapter))
         entries += sections(f"{chapter.stem}.html", f"{chapter.number} {chapter.title}", chapter.body)
     return entries

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import nbformat
+from folding import split
 from latex2mathml.converter import convert as to_mathml
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown import markdown2html
@@ -24,7 +25,11 @@ UNREAD = (  # what latex2mathml leaves as it stands, in a form that it reads
     (re.compile(r"(\\[bB]igg?[lr]?)\s*\\langle\b"), r"\1⟨"), (re.compile(r"(\\[bB]igg?[lr]?)\s*\\rangle\b"), r"\1⟩"),
     (re.compile(r"\\(mathbb|mathcal)\s+([A-Za-z])"), r"\\\1{\2}"),  # without braces, a variant that browsers ignore
 )
-TAG = re.compile(r"<(script|style|math|svg)\b.*?</\1>|<[^>]+>", re.DOTALL)
+TAG = re.compile(r"<(script|style|svg)\b.*?</\1>|<[^>]+>", re.DOTALL)
+MATHML = re.compile(r"<math\b.*?</math>", re.DOTALL)
+CODE = re.compile(r'<div class="highlight hl-.*?</pre></div>', re.DOTALL)
+UNSEARCHED = re.compile(r'<div class="[^"]*highlight.*?</pre>\s*</div>|<div class="prompt[^>]*>.*?</div>'
+                        r'|<div class="output_subarea output_stream.*?</pre>\s*</div>|<summary>.*?</summary>', re.DOTALL)
 
 
 @dataclass
@@ -37,6 +42,7 @@ class Chapter:
     body: str
     picture: bytes | None
     picture_alt: str
+    samples: bool = False  # does the picture show samples, or is it a chart?
     colab: str = ""
     cells: list = field(default_factory=list)
 
@@ -75,12 +81,12 @@ def read_chapter(path: Path) -> Chapter:
             cell.source = with_mathml(BADGE.sub("", cell.source))
         else:
             cell.outputs = [output for output in cell.get("outputs", []) if not is_progress(output)]
-    body = "".join(fold(cell, render([cell])) for cell in notebook.cells)
+    body = with_own_ids("".join(fold(cell, with_folded_code(cell)) for cell in notebook.cells))
     about = notebook.metadata.get("dimum", {})
-    picture, alt = first_picture(notebook)
+    picture, alt, samples = first_picture(notebook)
     return Chapter(
         path.stem, path.stem.split("_")[0], about.get("title", path.stem), list(about.get("aims", [])),
-        about.get("minutes", 0), body, picture, alt, colab, notebook.cells,
+        about.get("minutes", 0), body, picture, alt, samples, colab, notebook.cells,
     )
 
 
@@ -102,6 +108,36 @@ def _exporter() -> HTMLExporter:
     return _EXPORTERS[0]
 
 
+def with_folded_code(cell) -> str:
+    """A cell, its set-up or plotting folded."""
+    body = render([cell])
+    if cell.cell_type != "code" or SOLUTION.search(cell.source):
+        return body
+    seen, folded, called = split(cell.source, cell.metadata.get("tags", []))
+    if not folded:
+        return body
+    lines = folded.count("\n") + 1
+    code = (highlighted(seen) if seen else "") + (
+        f'<details class="code"><summary>{called} <span>{lines} lines</span></summary>{highlighted(folded)}</details>'
+    )
+    return CODE.sub(lambda match: code, body, count=1)
+
+
+def highlighted(source: str) -> str:
+    return CODE.search(render([nbformat.v4.new_code_cell(source, id="code")]))[0]
+
+
+def with_own_ids(body: str) -> str:
+    """A page whose headings have each an id of their own: the second of the same words gets a number."""
+    seen: dict[str, int] = {}
+
+    def number(match: re.Match) -> str:
+        seen[match[2]] = seen.get(match[2], 0) + 1
+        return match[0] if seen[match[2]] == 1 else f'{match[1]}{match[2]}-{seen[match[2]]}"'
+
+    return re.sub(r'(<h[1-6][^>]*\bid=")([^"]+)"', number, body)
+
+
 def fold(cell, body: str) -> str:
     """A solution stays out of sight until it is asked for, and what answers a bet until the reader has one."""
     found = SOLUTION.search(cell.source)
@@ -111,15 +147,19 @@ def fold(cell, body: str) -> str:
     return body
 
 
-def first_picture(notebook) -> tuple[bytes | None, str]:
-    """The picture of a chapter's card: the one whose cell is tagged `cover`, or the first."""
-    cells = sorted(notebook.cells, key=lambda cell: "cover" not in cell.metadata.get("tags", []))
+def first_picture(notebook) -> tuple[bytes | None, str, bool]:
+    """The picture of a chapter's card: samples, if it has any (those tagged `cover`, or the first); its text; and is it samples?"""
+
+    def rank(cell) -> tuple[bool, bool]:
+        return "image_rows(" not in cell.source, "cover" not in cell.metadata.get("tags", [])
+
+    cells = sorted(notebook.cells, key=rank)
     for cell in cells:
         for output in cell.get("outputs", []):
             if "image/png" in output.get("data", {}):
                 alt = output.metadata.get("image/png", {}).get("alt", "")
-                return base64.b64decode(output.data["image/png"]), alt
-    return None, ""
+                return base64.b64decode(output.data["image/png"]), alt, not rank(cell)[0]
+    return None, "", False
 
 
 def read_page(path: Path) -> tuple[str, str]:
@@ -132,7 +172,8 @@ def read_page(path: Path) -> tuple[str, str]:
 
 
 def plain(body: str) -> str:
-    """The text of a piece of HTML."""
+    """The text of a piece of HTML; of a formula, its letters."""
+    body = MATHML.sub(lambda match: re.sub(r"<[^>]+>|\s+", "", match[0]), body)
     return re.sub(r"\s+", " ", html.unescape(TAG.sub(" ", body))).strip()
 
 
@@ -143,7 +184,7 @@ def contents(body: str) -> list[tuple[str, str]]:
 
 def sections(name: str, title: str, body: str) -> list[dict]:
     """For the search: each section of a page, with where it is and what it says. Prose is searched, not code."""
-    body = re.sub(r'<div class="[^"]*highlight.*?</pre>\s*</div>|<div class="prompt[^>]*>.*?</div>', " ", body, flags=re.DOTALL)
+    body = UNSEARCHED.sub(" ", body)
     starts = [(0, "", title)] + [(m.start(), "#" + m[2], f"{title}: {plain(m[3])}") for m in HEADING.finditer(body)]
     ends = [start for start, *_ in starts[1:]] + [len(body)]
     return [

@@ -1,0 +1,160 @@
+"""The site's landing page, map, links and folds, on small pieces made here."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from jinja2 import Environment, FileSystemLoader
+from PIL import Image
+
+PARTS = Path(__file__).resolve().parent.parent / "tools" / "site_parts"
+sys.path[:0] = [str(PARTS), str(PARTS.parent)]
+
+from folding import split  # noqa: E402
+from landing import landing  # noqa: E402
+from links import Linker, slug, terms, with_anchors  # noqa: E402
+from maps import needs, parts  # noqa: E402
+from reading import Chapter, plain, sections, with_own_ids  # noqa: E402
+from site_check import FLAGS  # noqa: E402
+
+NUMBERS = [f"{k:02}" for k in range(13)]
+
+
+def chapters(numbers=NUMBERS) -> list[Chapter]:
+    return [Chapter(f"{n}_x", n, f"Title of {n}", ["see"], 2, "", None, "") for n in numbers]
+
+
+def test_every_chapter_but_the_first_is_in_one_part():
+    grouped = [chapter.number for part in parts(chapters()) for chapter in part.chapters]
+    assert grouped == NUMBERS[1:] == sorted(needs())
+
+
+@pytest.mark.parametrize("kind", ["wide", "narrow"])
+def test_no_arrow_of_the_map_runs_behind_a_box(kind, tmp_path):
+    drawn = re.findall(r"<svg class=\"map .*?</svg>", landing(chapters(), tmp_path, tmp_path)["map"])[kind == "narrow"]
+    boxes = [tuple(map(float, b)) for b in re.findall(r'<rect x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)"', drawn)]
+    paths = re.findall(r'class="arrow" d="([^"]+)"', drawn)
+    assert len(boxes) == 12 and len(paths) == sum(map(len, needs().values()))
+    for path in paths:
+        hit = [(x, y, w, h) for px, py in points(path) for x, y, w, h in boxes if x < px < x + w and y < py < y + h]
+        assert not hit, (path, hit)
+    width, height = map(float, re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', drawn).groups())
+    assert all(0 <= px <= width and 0 <= py <= height for path in paths for px, py in points(path))
+
+
+def points(path: str) -> list[tuple[float, float]]:
+    """Places along a path of M, V and C."""
+    numbers = [float(n) for n in re.findall(r"[\d.]+", path)]
+    if "C" not in path:
+        (x, y), end = numbers[:2], numbers[2]
+        return [(x, y + (end - y) * k / 20) for k in range(21)]
+    p = [numbers[k:k + 2] for k in range(0, 8, 2)]
+    weights = [((1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t * t * (1 - t), t ** 3) for t in (k / 40 for k in range(41))]
+    return [tuple(sum(w * q[axis] for w, q in zip(ws, p, strict=True)) for axis in (0, 1)) for ws in weights]
+
+
+def test_the_findings_are_those_of_the_readme(tmp_path):
+    readme = (PARTS.parent.parent / "README.md").read_text()
+    found = landing(chapters(), PARTS.parent.parent / "docs", pictures(tmp_path))["found"]
+    listed = readme.split("## What we found")[1].split("\n\n")[1]
+    assert found.count("<li>") == listed.count("\n- ") + 1 == 3
+    assert re.findall(r"[\d.]{3,}", plain(found)) == re.findall(r"[\d.]{3,}", listed)
+
+
+def pictures(folder: Path) -> Path:
+    (folder / "pictures").mkdir(exist_ok=True)
+    return folder
+
+
+def test_panels_are_cut_from_the_frames_that_they_name(tmp_path):
+    """Two methods, two samples of 2 x 2 pixels: frame k of method m has grey 40 k + 100 m."""
+    sheet = Image.new("L", (8, 6))
+    for k in range(3):
+        for m in range(2):
+            sheet.paste(40 * k + 100 * m, (4 * m, 2 * k, 4 * m + 4, 2 * k + 2))
+    sheet.save(tmp_path / "film.png")
+    frames = [["forget", 0, 9], ["forget", 4, 1], ["attack", 4, 7]]
+    film = {"target": "3", "count": 9, "shown": 2, "control": 0, "methods": {"A": frames, "B": [*frames[:2], ["attack", 4, 2]]}}
+    (tmp_path / "film.json").write_text(json.dumps(film))
+    made = landing(chapters(), tmp_path, pictures(tmp_path))["panels"]
+    shown = [(p.caption, Image.open(tmp_path / p.file).getpixel((5, 5))) for panel in made for p in panel["pictures"]]
+    assert shown == [("before: 9 of 9 are a 3", 0), *[("A: forgotten: 1 of 9 are a 3", 40)] * 2,
+                     ("A: attacked: 7 of 9 are a 3", 80), ("B: forgotten: 1 of 9 are a 3", 140),
+                     ("B: attacked: 2 of 9 are a 3", 180)]
+
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.mark.skipif(not BROWSER, reason="needs a browser")
+@pytest.mark.parametrize(("flags", "told", "counts"), [([], "Attack, step 40", [17, 11]),
+                                                        (["--force-prefers-reduced-motion"], "The original", [24, 24])])
+def test_the_film_runs_once_and_stands_still_if_motion_is_unwanted(tmp_path, flags, told, counts):
+    docs, parts_of_page = PARTS.parent.parent / "docs", Environment(loader=FileSystemLoader(PARTS), autoescape=True)
+    film = json.loads((docs / "film.json").read_text())
+    shutil.copy(docs / "film.png", tmp_path)
+    page = tmp_path / "film.html"
+    page.write_text("<!doctype html>" + parts_of_page.get_template("film.html").render(film=film, strip=None))
+    command = [BROWSER, *FLAGS, *flags, f"--user-data-dir={tmp_path}/profile", "--virtual-time-budget=20000", "--dump-dom"]
+    seen = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=120).stdout
+    assert f'<p class="phase">{told}</p>' in seen and ">Play</button>" in seen
+    for (name, frames), count in zip(film["methods"].items(), counts, strict=True):
+        assert frames[-1 if flags == [] else 0][2] == count
+        side = rf'<p class="name">{name}</p>\s*<canvas[^>]*></canvas>\s*<p class="count">{count} of 24 are a 3</p>'
+        assert re.search(side, seen), seen
+        assert re.search(rf'aria-valuetext="{told}[^"]*{name}: {count} of 24', seen)
+
+
+GLOSSARY = ("<p><strong>retrained model</strong> Never saw <math>x</math> the target. Chapter 04.</p>"
+            "<p><strong>pass, network evaluation, NFE</strong> One call.</p>")
+
+
+def test_terms_and_chapters_are_linked_once_and_only_in_prose():
+    words = terms(GLOSSARY)
+    assert set(words) == {"retrained model", "network evaluation", "NFE"}
+    assert words == terms(with_anchors(GLOSSARY))
+    assert words["NFE"][0] == slug("pass, network evaluation, NFE")
+    assert all(f'id="{anchor}"' in with_anchors(GLOSSARY) for anchor, _ in words.values())
+    link = Linker({"04": "04_what", "05": "05_how", "06": "06_why"}, words)
+    page = link("<h2>A retrained model</h2><p>The retrained model, chapters 04, 05 and 06; a retrained model.</p>"
+                "<pre>NFE of chapter 04</pre><p><code>NFE</code> and NFEs, in chapter 07</p>", "06_why")
+    assert page.count("term-retrained-model") == 1 and "<h2>A retrained model</h2>" in page
+    assert "<pre>NFE of chapter 04</pre>" in page
+    assert '<a href="04_what.html">04</a>, <a href="05_how.html">05</a> and 06;' in page
+    assert "<code>NFE</code> and NFEs, in chapter 07</p>" in page and "Never saw … the target." in page
+
+
+PLOT = """rate = measure()
+figure, (left, right) = plt.subplots(1, 2)
+left.plot(rate)
+right.plot(rate)
+show(figure, "A curve.")"""
+
+
+@pytest.mark.parametrize(("source", "tags", "seen", "called"), [
+    (PLOT, [], "rate = measure()", "The plot"),
+    (PLOT + "\nprint(rate)", [], PLOT + "\nprint(rate)", ""),  # what comes last matters, so all is shown
+    ("import a\nimport b\nc = 1", [], "", "Set-up: imports"),
+    ("seed = 0", ["parameters"], "", "Set-up: the numbers of this chapter"),
+    ("show(1)", [], "show(1)", ""), ("%%writefile x\nimport a", [], "%%writefile x\nimport a", ""),
+])
+def test_set_up_and_plots_are_folded_and_no_line_is_lost(source, tags, seen, called):
+    shown, folded, name = split(source, tags)
+    assert (shown, name) == (seen, called)
+    assert "\n".join(filter(None, (shown, folded))) == source
+
+
+def test_headings_of_the_same_words_have_ids_of_their_own():
+    assert with_own_ids('<h2 id="A">A</h2><h3 id="A">A</h3>') == '<h2 id="A">A</h2><h3 id="A-2">A</h3>'
+
+
+def test_the_search_knows_formulas_and_leaves_out_what_cells_printed():
+    body = ('<p>The loss <math><msub><mi>&#x003B5;</mi><mi>t</mi></msub></math></p><div class="output_subarea output_stream '
+            'output_stdout output_text">\n<pre>Exercise 06.1: right.</pre>\n</div><p>after</p>')
+    assert sections("a.html", "A", body)[0]["text"] == "The loss \N{GREEK SMALL LETTER EPSILON}t after"

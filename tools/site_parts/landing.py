@@ -1,0 +1,85 @@
+"""What stands on the landing page: the film or the strip, three panels, what was found, the parts and their map."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from maps import Part, chapter_map, parts
+from nbconvert.filters.markdown import markdown2html
+from notebook_check import repository
+from PIL import Image
+from reading import Chapter
+
+START, LAB = "00", "07"  # the chapter to begin with, and the one with the forget lab
+SAYS = {
+    "Forget": "A method trains the model until the label no longer draws it. A retraining from nothing would cost far more.",
+    "Attack": "The attacker trains it for a moment on other pictures, none of what was forgotten, and it comes back.",
+    "Remember": "DiMUM has the model memorise something else in its place. Less comes back; forgetting for longer helps, too.",
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    file: str
+    alt: str
+    caption: str
+
+
+def landing(chapters: list[Chapter], docs: Path, site: Path) -> dict:
+    """What the template of the landing page needs; the panels' pictures are written into the site."""
+    columns = parts(chapters)
+    film = read_film(docs)
+    grouped = {chapter.number for part in columns for chapter in part.chapters}
+    by_number = {chapter.number: chapter for chapter in chapters}
+    return {
+        "chapters": chapters, "parts": columns, "alone": [c for c in chapters if c.number not in grouped],
+        "start": by_number.get(START), "lab": by_number.get(LAB), "film": film,
+        "strip": "story.png" if (docs / "story.png").exists() else None, "panels": panels(film, docs, site) if film else [],
+        "found": what_we_found(docs.parent / "README.md"), "repository": repository(),
+        "map": chapter_map(columns) + chapter_map([_in_one(columns)], "narrow"),
+    }
+
+
+def _in_one(columns: list[Part]) -> Part:
+    """All chapters below each other, for narrow windows."""
+    return Part("", "", [chapter for part in columns for chapter in part.chapters])
+
+
+def what_we_found(readme: Path) -> str:
+    """The list of findings as README has it, so that the two cannot differ; empty if there is none."""
+    text = readme.read_text() if readme.exists() else ""
+    section = re.search(r"^## What we found\n+((?:- .*\n(?:  .*\n)*)+)", text, re.MULTILINE)
+    return markdown2html(section[1]) if section else ""
+
+
+def read_film(docs: Path) -> dict | None:
+    """What `tools/make/film.py` wrote: target, count, shown, control, and for each method its frames (phase, step, seen)."""
+    path = docs / "film.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def panels(film: dict, docs: Path, site: Path) -> list[dict]:
+    """Three panels: forget, attack and remember, each with a few rows of samples cut from the film."""
+    (first, frames), (second, others) = film["methods"].items()
+    forgotten = max(k for k, frame in enumerate(frames) if frame[0] == "forget")
+    last = len(frames) - 1
+    wanted = {"Forget": [(0, 0, "before"), (0, forgotten, f"{first}: forgotten")],
+              "Attack": [(0, forgotten, f"{first}: forgotten"), (0, last, f"{first}: attacked")],
+              "Remember": [(1, forgotten, f"{second}: forgotten"), (1, last, f"{second}: attacked")]}
+    with Image.open(docs / "film.png") as sheet:
+        return [{"name": name, "says": SAYS[name],
+                 "pictures": [_cut(sheet, film, site, column, row, called, (frames, others)[column][row][2])
+                              for column, row, called in rows]} for name, rows in wanted.items()]
+
+
+def _cut(sheet: Image.Image, film: dict, site: Path, column: int, row: int, called: str, seen: int) -> Picture:
+    width = sheet.width // len(film["methods"])
+    tile = width // film["shown"]
+    piece = sheet.crop((column * width, row * tile, (column + 1) * width, (row + 1) * tile))
+    file = f"pictures/film-{column}-{row}.png"
+    piece.resize((piece.width * 8, piece.height * 8), Image.Resampling.BICUBIC).save(site / file)
+    said = f"{seen} of {film['count']} are a {film['target']}"
+    return Picture(file, f"{film['shown']} samples for the label {film['target']}. {called}: {said}.", f"{called}: {said}")
