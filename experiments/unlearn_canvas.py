@@ -83,14 +83,13 @@ class Experiment:
         return max(2, round(of * self.scale))
 
 
-def judges(data: Dataset, out: Path, scale: float, side: int) -> PairJudge:
+def judges(run: Experiment) -> PairJudge:
     """A judge of styles and one of objects, trained on the folders by the project's own command, kept in OUT."""
-    both, small = [], data.resized(min(side, 64))
+    both, small = [], run.data.resized(min(image_size(run.pipe), 64))
     for position, kind in enumerate(("styles", "objects")):
-        folder = out / f"judge-of-{kind}"
+        folder = run.out / f"judge-of-{kind}"
         if not (folder / "card.json").exists():
-            preset = judge_preset_for(small.train.images.shape[-1])
-            steps = max(2, round(JUDGE_STEPS * scale))
+            preset, steps = judge_preset_for(small.train.images.shape[-1]), run.count(JUDGE_STEPS)
             settings = {"steps": steps, "warmup_steps": steps // 10, "batch_size": min(256, len(small.train))}
             train_judge(preset, folder, data=small.relabelled(position), resume=True, **settings)
         both.append(Shrinking(load_judge(folder)))
@@ -135,16 +134,18 @@ def measured(run: Experiment, model, name: str) -> dict:
 
 def rows_of(run: Experiment, method: str, done: set) -> list[dict]:
     """A method's row before the attack, and one for each of the attacker's learning rates."""
+    rates = [rate for rate in (0.0, *(() if method == "original" else ATTACK_RATES)) if (method, rate) not in done]
+    if not rates:
+        return []
     settings = {**LIGHT, "lora_rank": run.lora_rank} | METHODS.get(method, {})
     settings["steps"] = run.count(settings.get("steps", STEPS))
     about = {"style": run.style, "method": method}
     with spent(run.pipe.unet) as cost:
         model = run.pipe if method == "original" else unlearn(run.pipe, method, target=run.style, data=run.data, **settings)
     rows = []
-    if (method, 0.0) not in done:
-        rows.append(about | {"attack rate": 0.0, **cost, **measured(run, model, method)})
-    for rate in () if method == "original" else ATTACK_RATES:
-        if (method, rate) in done:
+    for rate in rates:
+        if not rate:
+            rows.append(about | {"attack rate": rate, **cost, **measured(run, model, method)})
             continue
         with spent(model.unet) as cost:
             attack = relearn(
@@ -180,7 +181,7 @@ def main() -> None:
     print(f"about {minutes(run, args.methods):.0f} minutes, and the training of two judges", flush=True)
     if args.minutes_only:
         return
-    run = replace(run, judge=judges(data, args.out, args.scale, image_size(pipe)))
+    run = replace(run, judge=judges(run))
     rows = pd.read_csv(table).to_dict("records") if table.exists() else []
     for method in ("original", *args.methods):
         done = {(row["method"], row["attack rate"]) for row in rows if row["style"] == args.style}

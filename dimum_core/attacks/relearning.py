@@ -53,10 +53,10 @@ def relearn(
     pipe: DiffusionPipeline, auxiliary: ImageSet | Dataset, *, target: str | int | ImageSet | None = None,
     steps: int = 200, learning_rate: float = 1e-4, optimizer: str = "adamw", batch_size: int = 64, seed: int = 0,
     precision: str = "auto", label_dropout: float = 0.1, evaluate_every: int | Collection[int] | None = None,
-    samples: int = 32,
-    guidance_scale: float | None = None, num_inference_steps: int = FRESH_STEPS, judge: Judge | PairJudge | None = None,
-    forget: ImageSet | None = None, allow_target: bool = False, only_embedding_row: bool = False, lora_rank: int = 0,
-    gradient_checkpointing: bool = False, out: Path | None = None, resume: bool = False, progress: bool = True,
+    samples: int = 32, guidance_scale: float | None = None, num_inference_steps: int = FRESH_STEPS,
+    judge: Judge | PairJudge | None = None, forget: ImageSet | None = None, allow_target: bool = False,
+    only_embedding_row: bool = False, lora_rank: int = 0, gradient_checkpointing: bool = False,
+    out: Path | None = None, resume: bool = False, progress: bool = True,
 ) -> Relearning:
     """Attack a pipeline: minimise L_den(D_aux) from its weights, nothing else. The pipeline it is given is not touched.
 

@@ -33,7 +33,7 @@ ALPHA = 0.05  # two methods whose corrected p lies above it share a letter
 
 
 def runs(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row an attack: UA and RA before it, what it recovered, the area under its curve, steps to half recovery, its cost."""
+    """One row an attack: UA and RA before it, what it recovered, area under its curve, steps to half recovery, RA there, cost."""
     check_columns(rows)
     _check_one_cell(rows)
     before = rows[(rows["label"] == "original") & (rows["step"] == 0)].groupby("target")["target accuracy"].mean()
@@ -42,10 +42,12 @@ def runs(rows: pd.DataFrame) -> pd.DataFrame:
         about, curve = dict(zip([*DEFENCE, *CHOICES, "seed"], names, strict=True)), curve.sort_values("step")
         first, last = curve.iloc[0], curve.iloc[-1]
         half = steps_to_recovery(curve["step"], curve["target accuracy"], before.get(about["target"], 1.0) / 2)
+        from_half = curve[curve["step"] >= half.steps].iloc[0]
         attacks.append(about | {
             "steps": first["unlearning_steps"], "UA": 1 - first["target accuracy"], "RA": first["retained accuracy"],
             "distance": first["unlearning_distance"], "recovered": last["target accuracy"],
             "RA after": last["retained accuracy"], "half": half.steps, "censored": half.censored,
+            "RA at half": from_half["retained accuracy"],
             "area": area_under_recovery(curve["step"], curve["target accuracy"]),
             "samples": first.get("samples", Plan.samples), "seconds": first["unlearning_seconds"],
             **{name: last.get(name) for name in NFES},

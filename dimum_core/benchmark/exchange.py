@@ -6,9 +6,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from ..metrics import steps_to_recovery
 from ..plots import STYLE, line_colours
-from .contest import CHOICES, LEAST_UA, PAIR
+from .contest import CHOICES, LEAST_UA, PAIR, runs
 from .figures import WIDTH, Panel
 from .plan import CONTROLS
 
@@ -29,17 +28,9 @@ def half_recoveries(rows: pd.DataFrame) -> pd.DataFrame:
     steps, or the length of the attack if it is never reached (`censored`). retained: accuracy on the other classes at the first
     point of the curve from there on. Models with UA below 0.8 have not forgotten yet, and are left out.
     """
-    original = rows[(rows["label"] == "original") & (rows["step"] == 0)].groupby("target")["target accuracy"].mean()
-    lines = []
-    for names, curve in rows[rows["label"] != "original"].groupby([*RUN, *CHOICES]):
-        about, curve = dict(zip([*RUN, *CHOICES], names, strict=True)), curve.sort_values("step")
-        if 1 - curve["target accuracy"].iloc[0] < LEAST_UA:
-            continue
-        half = steps_to_recovery(curve["step"], curve["target accuracy"], original.get(about["target"], 1.0) / 2)
-        there = curve[curve["step"] >= half.steps].iloc[0]
-        lines.append(about | {"half": half.steps, "censored": half.censored, "retained": there["retained accuracy"]})
-    table = pd.DataFrame(lines, columns=[*RUN, *CHOICES, "half", "censored", "retained"])
-    return table.sort_values(["censored", "half"], kind="stable").drop_duplicates(RUN).sort_values(RUN).reset_index(drop=True)
+    table = runs(rows).rename(columns={"steps": "unlearning_steps", "RA at half": "retained"})
+    table = table[(table["label"] != "original") & (table["UA"] >= LEAST_UA)].sort_values(["censored", "half"], kind="stable")
+    return table.drop_duplicates(RUN)[[*RUN, *CHOICES, "half", "censored", "retained"]].sort_values(RUN).reset_index(drop=True)
 
 
 def exchange_rates(halves: pd.DataFrame, seed: int = 0) -> pd.DataFrame:

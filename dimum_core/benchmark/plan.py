@@ -86,7 +86,7 @@ class Plan:
             **common, "label": label, "method": name, "hyperparameters": method, "code": codes[label],
             "budget": budget["label"], "steps": budget["steps"], "until": budget.get("until"), "learning_rate": self.learning_rate,
             "batch_size": self.batch_size, "check_every": self.check_every,
-            **{key: budget[key] for key in ("at",) if key in budget},
+            **({"at": budget["at"]} if "at" in budget else {}),
         }
 
     def attacks(self, model: dict) -> list[dict]:
@@ -100,7 +100,6 @@ class Plan:
             }
             for auxiliary, optimizer, rate in grid
         ]
-
 
     def snapshots(self, model: dict) -> list[dict]:
         """All models that one run of unlearning gives: itself, or itself and the same after other numbers of steps."""

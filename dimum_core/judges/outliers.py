@@ -52,13 +52,11 @@ def outliers(images: Tensor, labels: Tensor, seed: int = 0) -> dict[str, Tensor]
     noise = torch.randn(images.shape, generator=generator)
     coarse = torch.randn((count, channels, side // 4, side // 4), generator=generator)
     shuffled = shuffle_tiles(images, generator)
-    partner = torch.randperm(count, generator=generator)
-    mixed = (labels != labels[partner]).nonzero().squeeze(1)
     return {
         "white noise": noise.mul(0.5).clamp(-1, 1),
         "coloured clouds": F.interpolate(coarse, size=side, mode="bilinear").clamp(-1, 1),
         "shuffled tiles": shuffled,
-        "mixtures of two classes": ((images + images[partner]) / 2)[mixed],
+        "mixtures of two classes": blends(images, labels, generator, (0.5, 0.5)),
     }
 
 

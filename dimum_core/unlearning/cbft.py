@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from .base import Step, follow, gradient, ranged, register, shifted
-from .on_top import OnTop, weights_that_train
+from .on_top import FromStart
 
 
 @register("cbft")
 @dataclass(frozen=True)
-class CBFT(OnTop):
+class CBFT(FromStart):
     """L = L_den(D_r) - weight * min(L_den(D_f and D_r; (theta0 + theta) / 2), bound).
 
     Connectivity-based finetuning (after Lubana et al. 2023, arXiv 2211.08422) keeps the unlearned weights from being connected to
@@ -34,12 +34,8 @@ class CBFT(OnTop):
     adds: ClassVar[frozenset[str]] = frozenset({"forget", "retain"})
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain"})
 
-    def prepare(self, steps: list[Step]) -> dict[str, Any]:
-        start = weights_that_train(steps[0]).detach().clone()
-        return {**super().prepare(steps), "start": start}
-
     def loss(self, step: Step) -> Tensor:
-        half_way = (step.state["start"].to(step.device) - weights_that_train(step).detach()) / 2
+        half_way = -self.moved(step).detach() / 2
         x, condition = (torch.cat(parts) for parts in zip(step.batch("forget"), step.batch("retain"), strict=True))
         with shifted(step.model, half_way):
             barrier = step.denoising(x, condition).clamp_max(self.bound)

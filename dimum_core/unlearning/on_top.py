@@ -47,6 +47,19 @@ class OnTop(Method):
         return self.under.trace(step)
 
 
+@dataclass(frozen=True)
+class FromStart(OnTop):
+    """On top of another, with a look back at the weights from which the unlearning began."""
+
+    def prepare(self, steps: list[Step]) -> dict[str, Any]:
+        start = weights_that_train(steps[0]).detach().clone()
+        return {**super().prepare(steps), "start": start}
+
+    def moved(self, step: Step) -> Tensor:
+        """How far the weights that train have come since, as one vector with its graph."""
+        return weights_that_train(step) - step.state["start"].to(step.device)
+
+
 def weights_that_train(step: Step) -> Tensor:
     """All weights that train as one vector, with their graph."""
     return torch.cat([parameter.flatten() for _, parameter in parameters_that_train(step.model)])

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
 from .base import Step, ranged, register
-from .on_top import OnTop, weights_that_train
+from .on_top import FromStart
 
 
 @register("weight-distance")
 @dataclass(frozen=True)
-class WeightDistance(OnTop):
+class WeightDistance(FromStart):
     """L = L_den(D_r) - weight * sqrt(mean_i (theta_i - theta0_i)^2 + 1e-8), i over the weights that train.
 
     The second term is the root mean square of how far the weights have moved, as in the authors' code (weight_dist_reg). It has
@@ -26,10 +25,5 @@ class WeightDistance(OnTop):
 
     weight: float = ranged(1.0, low=0)
 
-    def prepare(self, steps: list[Step]) -> dict[str, Any]:
-        start = weights_that_train(steps[0]).detach().clone()
-        return {**super().prepare(steps), "start": start}
-
     def loss(self, step: Step) -> Tensor:
-        moved = weights_that_train(step) - step.state["start"].to(step.device)
-        return super().loss(step) - self.weight * (moved.square().mean() + 1e-8).sqrt()
+        return super().loss(step) - self.weight * (self.moved(step).square().mean() + 1e-8).sqrt()

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import matplotlib as mpl
+from film import COUNT, METHODS, TARGET
 
 from dimum_core import load_dataset, load_pipeline, relearn, unlearn
 from dimum_core.evaluation import draw_samples
@@ -17,8 +18,7 @@ from dimum_core.judges import load_judge
 from dimum_core.plots import image_rows, use_style
 
 OUT = Path(__file__).resolve().parent.parent.parent / "docs" / "story.png"
-TARGET, COUNT, SHOWN = "3", 24, 12
-METHODS = {"ESD": {"method": "esd"}, "DiMUM": {"method": "dimum", "alternative": "generated"}}
+SHOWN = 12  # of the film's samples
 
 
 def rows_of_images(seed: int = 0) -> dict:

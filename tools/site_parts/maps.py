@@ -33,11 +33,11 @@ def parts(chapters: list[Chapter]) -> list[Part]:
 
 def chapter_map(columns: list[Part], kind: str = "wide") -> str:
     """Inline SVG; every box is a link, and the whole is described in words for those who cannot see it."""
-    boxes, lines, words = [], [], []
+    boxes, lines, words, built_on = [], [], [], needs()
     at = {c.number: (k, row) for k, part in enumerate(columns) for row, c in enumerate(part.chapters)}
     for part in columns:
         for chapter in part.chapters:
-            on = [n for n in needs().get(chapter.number, []) if n in at]
+            on = [n for n in built_on.get(chapter.number, []) if n in at]
             lines += [_arrow(at[n], at[chapter.number]) for n in on]
             boxes.append(_box(chapter, at[chapter.number]))
             words.append(f"{chapter.number} {chapter.title}" + (f" builds on {', '.join(on)}" if on else " comes first"))
