@@ -25,7 +25,7 @@ from .metrics import Interval, accuracy, copied_items, fidelity, nearest_neighbo
 from .models.conditions import ClassConditions, PromptConditions, conditions_of, draw
 from .models.fresh_noise import FRESH_STEPS, with_fresh_noise
 from .models.history import history_of
-from .models.sampling import ClassConditionalPipeline, check_pipeline, check_sampling
+from .models.sampling import ClassConditionalPipeline, check_pipeline, check_sampling, default_guidance
 from .models.support import check_supported
 from .models.text_to_image import TextToImagePipeline
 from .precision import autocast
@@ -182,7 +182,7 @@ def evaluate(
     if reference is not None:
         _check_enough(reference, per_class, conditions)
     labels = torch.arange(len(conditions.class_names)).repeat(per_class)
-    scale = pipe.config.get("guidance_scale", 7.5) if guidance_scale is None else guidance_scale
+    scale = default_guidance(pipe) if guidance_scale is None else guidance_scale
     sampler = with_fresh_noise(pipe, scheduler)
     asked, settings = conditions.asked(labels.tolist()), {"guidance_scale": scale, "num_inference_steps": num_inference_steps}
     images = draw_samples(sampler, asked, seed=seed, progress=progress, **settings)

@@ -6,8 +6,7 @@ from diffusers import DiffusionPipeline
 
 from .data import Dataset, load_data, load_dataset
 from .errors import DataError, brief
-from .models.codec import Codec
-from .models.conditions import image_size
+from .models.networks import image_shape
 from .models.text_to_image import TextToImagePipeline
 
 YOURS = "give yours with --data, a folder of pictures by class, say (in Python, as data=)"
@@ -28,5 +27,5 @@ def data_for(pipe: DiffusionPipeline, named: str | None = None) -> Dataset:
     """A data set by its name, or your own pictures by their folder or table; none named: what is shipped for the pipeline."""
     if named is None:
         return default_data(pipe)
-    channels = Codec.of(pipe).image_channels(pipe.unet.config.in_channels)
-    return load_data(named, image_size(pipe), image_channels=channels, class_names=getattr(pipe, "class_names", None))
+    channels, side, _ = image_shape(pipe)
+    return load_data(named, side, image_channels=channels, class_names=getattr(pipe, "class_names", None))

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from dimum_core.data import from_uint8, load_dataset
 from dimum_core.models.checkpoints import load_pipeline
@@ -115,3 +116,25 @@ def prompted(shapes):
         flip=False, guidance_scale=2.0, text_width=16,
     )
     return new_model(preset, shapes.train, 0)[1]
+
+
+@pytest.fixture(scope="session")
+def canvas_folder(tmp_path_factory):
+    """Two styles and three objects, four pictures of 40 x 48 pixels each, as UnlearnCanvas lays them out."""
+    from tests.tiny_pipelines import OBJECTS, STYLES
+
+    folder, random = tmp_path_factory.mktemp("canvas"), np.random.default_rng(0)
+    for style in STYLES:
+        for thing in OBJECTS:
+            (folder / style / thing).mkdir(parents=True)
+            for number in (1, 2, 3, 10):
+                pixels = random.integers(0, 255, (5, 6, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+                Image.fromarray(pixels).save(folder / style / thing / f"{number}.jpg")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def canvas(canvas_folder):
+    from dimum_core.data import load_unlearn_canvas
+
+    return load_unlearn_canvas(canvas_folder, image_size=32, per_combination=4, held_out=2)

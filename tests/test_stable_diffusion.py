@@ -5,15 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from diffusers import (
-    AutoencoderKL,
-    DDIMScheduler,
-    StableDiffusionPipeline,
-    StableDiffusionXLPipeline,
-    UNet2DConditionModel,
-)
+from diffusers import DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
 from PIL import Image
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from dimum_core import evaluate, load_pipeline, relearn, unlearn
 from dimum_core.attacks import search_embedding
@@ -24,77 +17,25 @@ from dimum_core.evaluation import draw_samples
 from dimum_core.judges.classifier import Judge, PairJudge
 from dimum_core.models.checkpoints import save_checkpoint
 from dimum_core.models.conditions import conditions_of, image_size
-from dimum_core.models.text_to_image import word_tokenizer
+from tests import tiny_pipelines
+from tests.tiny_pipelines import OBJECTS, STYLES
 
-STYLES, OBJECTS = ("Crayon", "Van_Gogh"), ("Cats", "Dogs", "Trees")
 QUICK = {"batch_size": 2, "progress": False}
-
-
-@pytest.fixture(scope="module")
-def canvas_folder(tmp_path_factory):
-    """Two styles and three objects, four pictures of 40 x 48 pixels each, as UnlearnCanvas lays them out."""
-    folder, random = tmp_path_factory.mktemp("canvas"), np.random.default_rng(0)
-    for style in STYLES:
-        for thing in OBJECTS:
-            (folder / style / thing).mkdir(parents=True)
-            for number in (1, 2, 3, 10):
-                pixels = random.integers(0, 255, (5, 6, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
-                Image.fromarray(pixels).save(folder / style / thing / f"{number}.jpg")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def canvas(canvas_folder):
-    return load_unlearn_canvas(canvas_folder, image_size=32, per_combination=4, held_out=2)
 
 
 @pytest.fixture
 def stable_diffusion():
-    """A StableDiffusionPipeline with random weights, 32 x 32 pixels, latents of 4 x 16 x 16."""
-    torch.manual_seed(0)
-    tokenizer = word_tokenizer(["A image in style .", *STYLES, *OBJECTS, "van gogh"], length=16)
-    text = CLIPTextModel(CLIPTextConfig(
-        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
-        max_position_embeddings=16, pad_token_id=0, bos_token_id=1, eos_token_id=2,
-    ))
-    unet = UNet2DConditionModel(
-        sample_size=16, in_channels=4, out_channels=4, block_out_channels=(16, 32), layers_per_block=1, cross_attention_dim=16,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        attention_head_dim=2, norm_num_groups=8,
-    )
-    vae = AutoencoderKL(
-        in_channels=3, out_channels=3, block_out_channels=(8, 16), latent_channels=4, norm_num_groups=4, sample_size=32,
-        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
-    )
-    scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1)
-    pipe = StableDiffusionPipeline(vae, text, tokenizer, unet, scheduler, None, None, requires_safety_checker=False)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return tiny_pipelines.stable_diffusion()
 
 
 @pytest.fixture
-def stable_diffusion_xl(stable_diffusion):
-    """A StableDiffusionXLPipeline with random weights and the same autoencoder: two encoders, and conditions beside the prompt."""
-    torch.manual_seed(1)
-    tokenizer, text = stable_diffusion.tokenizer, stable_diffusion.text_encoder
-    second = CLIPTextModelWithProjection(CLIPTextConfig(**text.config.to_dict() | {"projection_dim": 8}))
-    unet = UNet2DConditionModel(
-        sample_size=16, in_channels=4, out_channels=4, block_out_channels=(16, 32), layers_per_block=1, cross_attention_dim=32,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        attention_head_dim=2, norm_num_groups=8, addition_embed_type="text_time", addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=8 + 6 * 8,
-    )
-    pipe = StableDiffusionXLPipeline(
-        stable_diffusion.vae, text, second, tokenizer, tokenizer, unet, stable_diffusion.scheduler, add_watermarker=False
-    )
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+def stable_diffusion_xl():
+    return tiny_pipelines.stable_diffusion_xl()
 
 
 @pytest.fixture
 def judge():
-    torch.manual_seed(0)
-    return PairJudge(*(Judge(32, 3, words, (8, 8), (2, 2)) for words in (STYLES, OBJECTS)))
+    return tiny_pipelines.canvas_judge()
 
 
 def test_the_folder_becomes_a_data_set(canvas, canvas_folder):
@@ -296,5 +237,5 @@ def test_stable_diffusion_xl_goes_all_the_way(method, stable_diffusion_xl, canva
     for loaded in (plain, again):
         pairs = zip(loaded.unet.parameters(), attack.pipeline.unet.parameters(), strict=True)
         assert all(torch.equal(a, b) for a, b in pairs)
-    with pytest.raises(DimumError, match="one text encoder, and this one has two"):
+    with pytest.raises(DimumError, match="one text encoder, and this one has several"):
         search_embedding(again, canvas.train.only("Van_Gogh"), target="Van_Gogh", judge=judge, steps=1)

@@ -14,6 +14,7 @@ from ..checking import check_whole
 from ..data import Dataset, ImageSet
 from ..data.targets import Target
 from ..errors import DataError, brief
+from ..models.networks import network_of
 from ..models.sampling import ClassConditionalPipeline
 from ..unlearning.adapters import has_attention
 from .base import RETAINED, SHOTS, Attack, Attacked, Means, register
@@ -82,7 +83,7 @@ class LowRank(Attack):
     def lacking(self, pipe: DiffusionPipeline, means: Means) -> str:
         if find_spec("peft") is None:
             return "it needs peft (pip install -e '.[stable-diffusion]')"
-        return "" if has_attention(pipe.unet) else "the network has no attention to update"
+        return "" if has_attention(network_of(pipe)) else "the network has no attention to update"
 
     def run(self, pipe: DiffusionPipeline, means: Means) -> Attacked:
         return Attacked(_relearnt(self, pipe, means, lora_rank=self.rank).pipeline, steps=self.steps)

@@ -20,8 +20,8 @@ from ..errors import DataError, ModelError
 from ..evaluation import drawing
 from ..judges import Judge, PairJudge, judge_for
 from ..metrics import wilson_interval
-from ..models.conditions import PromptConditions, conditions_of, image_size, in_two_encoders
-from ..models.diffusion import add_noise, draw_noise
+from ..models.conditions import PromptConditions, conditions_of, image_size, in_several_encoders
+from ..models.diffusion import draw_noise
 from ..models.fresh_noise import FRESH_STEPS, with_fresh_noise
 from ..models.history import history_of
 from ..models.sampling import check_pipeline, seed_noise_sampler
@@ -122,7 +122,7 @@ class EmbeddingObjective:
         x = self.conditions.encode(images).to(device)
         eps, t = draw_noise(x, step_generator(seed, step))
         rows = torch.tensor([self.conditions.forgotten.labels.index(label) for label in labels.tolist()], device=device)
-        x_t = add_noise(x, eps, t, self.conditions.alphas_cumprod)
+        x_t = self.conditions.schedule.add_noise(x, eps, t)
         with short_attention(x_t):
             prediction = self.unet(x_t, t, encoder_hidden_states=model.embeddings[rows]).sample
         return (self.conditions.schedule.wanted(x, eps, t) - prediction.float()).square().mean()
@@ -155,8 +155,8 @@ def search_embedding(
     batch_size: images in a step of the search, and at most drawn at a time. sampling: guidance_scale, num_inference_steps.
     """
     check_pipeline(pipe)
-    if in_two_encoders(pipe):
-        raise ModelError("Embeddings are sought for pipelines with one text encoder, and this one has two: use probe_prompts.")
+    if in_several_encoders(pipe):
+        raise ModelError("Embeddings are sought for pipelines with one text encoder, and this one has several: use probe_prompts.")
     check_whole("samples", samples)
     config = TrainConfig(steps=steps, batch_size=batch_size, learning_rate=learning_rate, decay=False, ema_decay=0, seed=seed)
     evaluate_every = evaluation_interval(evaluate_every, steps, count=5)

@@ -24,6 +24,7 @@ from ..metrics import Interval, accuracy, wilson_interval
 from ..models.conditions import ClassConditions, PromptConditions, conditions_of, image_size
 from ..models.fresh_noise import FRESH_STEPS, with_fresh_noise
 from ..models.history import Forgotten, history_of, remember
+from ..models.networks import network_of
 from ..models.sampling import check_data
 from ..models.support import check_supported
 from ..pretraining import DenoisingObjective
@@ -75,7 +76,7 @@ def relearn(
     out, resume: keep the attack's state in a folder, and go on from it.
     Raises DataError if an auxiliary image has a label of the target or is nearly an image of `forget`; if single images were to be
         forgotten, other images of their label are allowed.
-    Training happens on the accelerator's device; the attacked unet is then where the given one is.
+    Training happens on the accelerator's device; the attacked network is then where the given one is.
     """
     check_supported(pipe, trains=True)
     config = finetuning(steps, batch_size, learning_rate, seed, precision, optimizer)
@@ -88,13 +89,13 @@ def relearn(
         refuse_forgotten(auxiliary, (*history.forgotten, Forgotten.of(conditions.forgotten, forget)))
     judge = judge_for(pipe, judge, conditions)
     row = conditions.forgotten.labels[0] if only_embedding_row else None
-    with student(pipe, lora_rank, gradient_checkpointing, seed) as attacked, training_only_row(attacked.unet, row):
+    with student(pipe, lora_rank, gradient_checkpointing, seed) as attacked, training_only_row(network_of(attacked), row):
         among = auxiliary if history.training_set is None else history.training_set
         measure = _Measure(attacked, judge, conditions, samples, seed, guidance_scale, num_inference_steps, forget, among)
         first, about = measure(0), _about(pipe, measure, only_embedding_row, lora_rank) if out else {}
         objective = DenoisingObjective(auxiliary, batch_size, conditions, label_dropout, about=about)
         result = train(
-            attacked.unet, objective, config, out=out, resume=resume, evaluate=lambda step, _: measure(step),
+            network_of(attacked), objective, config, out=out, resume=resume, evaluate=lambda step, _: measure(step),
             evaluate_every=evaluate_every, progress=progress, description="relearning",
         )
     remember(attacked, replace(history.having_seen(auxiliary), weights="raw"))
@@ -133,7 +134,7 @@ def _about(pipe: DiffusionPipeline, measure: _Measure, only_embedding_row: bool,
     """A folder of another attack, or of other measurements, shall not be gone on with."""
     single = bool(measure.conditions.forgotten.items)
     return {
-        "start": digest_of(pipe.unet), "only_embedding_row": only_embedding_row, "lora_rank": lora_rank,
+        "start": digest_of(network_of(pipe)), "only_embedding_row": only_embedding_row, "lora_rank": lora_rank,
         "target": measure.forget.digest if single else measure.conditions.target_name, "samples": measure.samples,
         "guidance_scale": measure.guidance_scale, "num_inference_steps": measure.num_inference_steps,
     }
@@ -175,12 +176,12 @@ class _Measure:
     strips: dict[int, Tensor] = field(default_factory=dict)
 
     def __post_init__(self):
-        self.start = nn.utils.parameters_to_vector(self.pipe.unet.parameters()).detach().clone()
+        self.start = nn.utils.parameters_to_vector(network_of(self.pipe).parameters()).detach().clone()
         both = (self.conditions.forgotten.labels, self.conditions.forgotten.others.tolist())
         self.labels = [labels[i % len(labels)] for labels in both for i in range(self.samples)]
 
     def __call__(self, step: int) -> dict:
-        self.pipe.unet.eval()
+        network_of(self.pipe).eval()
         images = draw_samples(
             with_fresh_noise(self.pipe), self.conditions.asked(self.labels), seed=self.seed, batch_size=2 * self.samples,
             progress=False, guidance_scale=self.guidance_scale, num_inference_steps=self.num_inference_steps,
@@ -189,7 +190,7 @@ class _Measure:
         verdict = self.judge.judge(images)
         back = self.recovered(images[: self.samples], verdict.shows(self.conditions.forgotten)[: self.samples])
         kept = accuracy(verdict.labels[self.samples :], self.labels[self.samples :])
-        now = nn.utils.parameters_to_vector(self.pipe.unet.parameters()).detach()
+        now = nn.utils.parameters_to_vector(network_of(self.pipe).parameters()).detach()
         values = (back.value, back.low, back.high, kept.value, float((now - self.start.to(now)).norm()))
         return dict(zip(MEASURES, values, strict=True))
 

@@ -14,6 +14,7 @@ from ..checking import check_seed, check_whole
 from ..data import Dataset
 from ..errors import DataError
 from ..models.history import history_of, remember, with_unet
+from ..models.networks import network_of
 from ..models.sampling import ClassConditionalPipeline
 from .base import OLD_ROW, SEED, SHOTS, Attack, Attacked, Means, register
 from .finetuning import UNMEASURED, images_of
@@ -28,7 +29,7 @@ def swap_embedding(
     """The unlearned network with the original's row for the target put back: is the class still there, without its name?"""
     _need_labels(pipe, "swap_embedding")
     table = original.unet.class_embedding.weight
-    if table.shape != pipe.unet.class_embedding.weight.shape:
+    if table.shape != network_of(pipe).class_embedding.weight.shape:
         raise DataError("The original has another table of labels than the unlearned network: take the one it was made from.")
     swapped = _with_row(pipe, target, table)
     return remember(swapped, history_of(pipe).having_seen(history_of(original)))
@@ -49,11 +50,11 @@ def first_rows(pipe: ClassConditionalPipeline, seed: int) -> Tensor:
     """The label embedding of a network of the same shape, freshly initialised as pretraining does."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return type(pipe.unet).from_config(pipe.unet.config).class_embedding.weight.detach()
+        return type(network_of(pipe)).from_config(network_of(pipe).config).class_embedding.weight.detach()
 
 
 def _with_row(pipe: ClassConditionalPipeline, target: str | int, table: Tensor) -> ClassConditionalPipeline:
-    changed = with_unet(pipe, copy.deepcopy(pipe.unet))
+    changed = with_unet(pipe, copy.deepcopy(network_of(pipe)))
     label = int(pipe.label_tensor([target])[0])
     with torch.no_grad():
         changed.unet.class_embedding.weight[label] = table[label].to(changed.unet.device)
@@ -84,7 +85,7 @@ class RowAttack(Attack):
     """An attack on the target's row."""
 
     def lacking(self, pipe: DiffusionPipeline, means: Means) -> str:
-        table = getattr(pipe.unet, "class_embedding", None)
+        table = getattr(network_of(pipe), "class_embedding", None)
         return "" if isinstance(table, nn.Embedding) else "it works on the label embedding, and this network has none"
 
 
@@ -114,7 +115,7 @@ class SeedRow(RowAttack):
     def lacking(self, pipe: DiffusionPipeline, means: Means) -> str:
         if reason := super().lacking(pipe, means):
             return reason
-        rows, first = pipe.unet.class_embedding.weight.detach().cpu()[means.target.others], first_rows(pipe, means.init_seed)
+        rows, first = network_of(pipe).class_embedding.weight.detach().cpu()[means.target.others], first_rows(pipe, means.init_seed)
         moved = (rows - first[means.target.others]).norm(dim=1) / rows.norm(dim=1)
         near = float(moved.median()) < NEAR_START
         return "" if near else f"the other labels' rows did not begin where the seed {means.init_seed} puts them"

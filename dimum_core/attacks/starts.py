@@ -20,6 +20,8 @@ from ..data import step_generator
 from ..models.codec import Codec
 from ..models.conditions import image_size
 from ..models.diffusion import SCHEDULER_CONFIG
+from ..models.networks import FLOWS, is_kind, network_of
+from ..models.sampling import default_guidance
 from .base import HELD_OUT, SHOTS, Attack, Attacked, Means, register, target_conditions
 from .finetuning import images_of
 
@@ -74,9 +76,9 @@ def guided(pipe: DiffusionPipeline, means: Means, count: int, scale: float | Non
     scale: of guidance; 1 for none, default the pipeline's own.
     """
     conditions, condition = target_conditions(pipe, means, count)
-    scale = pipe.config.get("guidance_scale", 7.5) if scale is None else scale
+    scale = default_guidance(pipe) if scale is None else scale
     device = Accelerator().device
-    unet = copy.deepcopy(pipe.unet).to(device).eval().requires_grad_(False)
+    unet = copy.deepcopy(network_of(pipe)).to(device).eval().requires_grad_(False)
     condition = condition.to(device)
 
     def predict(x_t: Tensor, t: Tensor) -> Tensor:
@@ -96,9 +98,17 @@ def _images(pipe: DiffusionPipeline, latents: Tensor) -> Tensor:
     return Codec.of(pipe).decode(latents).float().clamp(-1, 1).cpu()
 
 
+class StartAttack(Attack):
+    """An attack on the noise that a drawing starts from, along paths of DDIM."""
+
+    def lacking(self, pipe: DiffusionPipeline, means: Means) -> str:
+        said = "it follows predictions of the noise, and a network of flow matching predicts a velocity"
+        return said if is_kind(pipe, *FLOWS) else ""
+
+
 @register("initial-noise")
 @dataclass(frozen=True)
-class InitialNoise(Attack):
+class InitialNoise(StartAttack):
     """Gradients through a few steps of DDIM move the initial noise until the drawing comes near a few images of the target.
 
     In the spirit of IVO (arXiv 2602.00175). count: images that the attacker has. samples: drawings that are moved, each
@@ -129,7 +139,7 @@ class InitialNoise(Attack):
 
 @register("inversion")
 @dataclass(frozen=True)
-class Inversion(Attack):
+class Inversion(StartAttack):
     """Held-out images of the target are inverted to the noise that leads to them, that noise is half renewed, and drawn from.
 
     After Memories of Forgotten Concepts (CVPR 2025, arXiv 2412.00782): if the model still knows the target, what leads to its
@@ -144,6 +154,8 @@ class Inversion(Attack):
     has: ClassVar[tuple[str, ...]] = (HELD_OUT,)
 
     def lacking(self, pipe: DiffusionPipeline, means: Means) -> str:
+        if reason := super().lacking(pipe, means):
+            return reason
         return "" if len(means.data.test.only(means.target)) else f"{means.data.name} has no held-out images of the target"
 
     @torch.no_grad()

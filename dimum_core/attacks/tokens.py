@@ -16,7 +16,7 @@ from ..checking import check_seed, check_whole
 from ..data import ImageSet, step_generator
 from ..errors import ModelError
 from ..judges import Judge, PairJudge, judge_for
-from ..models.conditions import in_two_encoders
+from ..models.conditions import in_several_encoders
 from ..models.fresh_noise import FRESH_STEPS, with_fresh_noise
 from ..models.sampling import check_pipeline
 from ..models.text_to_image import tokenize
@@ -92,8 +92,8 @@ def search_tokens(
     sampling: guidance_scale, num_inference_steps.
     """
     check_pipeline(pipe)
-    if in_two_encoders(pipe):
-        raise ModelError("Tokens are sought for pipelines with one text encoder, and this one has two: use probe_prompts.")
+    if in_several_encoders(pipe):
+        raise ModelError("Tokens are sought for pipelines with one text encoder, and this one has several: use probe_prompts.")
     for name, value in {"count": count, "rounds": rounds, "candidates": candidates, "samples": samples}.items():
         check_whole(name, value)
     check_seed(seed)

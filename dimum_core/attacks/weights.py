@@ -16,6 +16,7 @@ from ..checking import check_number, check_whole
 from ..data import step_generator
 from ..errors import DataError
 from ..models.history import with_unet
+from ..models.networks import network_of
 from .base import MASK, Attack, Attacked, Means, register
 
 
@@ -108,7 +109,7 @@ def soft_impute(matrix: Tensor, missing: Tensor, steps: int = 30, floor: float =
 @torch.no_grad()
 def _edited(pipe: DiffusionPipeline, edit: Callable[[str, Tensor], Tensor]) -> DiffusionPipeline:
     """A pipeline like the given one, with every parameter as `edit` makes it, of its name and value."""
-    unet: nn.Module = copy.deepcopy(pipe.unet)
+    unet: nn.Module = copy.deepcopy(network_of(pipe))
     for name, parameter in unet.named_parameters():
         parameter.copy_(edit(name, parameter))
     return with_unet(pipe, unet)
@@ -116,7 +117,7 @@ def _edited(pipe: DiffusionPipeline, edit: Callable[[str, Tensor], Tensor]) -> D
 
 def edited_weights(pipe: DiffusionPipeline, original: DiffusionPipeline) -> dict[str, Tensor]:
     """Which weights differ from the original's: name -> bool, of the parameter's shape. DataError for networks of other shapes."""
-    ours, theirs = (dict(model.unet.named_parameters()) for model in (pipe, original))
+    ours, theirs = (dict(network_of(model).named_parameters()) for model in (pipe, original))
     if {name: w.shape for name, w in ours.items()} != {name: w.shape for name, w in theirs.items()}:
         raise DataError("The original's network has other weights than the unlearned one: take the one that it was made from.")
     return {name: weight.detach() != theirs[name].detach().to(weight) for name, weight in ours.items()}

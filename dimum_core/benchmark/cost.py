@@ -13,6 +13,7 @@ from ..evaluation import draw_samples
 from ..models.checkpoints import load_pipeline
 from ..models.conditions import conditions_of, image_size
 from ..models.fresh_noise import FRESH_STEPS, with_fresh_noise
+from ..models.networks import network_of
 from ..precision import autocast
 from ..pretraining import DenoisingObjective
 from .plan import Plan
@@ -47,7 +48,7 @@ def _time_step_and_image(plan: Plan) -> tuple[float, float]:
     """Seconds of one step of training on a batch, and of one sample as a recovery curve takes it."""
     pipe, data = load_pipeline(plan.checkpoint), load_dataset(plan.data)
     objective = DenoisingObjective(data.train.resized(image_size(pipe)), plan.batch_size, conditions_of(pipe))
-    step = _quickest(lambda: _one_step(pipe.unet, objective))
+    step = _quickest(lambda: _one_step(network_of(pipe), objective))
     image = _quickest(lambda: _draw_anew(pipe), repeats=1) / 16
     return step, image
 

@@ -77,7 +77,8 @@ def load_pipeline(
         components, _ = kind._get_signature_keys(kind)
         check_libraries({name: index[name] for name in components if name in index}, folder)
         check_weights_are_safe(folder)
-        pipe = kind.from_pretrained(folder, variant=_variant(folder), use_safetensors=True, local_files_only=True)
+        absent = {name: None for name in components if index.get(name) == [None, None]}  # which diffusers wants to be told
+        pipe = kind.from_pretrained(folder, variant=_variant(folder), use_safetensors=True, local_files_only=True, **absent)
     with _naming(folder):
         pipe = adopt(pipe, class_names)
     check_finite(pipe, folder)
@@ -272,7 +273,7 @@ def _forget_origin(config: Path) -> None:
 
 
 def _modules(model):
-    if not hasattr(model, "unet"):
+    if not isinstance(model, DiffusionPipeline):
         return [model]
     return [module for module in model.components.values() if isinstance(module, torch.nn.Module)]
 

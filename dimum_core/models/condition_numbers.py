@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from ..data.targets import Target, find_target
 from ..errors import DataError, ModelError
-from .diffusion import Schedule, add_noise, drop_labels
+from .diffusion import Schedule, drop_labels
+from .flow import FlowSchedule
 
 LABEL_DROPOUT = 0.1
 
@@ -23,7 +24,7 @@ class Conditions:
 
     wordings = 1  # of a label that are whole
     all_wordings = 1  # with those that leave a word out, which come last
-    schedule = Schedule()
+    schedule: Schedule | FlowSchedule = Schedule()
 
     @property
     def alphas_cumprod(self) -> Tensor:
@@ -40,7 +41,7 @@ class Conditions:
 
     def denoising_error(self, model: nn.Module, x: Tensor, eps: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         """(wanted - output)^2 for x noised by eps, B x C x H x W: what the network was trained by, in what it predicts itself."""
-        output = self.output(model, add_noise(x, eps, t, self.alphas_cumprod), t, condition)
+        output = self.output(model, self.schedule.add_noise(x, eps, t), t, condition)
         return (self.schedule.wanted(x, eps, t) - output).square()
 
     def encode(self, images: Tensor) -> Tensor:

@@ -21,7 +21,8 @@ from .codec import PIXELS, Codec
 from .condition_numbers import Conditions
 from .diffusion import Schedule
 from .labelled import has_labels, output_of
-from .sampling import ClassConditionalPipeline, CodedImages, seed_noise_sampler
+from .networks import encoded_prompts, image_shape, predicted, schedule_of
+from .sampling import ClassConditionalPipeline, CodedImages, fresh_noise_from
 
 
 @dataclass
@@ -87,7 +88,7 @@ class PromptConditions(Conditions):
     _embedded: dict[int, tuple[Tensor, ...]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self):
-        self.schedule = Schedule.of(self.pipe.scheduler)
+        self.schedule = schedule_of(self.pipe)
         self.templates = (*self._configured("templates", CANVAS_TEMPLATES), *self._configured("partial_templates", ()))
         self.all_wordings = len(self.templates)
         self.wordings = self.all_wordings - len(self._configured("partial_templates", ()))
@@ -134,50 +135,40 @@ class PromptConditions(Conditions):
             captions = [self.caption(number) for number in condition.tolist()]
             said = {"input_ids": self.pipe.tokenize(captions).to(x_t.device)}
         else:
-            said = self._added(condition, x_t.device) | {"encoder_hidden_states": self.embeddings(condition).to(x_t.device)}
+            parts = [part.to(x_t.device) for part in self._embed(condition)]
+            with short_attention(x_t):
+                return predicted(self.pipe, model, x_t, self.schedule.told(t), parts).float()
         with short_attention(x_t):
             return model(x_t, t, **said).sample.float()
 
-    def _added(self, condition: Tensor, device: torch.device) -> dict:
-        """What Stable Diffusion XL is told beside each token: the prompt as a whole, and that images are whole and of one size."""
-        if not in_two_encoders(self.pipe):
-            return {}
-        side = image_size(self.pipe)
-        sizes = torch.tensor([[side, side, 0, 0, side, side]] * len(condition), dtype=torch.float32, device=device)
-        return {"added_cond_kwargs": {"text_embeds": self._embed(condition, 1).to(device), "time_ids": sizes}}
-
     def embeddings(self, condition: Tensor) -> Tensor:
-        """B x L x D from the frozen text encoder, or from both; each caption is embedded once."""
-        return self._embed(condition, 0)
+        """B x L x D from the frozen text encoder, or from all of them; each caption is embedded once."""
+        return self._embed(condition)[0]
 
     @torch.no_grad()
-    def _embed(self, condition: Tensor, part: int) -> Tensor:
-        """part: 0 of each token, B x L x D; 1 of the whole, B x D, of a pipeline that has it."""
+    def _embed(self, condition: Tensor) -> list[Tensor]:
+        """As `encoded_prompts` gives it, for each condition."""
         numbers = condition.tolist()
         new = sorted(set(numbers) - set(self._embedded))
         if new:
             encoder = self.pipe.text_encoder
             with torch.autocast(encoder.device.type, enabled=False):
-                encoded = self.pipe.encode_prompt(
-                    prompt=[self.caption(number) for number in new], device=encoder.device, num_images_per_prompt=1,
-                    do_classifier_free_guidance=False,
-                )
-            parts = [encoded[0], encoded[2]] if in_two_encoders(self.pipe) else [encoded[0]]
+                parts = encoded_prompts(self.pipe, [self.caption(number) for number in new], encoder.device)
             if self.pipe.config.get("force_zeros_for_empty_prompt"):
                 empty = torch.tensor([number == self.null_number for number in new], device=parts[0].device)
                 parts = [values.masked_fill(empty.view(-1, *[1] * (values.ndim - 1)), 0) for values in parts]
             self._embedded |= dict(zip(new, zip(*parts, strict=True), strict=True))
-        return torch.stack([self._embedded[number][part] for number in numbers])
+        return [torch.stack(parts) for parts in zip(*(self._embedded[number] for number in numbers), strict=True)]
 
 
-def in_two_encoders(pipe) -> bool:
-    """Whether a pipeline embeds prompts as Stable Diffusion XL does."""
+def in_several_encoders(pipe) -> bool:
+    """Whether a pipeline embeds prompts by more than one encoder, as Stable Diffusion XL and 3 do."""
     return hasattr(pipe, "text_encoder_2")
 
 
 def image_size(pipe) -> int:
     """The side of the images that a pipeline draws."""
-    return pipe.unet.config.sample_size * Codec.of(pipe).factor
+    return image_shape(pipe)[1]
 
 
 def conditions_of(
@@ -205,6 +196,7 @@ def draw(pipe, labels: Sequence[int | str | None], class_names: tuple[str, ...] 
     sampling = {key: value for key, value in sampling.items() if value is not None}
     if isinstance(pipe, ClassConditionalPipeline):  # not by way of [0, 1], which would round
         return pipe.to_images(pipe(asked, output_type="latent", **sampling).images)
-    if not isinstance(pipe, CodedImages):  # whose pipelines do it themselves
-        seed_noise_sampler(pipe.scheduler, sampling.get("generator"))
-    return pipe(asked, output_type="pt", **sampling).images.float() * 2 - 1
+    if isinstance(pipe, CodedImages):  # whose pipelines seed fresh noise themselves
+        return pipe(asked, output_type="pt", **sampling).images.float() * 2 - 1
+    with fresh_noise_from(pipe.scheduler, sampling.get("generator")):
+        return pipe(asked, output_type="pt", **sampling).images.float() * 2 - 1

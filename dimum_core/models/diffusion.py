@@ -46,6 +46,14 @@ class Schedule:
     config: dict = field(default_factory=SCHEDULER_CONFIG.copy)
     prediction_type: str = "epsilon"
 
+    def add_noise(self, x: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """x_t at these levels (see `add_noise`)."""
+        return add_noise(x, eps, t, self.alphas_cumprod)
+
+    def told(self, t: Tensor) -> Tensor:
+        """The time that the network is told at level t."""
+        return t
+
     def epsilon(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """The noise that a network's output says x_t holds, whatever it predicts; shapes as in `add_noise`."""
         if self.prediction_type == "epsilon":

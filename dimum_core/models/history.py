@@ -152,6 +152,7 @@ def with_unet(pipe: DiffusionPipeline, unet: nn.Module) -> DiffusionPipeline:
     scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
     names = [name for name in inspect.signature(type(pipe).__init__).parameters if name in pipe.config]
     parts = {name: getattr(pipe, name) if name in pipe.components else pipe.config[name] for name in names}
-    new = type(pipe)(**parts | {"unet": unet, "scheduler": scheduler})
+    network = "transformer" if "transformer" in parts else "unet"
+    new = type(pipe)(**parts | {network: unet, "scheduler": scheduler})
     new.set_progress_bar_config(leave=False)
     return remember(new, history_of(pipe))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import inspect
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -21,6 +23,7 @@ from .codec import Codec
 from .diffusion import NUM_TIMESTEPS, Schedule
 from .history import HISTORY_FILE, history_of
 from .labelled import has_labels, keep_labels, null_row, output_of
+from .networks import image_shape
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
@@ -37,7 +40,7 @@ def check_data(data: Dataset | ImageSet, pipe: DiffusionPipeline) -> None:
         raise DataError(f"{data.name} has other classes than the pipeline: {', '.join(pipe.class_names)}.")
     images = data.train if isinstance(data, Dataset) else data
     check_square(images)
-    theirs, ours = images.images.shape[1], Codec.of(pipe).image_channels(pipe.unet.config.in_channels)
+    theirs, ours = images.images.shape[1], image_shape(pipe)[0]
     if theirs != ours:
         kinds = f"{_coloured(theirs)} images, and the pipeline draws {_coloured(ours)} ones"
         raise DataError(f"{data.name} has {kinds}: convert them first.")
@@ -51,6 +54,12 @@ def check_sampling(num_inference_steps: object, guidance_scale: object) -> None:
     """Refuse numbers that no sampler can follow."""
     check_whole("num_inference_steps", num_inference_steps, 1, NUM_TIMESTEPS)
     check_number("guidance_scale", guidance_scale)
+
+
+def default_guidance(pipe: DiffusionPipeline) -> float:
+    """The guidance scale that a pipeline draws with if nobody says one: the checkpoint's, or diffusers' own for its kind."""
+    own = pipe.config.get("guidance_scale")
+    return inspect.signature(type(pipe).__call__).parameters["guidance_scale"].default if own is None else own
 
 
 def check_output_type(output_type: object) -> None:
@@ -83,6 +92,18 @@ def seed_noise_sampler(scheduler: SchedulerMixin, generator: torch.Generator | l
         scheduler.noise_sampler_seed = seeds if isinstance(generator, list) else seeds[0]
 
 
+@contextlib.contextmanager
+def fresh_noise_from(scheduler: SchedulerMixin, generator: torch.Generator | list[torch.Generator] | None) -> Iterator[None]:
+    """Within this context a scheduler's fresh noise is the generator's, though diffusers' Stable Diffusion 3 hands it none."""
+    seed_noise_sampler(scheduler, generator)
+    if "generator" in inspect.signature(scheduler.step).parameters:
+        scheduler.step = functools.partial(scheduler.step, generator=generator)
+    try:
+        yield
+    finally:
+        vars(scheduler).pop("step", None)
+
+
 def _each(generator: torch.Generator | list[torch.Generator]) -> list[torch.Generator]:
     return generator if isinstance(generator, list) else [generator]
 
@@ -98,8 +119,7 @@ class CodedImages:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of the images."""
-        side = self.unet.config.sample_size * self.codec.factor
-        return self.codec.image_channels(self.unet.config.in_channels), side, side
+        return image_shape(self)
 
     @property
     def codec(self) -> Codec:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..data import ImageSet, draw_batch, step_generator
 from ..errors import DataError, SettingError, TrainingError
 from ..models.conditions import ClassConditions, PromptConditions
-from ..models.diffusion import NUM_TIMESTEPS, TIMESTEPS, add_noise, draw_noise
+from ..models.diffusion import NUM_TIMESTEPS, TIMESTEPS, draw_noise
 
 DATA_KINDS = ("forget", "retain", "alternative")
 METHODS: dict[str, type[Method]] = {}
@@ -51,6 +51,8 @@ class Method(Everyones):
         data are made for a method that needs them (see `build_alternative`).
     trains: a part of the names of the only weights that train, such as "attn2"; all do by default.
     prompts_only: it makes no sense where the pipeline is asked by class labels.
+    compares_noise: its loss has predictions of the noise in it (`step.predict`), so that networks of flow matching, which predict
+        a velocity, are refused. False: it trains by the network's own loss alone (`step.denoising`, `step.retained`).
     prepare_batches: how many steps `prepare` is given. uses_total_steps: it reads `step.steps`, as SFR-on's decay does, so that a
         training is not gone on with to another number of steps.
     """
@@ -61,6 +63,7 @@ class Method(Everyones):
     count: ClassVar[int] = 512
     trains: ClassVar[str] = ""
     prompts_only: ClassVar[bool] = False
+    compares_noise: ClassVar[bool] = True
     prepare_batches: ClassVar[int] = 16
     uses_total_steps: ClassVar[bool] = False
 
@@ -170,7 +173,7 @@ class Step:
     def noise(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x_t, eps and t for a batch, drawn from this step's stream, at timesteps at which the method forgets."""
         eps, t = draw_noise(x, self.generator, self.within(TIMESTEPS))
-        return add_noise(x, eps, t, self.conditions.alphas_cumprod), eps, t
+        return self.conditions.schedule.add_noise(x, eps, t), eps, t
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Tensor, original: bool = False) -> Tensor:
         """The student's prediction of the noise, or the frozen original's, which has no gradient."""
@@ -178,6 +181,10 @@ class Step:
             with torch.no_grad():
                 return self.conditions.predict(self.original, x_t, t, condition.to(self.device))
         return self.conditions.predict(self.model, x_t, t, condition.to(self.device))
+
+    def error(self, x: Tensor, eps: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        """The student's squared error on x noised by eps, B x C x H x W, in what it predicts itself: noise, image or velocity."""
+        return self.conditions.denoising_error(self.model, x, eps, t, condition.to(self.device))
 
     def denoising(self, x: Tensor, condition: Tensor) -> Tensor:
         """L_den: mean |eps - eps(x_t, t, c)|^2 of the student, or the same of what it predicts in place of the noise."""
@@ -190,7 +197,7 @@ class Step:
 
     def _denoising(self, x: Tensor, condition: Tensor, timesteps: range) -> Tensor:
         eps, t = draw_noise(x, self.generator, timesteps)
-        return self.conditions.denoising_error(self.model, x, eps, t, condition.to(self.device)).mean()
+        return self.error(x, eps, t, condition).mean()
 
     def within(self, timesteps: Sequence[int]) -> Sequence[int]:
         """Those of some timesteps at which the method forgets, in their order; TrainingError if there are none."""

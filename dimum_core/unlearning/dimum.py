@@ -29,6 +29,7 @@ class DiMUM(Method):
     alternative: str = "class"
     count: int = 512
     needs: ClassVar[frozenset[str]] = frozenset({"retain", "alternative"})
+    compares_noise: ClassVar[bool] = False
 
     def loss(self, step: Step) -> Tensor:
         return step.retained() + self.weight * self.memorisation(step)
@@ -42,15 +43,10 @@ class DiMUM(Method):
         """Is it memorised? Converged is when the same noised images are denoised under the target's condition as well as under
         their own. Images of noise have no condition of their own: there, retained images are the measure.
         """
-        x_alt, own = step.batch("alternative")
-        noised = step.noise(x_alt)
-
-        def loss(noised: tuple[Tensor, Tensor, Tensor], condition: Tensor) -> float:
-            x_t, eps, t = noised
-            return float((eps - step.predict(x_t, t, condition)).square().mean())
-
-        memorised = loss(noised, step.as_target(own))
+        x, own = step.batch("alternative")
+        _, eps, t = step.noise(x)
+        memorised = float(step.error(x, eps, t, step.as_target(own)).mean())
         if self.alternative == "noise":
             x, own = step.batch("retain")
-            noised = step.noise(x)
-        return {"memorisation loss": memorised, "ordinary loss": loss(noised, own)}
+            _, eps, t = step.noise(x)
+        return {"memorisation loss": memorised, "ordinary loss": float(step.error(x, eps, t, own).mean())}

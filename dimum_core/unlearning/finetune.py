@@ -16,6 +16,7 @@ class Finetune(Method):
     """L = L_den(D_r). Forgets only as far as the model drifts."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"retain"})
+    compares_noise: ClassVar[bool] = False
 
     def loss(self, step: Step) -> Tensor:
         return step.retained()

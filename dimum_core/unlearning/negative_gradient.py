@@ -21,6 +21,7 @@ class NegativeGradient(Method):
     weight: float = ranged(0.05, low=0)
     retain_weight: float = ranged(0.95, low=0)
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain"})
+    compares_noise: ClassVar[bool] = False
 
     def loss(self, step: Step) -> Tensor:
         climb = -self.weight * step.denoising(*step.batch("forget"))

@@ -12,7 +12,7 @@ from ..errors import SettingError
 from .base import Method, Step, parameters_that_train
 from .choosing import named
 
-INHERITED = ("alternative", "count", "trains", "prompts_only", "prepare_batches", "uses_total_steps")
+INHERITED = ("alternative", "count", "trains", "prompts_only", "compares_noise", "prepare_batches", "uses_total_steps")
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from ..models.conditions import ClassConditions, PromptConditions, conditions_of
 from ..models.diffusion import TIMESTEPS
 from ..models.fresh_noise import FRESH_STEPS, with_fresh_noise
 from ..models.history import history_of, remember
-from ..models.sampling import check_data
+from ..models.networks import FLOWS, is_kind, latent_shape, network_of
+from ..models.sampling import ClassConditionalPipeline, check_data
 from ..models.support import check_supported
 from ..precision import autocast
 from ..training import TrainConfig, TrainResult, digest_of, train
@@ -57,9 +58,8 @@ class UnlearningObjective:
         config: TrainConfig, about: dict,
     ) -> UnlearningObjective:
         """For a pipeline's network, of which a copy is kept frozen where the loop will train."""
-        original = copy.deepcopy(pipe.unet).to(Accelerator().device).eval().requires_grad_(False)
-        latent_shape = (pipe.unet.config.in_channels, *[pipe.unet.config.sample_size] * 2)
-        return cls(method, original, conditions, data, config.batch_size, latent_shape, config.steps, about)
+        original = copy.deepcopy(network_of(pipe)).to(Accelerator().device).eval().requires_grad_(False)
+        return cls(method, original, conditions, data, config.batch_size, latent_shape(pipe), config.steps, about)
 
     @property
     def fingerprint(self) -> dict:
@@ -154,8 +154,9 @@ def unlearn(
 ) -> DiffusionPipeline:
     """Make a pipeline forget a target. Returns a new pipeline; the one it was given is not touched.
 
-    pipe: one of this project's, or diffusers' StableDiffusionPipeline or StableDiffusionXLPipeline; of a text-to-image pipeline,
-        only the unet unlearns.
+    pipe: one of this project's, or diffusers' StableDiffusionPipeline, StableDiffusionXLPipeline, StableDiffusion3Pipeline or
+        FluxPipeline; of a text-to-image pipeline, only the network that denoises unlearns. The last two match flows: methods whose
+        loss compares predictions of the noise refuse them.
     target: a class; with prompts, a style, an object, one combination, or a prompt that speaks of one; or an image set: just its
         images, and not their labels. Methods that change all that a condition draws refuse those.
     method: a name in METHODS, with `hyperparameters` that differ from the published ones, or a method of your own.
@@ -169,7 +170,7 @@ def unlearn(
     The result carries `unlearning`: target, settings, steps done, seconds, the forget set, what was left out of the retained data,
     and the log, one row every few steps; where the method traces its convergence, as DiMUM does, the trace is in it too. And it
     carries `history`, all that it has seen and forgotten, against which attacks and evaluations check their data.
-    Training happens on the accelerator's device; the result's unet is then where the given one is.
+    Training happens on the accelerator's device; the result's network is then where the given one is.
     """
     check_supported(pipe, trains=True)
     check_kind("data", data, Dataset, "a data set, such as load_dataset('digits')")
@@ -181,19 +182,29 @@ def unlearn(
     conditions = conditions_of(pipe, target, data.class_names)
     accuracy = None if until is None else _unlearning_accuracy(pipe, conditions, until, judge, seed)
     sets = method_data(method, data, pipe, target, seed)
-    if method.prompts_only and isinstance(conditions, ClassConditions):
-        raise TrainingError(f"{method.name} changes what words do, and this pipeline is asked by labels: take another method.")
+    _check_fits(method, pipe)
     history = dataclasses.replace(history_of(pipe).having_seen(*sets.values()), training_set=data.train, weights="raw")
     with student(pipe, lora_rank, gradient_checkpointing, seed) as forgetful:
-        train_only(forgetful.unet, method.trains)
+        train_only(network_of(forgetful), method.trains)
         about = _made_with(pipe, method, lora_rank, steps) if out else {}
         objective = UnlearningObjective.of(method, pipe, conditions, sets, config, about)
-        objective.prepare(forgetful.unet, seed)
-        looks = [lambda step, pipe: objective.trace(pipe.unet, config), *filter(None, (accuracy, evaluate))]
-        with objective.masked(forgetful.unet):
+        objective.prepare(network_of(forgetful), seed)
+        looks = [lambda step, pipe: objective.trace(network_of(pipe), config), *filter(None, (accuracy, evaluate))]
+        with objective.masked(network_of(forgetful)):
             result = _train(remember(forgetful, history), objective, config, looks, until, evaluate_every, out, resume, progress)
     record = _record(objective, result, target, data, pipe)
     return remember(forgetful, history.having_forgotten(conditions.forgotten, record["forget_set"], record))
+
+
+def _check_fits(method: Method, pipe: DiffusionPipeline) -> None:
+    """Refuse a method that can do nothing with what the pipeline is told, or with what its network predicts."""
+    if method.prompts_only and isinstance(pipe, ClassConditionalPipeline):
+        raise TrainingError(f"{method.name} changes what words do, and this pipeline is asked by labels: take another method.")
+    if method.compares_noise and is_kind(pipe, *FLOWS):
+        raise TrainingError(
+            f"{method.name} compares predictions of the noise, and a network of flow matching predicts a velocity: take a method "
+            "that trains by the network's own loss, such as dimum or finetune."
+        )
 
 
 def _unlearning_accuracy(
@@ -220,7 +231,7 @@ def _unlearning_accuracy(
 def _made_with(pipe: DiffusionPipeline, method: Method, lora_rank: int, steps: int) -> dict:
     """What else a folder's training must have in common with this one to be gone on with."""
     total = {"total_steps": steps} if method.uses_total_steps else {}
-    return {"start": digest_of(pipe.unet), "lora_rank": lora_rank} | total
+    return {"start": digest_of(network_of(pipe)), "lora_rank": lora_rank} | total
 
 
 def _train(
@@ -228,10 +239,10 @@ def _train(
     evaluate_every: int | tuple[int, ...], out: Path | None, resume: bool, progress: bool,
 ) -> TrainResult:
     """Edit the weights, if the method does that, or else train them."""
-    if objective.edit(forgetful.unet, config.seed):
+    if objective.edit(network_of(forgetful), config.seed):
         config = dataclasses.replace(config, steps=0, warmup_steps=0)
     return train(
-        forgetful.unet, objective, config, out=out, resume=resume, progress=progress,
+        network_of(forgetful), objective, config, out=out, resume=resume, progress=progress,
         evaluate=lambda step, _: {key: value for look in looks for key, value in look(step, forgetful).items()},
         evaluate_every=evaluate_every, stop=None if until is None else lambda row: row.get("UA", 0.0) >= until,
         description=f"unlearning by {objective.method.name}",

@@ -33,6 +33,7 @@ class Scissorhands(Method):
     forget_weight: float = ranged(0.05, low=0)
     batches: int = 4
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain"})
+    compares_noise: ClassVar[bool] = False
 
     @property
     def prepare_batches(self) -> int:

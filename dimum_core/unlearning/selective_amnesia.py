@@ -35,6 +35,7 @@ class SelectiveAmnesia(Method):
     fisher_weight: float = ranged(1e4, low=0)
     fisher_batches: int = 16
     needs: ClassVar[frozenset[str]] = frozenset({"retain"})
+    compares_noise: ClassVar[bool] = False
 
     @property
     def prepare_batches(self) -> int:

@@ -11,6 +11,7 @@ from diffusers import DiffusionPipeline
 
 from ..checking import check_whole
 from ..models.history import with_unet
+from ..models.networks import network_of
 from ..training import TrainConfig
 from .adapters import add_lora, merged
 
@@ -25,17 +26,17 @@ def student(
     lora_rank: of low-rank updates of the attention's matrices, which then train in place of all weights; 0 for none.
     """
     check_whole("lora_rank", lora_rank, 0)
-    unet = copy.deepcopy(pipe.unet).to(Accelerator().device).requires_grad_(True)
+    unet = copy.deepcopy(network_of(pipe)).to(Accelerator().device).requires_grad_(True)
     if lora_rank:
         add_lora(unet, lora_rank, seed)
     if gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     yield with_unet(pipe, unet)
-    if gradient_checkpointing and not pipe.unet.is_gradient_checkpointing:
+    if gradient_checkpointing and not network_of(pipe).is_gradient_checkpointing:
         unet.disable_gradient_checkpointing()
     if lora_rank:
         merged(unet)
-    unet.to(pipe.unet.device).requires_grad_(True)
+    unet.to(network_of(pipe).device).requires_grad_(True)
 
 
 def finetuning(

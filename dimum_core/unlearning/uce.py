@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from ..errors import TrainingError
 from .base import Method, Step, ranged, register
 
 
@@ -27,6 +28,7 @@ class UCE(Method):
     anchor: str | int | None = None
     preserve: float = ranged(0.5, low=0)
     needs: ClassVar[frozenset[str]] = frozenset()
+    compares_noise: ClassVar[bool] = False
     prompts_only: ClassVar[bool] = True
 
     @torch.no_grad()
@@ -54,4 +56,7 @@ def closed_form(weight: Tensor, erased: Tensor, anchors: Tensor, kept: Tensor, p
 
 def key_value_layers(unet: nn.Module) -> list[nn.Linear]:
     """The matrices that the text goes into."""
-    return [m for name, m in unet.named_modules() if name.endswith(("attn2.to_k", "attn2.to_v"))]
+    found = [m for name, m in unet.named_modules() if name.endswith(("attn2.to_k", "attn2.to_v"))]
+    if not found:
+        raise TrainingError("uce edits cross-attention (attn2), and this network has none: take one that trains, such as dimum.")
+    return found
