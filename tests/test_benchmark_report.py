@@ -13,7 +13,7 @@ import pytest
 from dimum_core.benchmark import contests, leaderboard, read_results, report, write_results
 from dimum_core.benchmark.contest import Contest, comparisons, groups, pooled, resolution, runs, strongest, unranked
 from dimum_core.benchmark.figures import heat_panel, panels, pareto_front, recovery_bands
-from dimum_core.benchmark.page import resolution_sentence, slug, write_report
+from dimum_core.benchmark.page import resolution_sentence, slug, verdict_sentence, write_report
 from dimum_core.benchmark.results import PROVENANCE, ResultsError, check_provenance
 from dimum_core.cli import main
 from dimum_core.metrics import MetricError, sign_flip_test, t_interval
@@ -131,6 +131,9 @@ def test_comparisons_are_the_exact_tests_on_common_pairs(contest):
     assert len(table) == 3
     assert table.loc[("strong", "weak"), "p"] == sign_flip_test(pivot["strong"], pivot["weak"]) == 2 / 2**8
     assert set("".join(groups(pivot[["strong", "weak"]]).values())) == {"a", "b"}
+    assert table["verdict"].to_dict() == {
+        ("strong", "twin"): "equivalent", ("strong", "weak"): "distinguishable", ("twin", "weak"): "distinguishable",
+    } and "3 comparisons 2 are distinguishable after Holm's correction, 1 equivalent within 0.1" in verdict_sentence(table)
 
 
 def test_intervals_are_those_of_the_fifth_rule(contest):

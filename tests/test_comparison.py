@@ -22,6 +22,7 @@ from dimum_core.metrics import (
     pairs_needed,
     pairwise_comparisons,
     power,
+    sign_flip_interval,
     sign_flip_test,
 )
 
@@ -54,6 +55,35 @@ def test_the_sign_flip_test_counts_every_pattern_of_signs():
     assert sign_flip_test(np.arange(1.0, 41), np.zeros(40)) == least_p(40) == 1e-4
     many = GENERATOR.normal(0.4, 1, 60)
     assert sign_flip_test(many, np.zeros(60)) == pytest.approx(stats.ttest_1samp(many, 0).pvalue, abs=0.01)
+
+
+def test_the_sign_flip_interval_holds_what_the_test_does_not_reject():
+    first, second = GENERATOR.normal(0.3, 1, size=(2, 8))
+    interval = sign_flip_interval(first, second)
+    for end, out in ((interval.low, -1e-6), (interval.high, 1e-6)):
+        assert sign_flip_test(first - (end + out), second) <= 0.05 < sign_flip_test(first - (end - out), second)
+    six = sign_flip_interval([0.1, 0.2, 0.3, 0.4, 0.5, 0.9], np.zeros(6))  # 64 subsets, so k = 1: the least and the largest
+    assert (six.low, six.high, six.n) == (0.1, 0.9, 6) and six.value == pytest.approx(0.4)
+    assert np.isinf(sign_flip_interval(np.arange(5.0), np.zeros(5)).low)  # with five pairs no p lies below 0.0625
+    many = GENERATOR.normal(0.4, 1, 400)
+    students = stats.ttest_1samp(many, 0).confidence_interval()
+    found = sign_flip_interval(many, np.zeros(400))
+    assert (found.low, found.high) == pytest.approx((students.low, students.high), abs=0.02)
+
+
+def test_the_sign_flip_interval_covers_means_that_are_all_or_nothing():
+    drawn = GENERATOR.choice([-0.9, -0.8, 0.8, 0.9], size=(1000, 9))
+    hits = [interval.low <= 0 <= interval.high for interval in (sign_flip_interval(x, np.zeros(9)) for x in drawn)]
+    assert np.mean(hits) >= 0.95 - 0.02
+
+
+def test_a_difference_is_distinguishable_or_equivalent_or_open():
+    base = np.linspace(0, 1, 12)
+    table = pd.DataFrame({"a": base, "near": base + np.tile([0.02, -0.02], 6), "far": base + 0.5, "loose": base[::-1]})
+    verdicts = pairwise_comparisons(table).set_index(["first", "second"])["verdict"]
+    assert verdicts["a", "near"] == "equivalent" and verdicts["a", "far"] == "distinguishable" and verdicts["a", "loose"] == "open"
+    few = pairwise_comparisons(table.head(5)[["a", "near"]])
+    assert few["verdict"].tolist() == ["open"]  # five pairs bound nothing
 
 
 def test_holms_worked_example():

@@ -221,7 +221,7 @@ def mean_interval(values: pd.Series) -> Interval:
 def leaderboard(contest: Contest) -> pd.DataFrame:
     """One row a method, best first: area under recovery with interval, rank, group letters, distance to the best, quality, cost.
 
-    Two methods share a letter if Holm's correction over all pairs leaves their difference unproven. Unranked methods are last.
+    Two methods share a letter if Holm's correction over all pairs leaves their difference open. Unranked methods are last.
     """
     notes, areas = unranked(contest), contest.pivot()
     ranked = areas[[label for label in areas.mean().sort_values(kind="stable").index if label not in notes]]

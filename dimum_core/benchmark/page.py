@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from ..files import write_atomically
-from ..metrics import MetricError
+from ..metrics import MARGIN, MetricError
 from .contest import LEAST_RA, LEAST_UA, Contest, comparisons, contests, leaderboard, resolution
 from .exchange import exchange_panel, has_strengths
 from .figures import Panel, panels
@@ -109,7 +109,7 @@ def _section(rows: pd.DataFrame, contest: Contest, out: Path) -> str:
     left_out = "".join(f"<p class='soft'>Left out: {escape(f'{label} {why}')}.</p>" for label, why in contest.left_out.items())
     return (
         f'<section id="{name}"><h2>Budget “{escape(contest.budget)}”; the attacker has: {escape(contest.auxiliary)}</h2>'
-        f"<p>{escape(resolution_sentence(contest))}</p>{left_out}<div class='wide' tabindex='0' role='region' "
+        f"<p>{escape(resolution_sentence(contest))}</p><p>{verdict_sentence(tables['comparisons'])}</p>{left_out}<div class='wide' tabindex='0' role='region' "
         f"aria-label='Leaderboard'>{_table(board)}</div><p class='soft'>In brackets: 95 % intervals. As CSV: {files}. "
         f"Rows: <code>{escape(contest.where)}</code></p><div class='figures'>{figures}</div></section>"
     )
@@ -134,6 +134,15 @@ def resolution_sentence(contest: Contest) -> str:
             "say anything."
         )
     return text
+
+
+def verdict_sentence(compared: pd.DataFrame) -> str:
+    """What the comparisons of a contest came to, in words."""
+    count = compared["verdict"].value_counts()
+    return (
+        f"Of {len(compared)} comparisons {count.get('distinguishable', 0)} are distinguishable after Holm's correction, "
+        f"{count.get('equivalent', 0)} equivalent within {MARGIN:g} of area, and {count.get('open', 0)} open."
+    )
 
 
 def _figure(panel: Panel, name: str, out: Path) -> str:

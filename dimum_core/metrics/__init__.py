@@ -2,6 +2,7 @@
 
 from .classification import accuracy, auroc, confusion_matrix, expected_calibration_error, per_class_accuracy
 from .comparison import (
+    MARGIN,
     average_ranks,
     holm,
     least_difference,
@@ -11,6 +12,7 @@ from .comparison import (
     pairs_needed,
     pairwise_comparisons,
     power,
+    sign_flip_interval,
     sign_flip_test,
 )
 from .copying import copied_items
@@ -65,6 +67,7 @@ __all__ = [
     "power",
     "precision_recall",
     "recovery_ratio",
+    "sign_flip_interval",
     "sign_flip_test",
     "steps_to_recovery",
     "t_interval",
