@@ -1,4 +1,6 @@
-"""Tables of docs/results.md and CLAIMS.md, from the shipped results: no number is typed by hand.
+"""Tables and effects of docs/results.md and CLAIMS.md, from the shipped results: no number of theirs is typed by hand.
+
+An effect is a planned comparison, `<!-- effect NAME -->...<!-- end -->`, of which EFFECTS says what is subtracted from what.
 
     python tools/tables.py            write them anew
     python tools/tables.py --check    say which are out of date, and fail
@@ -14,6 +16,8 @@ from pathlib import Path
 import pandas as pd
 
 from dimum_core.benchmark import contests, leaderboard, read_results, report
+from dimum_core.benchmark.contest import comparisons
+from dimum_core.metrics import MARGIN
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("docs/results.md", "CLAIMS.md")
@@ -25,6 +29,55 @@ COLUMNS = {
     "method": "method", "runs": "runs", "steps": "steps", "UA": "UA", "RA": "RA", "distance": "distance", "area": "recovery area",
     "recovered": "accuracy on the target after the attack", "half recovery": "steps to half recovery",
 }
+EFFECT = re.compile(r"(?P<head><!-- effect (?P<name>[^>]+?) -->).*?(?P<tail><!-- end -->)")
+DIGITS, PHOTOGRAPHS = "digits+digits-0+digits-seeds", "cifar10-small"
+EFFECTS = {  # name -> results, budget, first, second: recovery area of the first minus the second
+    "generated - esd": (DIGITS, "matched", "dimum (generated)", "esd"),
+    "mixed - esd": (DIGITS, "matched", "dimum (mixed)", "esd"),
+    "images - esd": (DIGITS, "matched", "dimum (images)", "esd"),
+    "class - esd": (DIGITS, "matched", "dimum (class)", "esd"),
+    "generated - selective amnesia": (DIGITS, "matched", "dimum (generated)", "selective-amnesia"),
+    "generated - class": (DIGITS, "matched", "dimum (generated)", "dimum (class)"),
+    "generated - erasediff": (DIGITS, "matched", "dimum (generated)", "erasediff"),
+    "generated - munba": (DIGITS, "matched", "dimum (generated)", "munba"),
+    "generated - random label": (DIGITS, "matched", "dimum (generated)", "random-label"),
+    "salun - random label": (DIGITS, "matched", "salun", "random-label"),
+    "sharpness-aware - random label": (DIGITS, "matched", "sharpness-aware", "random-label"),
+    "60 steps: generated - esd": (DIGITS, "budget", "dimum (generated)", "esd"),
+    "60 steps: class - esd": (DIGITS, "budget", "dimum (class)", "esd"),
+    "60 steps: generated - random label": (DIGITS, "budget", "dimum (generated)", "random-label"),
+    "60 steps: salun - random label": (DIGITS, "budget", "salun", "random-label"),
+    "photographs: class - random label": (PHOTOGRAPHS, "matched", "dimum (class)", "random-label"),
+    "photographs: class - selective amnesia": (PHOTOGRAPHS, "matched", "dimum (class)", "selective-amnesia"),
+}
+
+
+@lru_cache
+def contest_of(source: str, budget: str):
+    return next(c for c in contests(results(source)) if c.budget == budget)
+
+
+@lru_cache
+def comparisons_of(source: str, budget: str) -> pd.DataFrame:
+    """All comparisons of the ranked methods of one contest, in both directions, by (first, second)."""
+    found = comparisons(contest_of(source, budget))
+    turned = found.rename(columns={"first": "second", "second": "first", "low": "high", "high": "low"})
+    turned[["difference", "low", "high"]] *= -1
+    return pd.concat([found, turned]).set_index(["first", "second"])
+
+
+def effect(name: str) -> pd.Series:
+    """difference, low, high, pairs, p, p (Holm) and verdict of one of EFFECTS."""
+    source, budget, first, second = EFFECTS[name]
+    return comparisons_of(source, budget).loc[(first, second)]
+
+
+def in_words(name: str) -> str:
+    found = effect(name)
+    within = max(-found["low"], found["high"]) <= MARGIN
+    verdict = {"equivalent": f"equivalent within {MARGIN:g}", "distinguishable": f"distinguishable, by less than {MARGIN:g}"}
+    verdict = verdict.get(found["verdict"], found["verdict"]) if within else found["verdict"]
+    return f"{found['difference']:.2f} [{found['low']:.2f}, {found['high']:.2f}], {verdict}".replace("-0.00", "0.00")
 
 
 @lru_cache(maxsize=4)
@@ -46,7 +99,7 @@ def table(source: str, budget: str) -> str:
 
 def standings(source: str, budget: str) -> str:
     """Ranked methods on the pairs that they all have, with Holm's letters, as a Markdown table; the best defence first."""
-    contest, = (c for c in contests(results(source)) if c.budget == budget)
+    contest = contest_of(source, budget)
     lines = ["| method | pairs | recovery area | behind the best | mean rank | group |", "|" + "---|" * 6]
     for _, row in leaderboard(contest).iterrows():
         place = f"{row['behind']:.2f} [{row['behind low']:.2f}, {row['behind high']:.2f}] | {row['rank']:.1f} | {row['group']}"
@@ -58,7 +111,8 @@ def standings(source: str, budget: str) -> str:
 
 def rewritten(text: str) -> str:
     write = {"table": table, "leaderboard": standings}
-    return BLOCK.sub(lambda match: match["head"] + write[match["kind"]](match["source"], match["budget"]) + match["tail"], text)
+    text = BLOCK.sub(lambda match: match["head"] + write[match["kind"]](match["source"], match["budget"]) + match["tail"], text)
+    return EFFECT.sub(lambda match: match["head"] + in_words(match["name"]) + match["tail"], text)
 
 
 def main(arguments: list[str]) -> int:

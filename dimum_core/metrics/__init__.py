@@ -36,6 +36,7 @@ from .neighbours import nearest_neighbours, precision_recall
 from .recovery import StepsToRecovery, area_under_recovery, best_attacks, recovery_ratio, steps_to_recovery
 
 __all__ = [
+    "MARGIN",
     "REQUIRED_PROVENANCE",
     "Fidelity",
     "FrechetStatistics",
