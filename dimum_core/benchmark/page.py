@@ -111,7 +111,8 @@ def _section(rows: pd.DataFrame, contest: Contest, out: Path) -> str:
         f'<section id="{name}"><h2>Budget “{escape(contest.budget)}”; the attacker has: {escape(contest.auxiliary)}</h2>'
         f"<p>{escape(resolution_sentence(contest))}</p><p>{verdict_sentence(tables['comparisons'])}</p>{left_out}"
         f"<div class='wide' tabindex='0' role='region' aria-label='Leaderboard'>{_table(board)}</div>"
-        f"<p class='soft'>In brackets: 95 % intervals. As CSV: {files}. Rows: <code>{escape(contest.where)}</code></p><div class='figures'>{figures}</div></section>"
+        f"<p class='soft'>In brackets: 95 % intervals. As CSV: {files}. Rows: <code>{escape(contest.where)}</code></p>"
+        f"<div class='figures'>{figures}</div></section>"
     )
 
 
