@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from .checking import check_multiple
 from .data import Dataset, ImageSet, draw_batch, load_dataset, step_generator
+from .data.targets import Wanted, find_target
 from .errors import UnknownName
 from .files import write_atomically
 from .models.cards import command_line, provenance
@@ -130,7 +131,7 @@ def train_autoencoder(
     preset: str | AutoencoderPreset,
     out: Path | None = None,
     *,
-    without: str | None = None,
+    without: Wanted | None = None,
     data: Dataset | None = None,
     resume: bool = False,
     dtype: str = "float32",
@@ -140,7 +141,7 @@ def train_autoencoder(
 ) -> tuple[AutoencoderTiny, TrainResult]:
     """Train an autoencoder, and measure it on the test split.
 
-    without: a class that it never sees, to learn whether an autoencoder betrays what a denoiser has forgotten.
+    without: a class, or a list of them, that it never sees, to learn whether an autoencoder betrays what a denoiser has forgotten.
     data: a data set in place of the preset's own; its test split measures what is lost.
     settings: fields of TrainConfig that differ from the preset's.
     """
@@ -194,14 +195,15 @@ def measure_autoencoder(codec: Codec, test: ImageSet) -> dict:
     }
 
 
-def autoencoder_card(preset, config: TrainConfig, data: ImageSet, test: ImageSet, vae, without: str | None, result) -> dict:
-    lacking = f" without the class {without}" if without else ""
+def autoencoder_card(preset, config: TrainConfig, data: ImageSet, test: ImageSet, vae, without: Wanted | None, result) -> dict:
+    target = None if without is None else find_target(without, data.class_names)
+    lacking = "" if target is None else f" without {target.in_words}"
     return {
         "title": f"{preset.name}{lacking}",
         "summary": f"An autoencoder for {data.name} at {preset.image_size} x {preset.image_size} pixels{lacking}.",
         "kind": "autoencoder",
         "preset": preset.name,
-        "without": without,
+        "without": target and target.said,
         "training": {
             "command": command_line(),
             "parameters": sum(p.numel() for p in vae.parameters()),

@@ -54,7 +54,9 @@ def _add_train(commands) -> None:
     train.add_argument("--out", type=Path, required=True, help="folder for the checkpoint and the resumable state")
     train.add_argument("--data", help=f"{OWN} (default: the preset's own data set)")
     train.add_argument("--steps", type=int, help="optimisation steps (default: the preset's)")
-    train.add_argument("--without", metavar="CLASS", help="leave a class out: the model that never saw it")
+    train.add_argument(
+        "--without", nargs="+", action="extend", metavar="CLASS", help="leave a class out, or several: the model that never saw it"
+    )
     train.add_argument("--start", metavar="CHECKPOINT", help="train on the weights of a checkpoint of the same preset")
     train.add_argument("--resume", action="store_true", help="go on where a killed run stopped, bit for bit")
     train.add_argument("--seed", type=int, default=0)
@@ -82,6 +84,12 @@ def _add_judge_option(parser) -> None:
     parser.add_argument("--judge", metavar="CHECKPOINT", help="who says what a sample shows (default: the shipped one that fits)")
 
 
+def _add_target(parser, help: str, required: bool = True) -> None:
+    parser.add_argument(
+        "--target", nargs="+", action="extend", required=required, metavar="CLASS", help=f"{help}; or several, such as 3 7"
+    )
+
+
 def _add_checkpoint(parser, steps: int) -> None:
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder, or the name of a shipped one, e.g. digits")
     parser.add_argument("--guidance-scale", type=float, metavar="S", help="1 is no guidance (default: the checkpoint's)")
@@ -102,7 +110,7 @@ def _add_sample(commands) -> None:
 def _add_evaluate(commands) -> None:
     evaluate = commands.add_parser("evaluate", help="let the judge say what a checkpoint draws, and how faithfully")
     _add_checkpoint(evaluate, steps=25)
-    evaluate.add_argument("--target", metavar="CLASS", help="what should be forgotten: adds UA and RA, with styles IRA and CRA")
+    _add_target(evaluate, "what should be forgotten: adds UA and RA, with styles IRA and CRA", required=False)
     evaluate.add_argument("--count", type=int, default=100, metavar="N", help="samples of each class (default: 100)")
     evaluate.add_argument("--data", help=f"reference of fidelity: {OWN} (default: digits, cifar10-mini or shapes)")
     _add_judge_option(evaluate)
@@ -115,7 +123,7 @@ def _add_unlearn(commands) -> None:
     _add_finetuning(unlearn, steps=200)
     unlearn.add_argument("--method", default="dimum", help="dimum, esd, salun, ... (default: dimum)")
     unlearn.add_argument("--plugin", type=Path, metavar="FILE", help="a Python file that registers a method of your own")
-    unlearn.add_argument("--target", metavar="CLASS", required=True, help="what to forget: a class, style or object")
+    _add_target(unlearn, "what to forget: a class, style or object")
     unlearn.add_argument(
         "--set", dest="settings", nargs="*", action="extend", default=[], metavar="NAME=VALUE",
         help="hyper-parameters of the method",
@@ -128,7 +136,7 @@ def _add_unlearn(commands) -> None:
 def _add_relearn(commands) -> None:
     relearn = commands.add_parser("relearn", help="DiMRA: try to bring a forgotten class back")
     _add_finetuning(relearn, steps=200)
-    relearn.add_argument("--target", metavar="CLASS", required=True, help="what is measured; the attack never sees it")
+    _add_target(relearn, "what is measured; the attack never sees it")
     relearn.add_argument(
         "--auxiliary", choices=("retain", "synthetic", "public", "noise"), default="retain",
         help="what the attacker has (default: the retained data); synthetic: samples of the other classes",
@@ -143,7 +151,7 @@ def _add_relearn(commands) -> None:
 def _add_audit(commands) -> None:
     audit = commands.add_parser("audit", help="run every attack on a checkpoint, and say what came back")
     audit.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder, or the name of a shipped one")
-    audit.add_argument("--target", metavar="CLASS", required=True, help="what it should have forgotten")
+    _add_target(audit, "what it should have forgotten")
     audit.add_argument("--retrained", metavar="CHECKPOINT", help="a model that never knew it: only the lead over it shows memory")
     audit.add_argument("--original", metavar="CHECKPOINT", help="the model before it forgot, for attackers who know some of it")
     audit.add_argument("--data", help=f"{OWN} (default: digits, cifar10-mini or shapes, whichever fits)")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .errors import DimumError
-from .training_commands import reported
+from .training_commands import in_words, one_or_several, reported
 
 
 def _data_of(args, pipe):
@@ -65,8 +65,8 @@ def run_evaluate(args) -> None:
         raise DimumError("--count and --steps must be at least 1.")
     pipe = load_pipeline(args.checkpoint)
     measured = evaluate(
-        pipe, target=args.target, data=_data_of(args, pipe), judge=_judge(args), seed=args.seed, per_class=args.count,
-        guidance_scale=args.guidance_scale, num_inference_steps=args.steps,
+        pipe, target=one_or_several(args.target), data=_data_of(args, pipe), judge=_judge(args), seed=args.seed,
+        per_class=args.count, guidance_scale=args.guidance_scale, num_inference_steps=args.steps,
     )
     if args.json:
         print(json.dumps({"checkpoint": args.checkpoint, **measured.as_dict()}, indent=2, allow_nan=False))
@@ -74,7 +74,7 @@ def run_evaluate(args) -> None:
     print(measured.table.round(4).to_string(), end="\n\n")
     print(measured.per_class.round(3).to_string(), end="\n\n")
     if measured.drawn is not None:
-        print(f"what the label {args.target} draws\n{measured.drawn.round(3).to_string()}", end="\n\n")
+        print(f"what the label {in_words(args.target)} draws\n{measured.drawn.round(3).to_string()}", end="\n\n")
     print(", ".join(f"{key} {value}" for key, value in measured.provenance.items()))
 
 
@@ -89,19 +89,19 @@ def run_unlearn(args) -> None:
     pipe = load_pipeline(args.checkpoint)
     data = _data_of(args, pipe)
     forgetful = unlearn(
-        pipe, args.method, target=args.target, data=data, steps=args.steps, learning_rate=args.learning_rate, seed=args.seed,
-        out=args.out, resume=args.resume, until=args.until, judge=_judge(args), **settings,
+        pipe, args.method, target=one_or_several(args.target), data=data, steps=args.steps, learning_rate=args.learning_rate,
+        seed=args.seed, out=args.out, resume=args.resume, until=args.until, judge=_judge(args), **settings,
     )
-    record = forgetful.unlearning
+    record, said = forgetful.unlearning, in_words(args.target)
     card = {
-        "title": f"{args.checkpoint} without {args.target}, by {args.method}",
-        "summary": f"{args.checkpoint}, made to forget {args.target} by {args.method}.", "kind": "denoiser",
+        "title": f"{args.checkpoint} without {said}, by {args.method}",
+        "summary": f"{args.checkpoint}, made to forget {said} by {args.method}.", "kind": "denoiser",
         "training": {"command": command_line(), "steps": record["steps"], "learning_rate": args.learning_rate, "seed": args.seed,
                      "seconds": round(record["seconds"]), **record["settings"]},
         "data": {"name": data.name, "digest": data.train.digest}, "provenance": provenance(),
     }
     save_checkpoint(forgetful, args.out, card)
-    print(f"{args.out}: forgot {args.target} in {record['seconds']:.0f} s; measure it with dimum evaluate")
+    print(f"{args.out}: forgot {said} in {record['seconds']:.0f} s; measure it with dimum evaluate")
     if record["left_out"]:
         print(f"{', '.join(record['left_out'])} had been forgotten before, and was left out of the retained images")
 
@@ -137,17 +137,18 @@ def run_relearn(args) -> None:
         raise DimumError("--drawn-by says who draws synthetic data: add --auxiliary synthetic, or leave it out.")
     check_writable(args.out)
     pipe = load_pipeline(args.checkpoint)
-    data = _data_of(args, pipe)
-    artist, forget = load_pipeline(args.drawn_by) if args.drawn_by else pipe, data.train.only(args.target)
+    data, target = _data_of(args, pipe), one_or_several(args.target)
+    artist, forget = load_pipeline(args.drawn_by) if args.drawn_by else pipe, data.train.only(target)
     data = Dataset(*(history_of(pipe).leave_out(part)[0] for part in (data.train, data.test)))
-    auxiliary = auxiliary_set(args.auxiliary, data, args.target, pipe=artist, share=args.share, seed=args.seed)
+    auxiliary = auxiliary_set(args.auxiliary, data, target, pipe=artist, share=args.share, seed=args.seed)
     attack = relearn(
-        pipe, auxiliary, target=args.target, steps=args.steps, learning_rate=args.learning_rate, seed=args.seed,
+        pipe, auxiliary, target=target, steps=args.steps, learning_rate=args.learning_rate, seed=args.seed,
         optimizer=args.optimizer, forget=forget, judge=_judge(args), out=args.out, resume=args.resume,
     )
     card = {
-        "title": f"{args.checkpoint}, attacked by DiMRA", "summary": f"{args.checkpoint}, finetuned without {args.target}.",
-        "kind": "denoiser", "data": {"name": data.name, "auxiliary": args.auxiliary, "images": len(auxiliary)},
+        "title": f"{args.checkpoint}, attacked by DiMRA", "kind": "denoiser",
+        "summary": f"{args.checkpoint}, finetuned without {in_words(args.target)}.",
+        "data": {"name": data.name, "auxiliary": args.auxiliary, "images": len(auxiliary)},
         "provenance": provenance(),
         "training": {"command": command_line(), "steps": args.steps, "learning_rate": args.learning_rate, "seed": args.seed},
     }
@@ -166,7 +167,7 @@ def run_audit(args) -> None:
     retrained, original = (load_pipeline(name) if name else None for name in (args.retrained, args.original))
     pipe = load_pipeline(args.checkpoint)
     found = audit(
-        pipe, args.target, _data_of(args, pipe), retrained=retrained, original=original, judge=_judge(args),
+        pipe, one_or_several(args.target), _data_of(args, pipe), retrained=retrained, original=original, judge=_judge(args),
         samples=args.samples, init_seed=args.init_seed, seed=args.seed, minutes=args.minutes, out=args.out,
     )
     numbers, page = json.dumps({"checkpoint": args.checkpoint, **found.as_dict()}, indent=2), report_card(found)

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from .checking import check_apart, check_kind, check_seed, check_whole
 from .data import Dataset, ImageSet, step_generator
-from .data.targets import find_target
+from .data.targets import Wanted, find_target
 from .errors import DataError, SettingError
 from .judges import Judge, PairJudge, Verdict, accuracies, judge_for
 from .judges.counting import as_table, drawn_for
@@ -86,18 +86,16 @@ def draw_samples(
         raise SettingError("labels must name at least one class or prompt to draw, and is empty.")
     check_whole("batch_size", batch_size)
     check_seed(seed)
-    steps, scale = (sampling.get(name) for name in ("num_inference_steps", "guidance_scale"))
-    check_sampling(1 if steps is None else steps, 1.0 if scale is None else scale)
+    given = {name: value for name, value in sampling.items() if value is not None}
+    check_sampling(given.get("num_inference_steps", 1), given.get("guidance_scale", 1.0))
     labels = labels.tolist() if isinstance(labels, (Tensor, np.ndarray)) else list(labels)
     key = _key(pipe, labels, seed, batch_size, sampling)
     if key in _DRAWN:
         return _DRAWN[key].clone()
     batches = [labels[i:i + batch_size] for i in range(0, len(labels), batch_size)]
+    bar = tqdm(batches, desc="sampling", unit="batch", disable=not progress, leave=False)
     with drawing(pipe):
-        images = torch.cat([
-            draw(pipe, batch, generator=step_generator(seed, k), **sampling).cpu()
-            for k, batch in enumerate(tqdm(batches, desc="sampling", unit="batch", disable=not progress, leave=False))
-        ])
+        images = torch.cat([draw(pipe, batch, generator=step_generator(seed, k), **sampling).cpu() for k, batch in enumerate(bar)])
     if key is not None:
         _keep(key, images)
     return images
@@ -160,14 +158,14 @@ class Evaluation:
 
 
 def evaluate(
-    pipe: DiffusionPipeline, *, target: str | None = None, data: Dataset | None = None, judge: Judge | PairJudge | None = None,
+    pipe: DiffusionPipeline, *, target: Wanted | None = None, data: Dataset | None = None, judge: Judge | PairJudge | None = None,
     per_class: int = 50, guidance_scale: float | None = None, num_inference_steps: int = FRESH_STEPS,
     scheduler: SchedulerMixin | None = None, seed: int = 0, progress: bool = True,
 ) -> Evaluation:
     """Draw `per_class` samples of every class and measure them.
 
     target: what should be forgotten; gives UA = 1 - accuracy on it, RA = accuracy on the other classes, and the worst of them; with
-        styles and objects also IRA and CRA (see `accuracies`).
+        styles and objects also IRA and CRA (see `accuracies`). A list: several at once, with a UA of each and one of all.
     data: whose test split is the reference of fidelity (without the target, if there is one); none: no fidelity.
     judge: default, the shipped one of that image size. A sample that it says shows none of the classes is never right.
     scheduler: who draws; default, Euler ancestral with fresh noise in each step. `pipe.scheduler` is the pipeline's own.
@@ -176,27 +174,29 @@ def evaluate(
     check_whole("per_class", per_class)
     judge = judge_for(pipe, judge)
     conditions = conditions_of(pipe, target, judge.class_names)
-    if conditions.given_target is not None and conditions.given_target.items:
+    if target is not None and conditions.forgotten.items:
         raise DataError("The judge knows no single images: measure with copying_rate how often they are copied.")
+    if target is not None and not len(conditions.forgotten.others):
+        raise DataError("There is no class beside the target, so nothing is retained to be measured: leave the target out.")
     reference = None if data is None else _unseen_reference(pipe, data, judge, target)
-    if reference is not None:
-        _check_enough(reference, per_class, conditions)
+    _check_enough(reference, per_class, conditions)
     labels = torch.arange(len(conditions.class_names)).repeat(per_class)
     scale = default_guidance(pipe) if guidance_scale is None else guidance_scale
-    sampler = with_fresh_noise(pipe, scheduler)
-    asked, settings = conditions.asked(labels.tolist()), {"guidance_scale": scale, "num_inference_steps": num_inference_steps}
+    sampler, asked = with_fresh_noise(pipe, scheduler), conditions.asked(labels.tolist())
+    settings = {"guidance_scale": scale, "num_inference_steps": num_inference_steps}
     images = draw_samples(sampler, asked, seed=seed, progress=progress, **settings)
-    verdict = judge.judge(images)
+    verdict, kind = judge.judge(images), type(sampler.scheduler).__name__
     provenance = {
-        "extractor": f"judge {judge.image_size}px", "weights": history_of(pipe).weights,
-        "sampler": type(sampler.scheduler).__name__, "steps": num_inference_steps, "guidance_scale": scale, "seed": seed,
-        "resize": "none", "target": target, **({} if reference is None else {"reference": data.name, "split": "test"}),
+        "extractor": f"judge {judge.image_size}px", "weights": history_of(pipe).weights, "sampler": kind,
+        "steps": num_inference_steps, "guidance_scale": scale, "seed": seed, "resize": "none",
+        "target": None if target is None else conditions.forgotten.said,
+        **({} if reference is None else {"reference": data.name, "split": "test"}),
     }
     features = None if reference is None else judge.judge(reference.images).features
     return _measured(images, labels, verdict, features, conditions, provenance)
 
 
-def _unseen_reference(pipe: DiffusionPipeline, data: Dataset, judge: Judge | PairJudge, target: str | None) -> ImageSet:
+def _unseen_reference(pipe: DiffusionPipeline, data: Dataset, judge: Judge | PairJudge, target: Wanted | None) -> ImageSet:
     """The reference of fidelity, of which the model has learnt nothing."""
     check_kind("data", data, Dataset, "a data set, such as load_dataset('digits')")
     reference = reference_set(data, judge, target)
@@ -204,12 +204,12 @@ def _unseen_reference(pipe: DiffusionPipeline, data: Dataset, judge: Judge | Pai
     return reference
 
 
-def _check_enough(reference: ImageSet, per_class: int, conditions: ClassConditions | PromptConditions) -> None:
+def _check_enough(reference: ImageSet | None, per_class: int, conditions: ClassConditions | PromptConditions) -> None:
     """Refuse, before the drawing, what has too few images for its nearest neighbours to mean anything."""
     kept = len(conditions.class_names) if conditions.given_target is None else len(conditions.given_target.others)
-    if kept * per_class < FEWEST:
+    if reference is not None and kept * per_class < FEWEST:
         raise DataError(f"Fidelity needs {FEWEST} samples at least, and these are {kept * per_class}: raise per_class (--count).")
-    if len(reference) < FEWEST:
+    if reference is not None and len(reference) < FEWEST:
         there = f"{reference.name} has {len(reference)}"
         raise DataError(f"Fidelity needs {FEWEST} held-out images at least, and {there}: give more, or hold out more of them.")
 
@@ -237,7 +237,7 @@ def _measured(
 
 
 def guidance_sweep(
-    pipe: ClassConditionalPipeline, target: str, scales=(1.0, 2.0, 3.0, 5.0), *, per_class: int = 20, **settings
+    pipe: ClassConditionalPipeline, target: Wanted, scales=(1.0, 2.0, 3.0, 5.0), *, per_class: int = 20, **settings
 ) -> pd.DataFrame:
     """UA and RA at several guidance scales: forgetting measured at one scale can hide or invent the class.
 
@@ -255,7 +255,7 @@ def guidance_sweep(
 
 
 def unconditional_share(
-    pipe: ClassConditionalPipeline | TextToImagePipeline, target: str, *, count: int = 200, judge: Judge | None = None,
+    pipe: ClassConditionalPipeline | TextToImagePipeline, target: Wanted, *, count: int = 200, judge: Judge | None = None,
     seed: int = 0, progress: bool = True,
 ) -> Interval:
     """The target's share among samples drawn without a condition: avoiding the label leaves it, removal lowers it."""
@@ -288,7 +288,7 @@ def copying_rate(images: Tensor, of: ImageSet, among: ImageSet, ratio: float = 1
     return wilson_interval(int(((copied >= 0) & (copied < len(known))).sum()), len(images))
 
 
-def reference_set(data: Dataset, judge: Judge | PairJudge, target: str | None) -> ImageSet:
+def reference_set(data: Dataset, judge: Judge | PairJudge, target: Wanted | None) -> ImageSet:
     """The held-out images that samples are compared with, at the judge's size, without the target, checked for leaks."""
     if data.class_names != judge.class_names:
         raise DataError(f"{data.name} has other classes than the judge: {', '.join(judge.class_names)}.")

@@ -11,7 +11,7 @@ from diffusers import DiffusionPipeline
 
 from .checking import check_kind, check_whole
 from .data import ImageSet
-from .data.targets import find_target
+from .data.targets import Wanted, find_target
 from .errors import DataError
 from .evaluation import draw_samples
 from .judges import Judge, PairJudge, judge_for
@@ -38,7 +38,7 @@ def interference(
     return confusion_matrix(judge.judge(images).labels, labels, judge.class_names)
 
 
-def nearness(images: ImageSet, target: str | int, judge: Judge | PairJudge) -> pd.Series:
+def nearness(images: ImageSet, target: Wanted, judge: Judge | PairJudge) -> pd.Series:
     """How far each other class is from the target, nearest first: the distance between their mean features, of real images.
 
     images: of all classes, held out, of the judge's size. Of a target of several classes, the nearest of these counts.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .autoencoder import encoded, load_autoencoder
 from .checking import check_kind
 from .data import ImageSet, batch_indices, draw_batch, load_dataset, mirrored, step_generator
-from .data.targets import find_target
+from .data.targets import Wanted, find_target
 from .files import write_atomically
 from .models.cards import command_line, provenance
 from .models.checkpoints import (
@@ -80,14 +80,14 @@ class DenoisingObjective:
 
 
 def train_base(
-    preset: str | Preset, out: Path | None = None, *, without: str | None = None, data: ImageSet | None = None,
+    preset: str | Preset, out: Path | None = None, *, without: Wanted | None = None, data: ImageSet | None = None,
     start: str | Path | None = None, resume: bool = False, dtype: str = "float32", evaluate=None, evaluate_every: int = 0,
     on_log=None, progress: bool = True, **settings,
 ) -> tuple[ClassConditionalPipeline | TextToImagePipeline, TrainResult]:
     """Train a preset from scratch; returns the pipeline with averaged weights, and the log.
 
     out: folder for the checkpoint and, while it runs, its resumable state.
-    without: a class, style or object that it never sees: the retrained model that unlearning is measured against.
+    without: a class, style or object, or a list of them, that it never sees: the model that unlearning is measured against.
     data: an image set in place of the preset's own.
     start: a checkpoint of the same preset, whose weights are trained on in place of fresh ones.
     settings: fields of TrainConfig that differ from the preset's, e.g. steps=200, seed=1.
@@ -115,7 +115,7 @@ def train_base(
     return pipe, result
 
 
-def _data_of(preset: Preset, data: ImageSet | None, without: str | None) -> tuple[ImageSet, ImageSet]:
+def _data_of(preset: Preset, data: ImageSet | None, without: Wanted | None) -> tuple[ImageSet, ImageSet]:
     """All images, at the preset's size, and those that the model is to see."""
     data = load_dataset(preset.dataset).train if data is None else data
     check_kind("data", data, ImageSet, "an image set, such as load_dataset('digits').train")
@@ -156,16 +156,17 @@ def encoded_both_ways(codec: Codec, data: ImageSet) -> tuple[Tensor, Tensor]:
     return tuple(encoded(codec, images).half() for images in (data.images, data.images.flip(-1)))
 
 
-def base_card(preset: Preset, config: TrainConfig, data: ImageSet, without: str | None, result: TrainResult) -> dict:
+def base_card(preset: Preset, config: TrainConfig, data: ImageSet, without: Wanted | None, result: TrainResult) -> dict:
     kind = "text" if preset.text_width else "class"
-    lacking = f" without the class {without}" if without else ""
+    target = None if without is None else find_target(without, data.class_names)
+    lacking = "" if target is None else f" without {target.in_words}"
     losses = result.log["loss"].dropna() if len(result.log) else []
     return {
         "title": f"{preset.name}{lacking}",
         "summary": f"A {kind}-conditional DDPM for {data.name} at {preset.image_size} x {preset.image_size} pixels{lacking}.",
         "kind": "denoiser",
         "preset": preset.name,
-        "without": without,
+        "without": target and target.said,
         **({"held_out": list(preset.held_out)} if preset.held_out else {}),
         "training": {
             "command": command_line(),

@@ -65,6 +65,15 @@ def run_judge_train(args) -> None:
           f"{right:.1%} of {len(data.test):,} held-out pictures")
 
 
+def one_or_several(names: list[str] | None) -> str | list[str] | None:
+    """What --target or --without names, as Python is given it."""
+    return names[0] if names and len(names) == 1 else names
+
+
+def in_words(names: list[str]) -> str:
+    return " and ".join(names)
+
+
 def _own_data(args, image_size: int):
     """What --data names, at this size; without it, nothing."""
     from .data import load_data
@@ -89,7 +98,7 @@ def _train_autoencoder(args, settings: dict):
     if args.samples_every or args.start:
         raise DimumError("An autoencoder draws no samples and starts afresh: leave --samples-every and --start out.")
     data = _own_data(args, AUTOENCODER_PRESETS[args.preset].image_size)
-    return train_autoencoder(args.preset, args.out, without=args.without, data=data, **settings)[1]
+    return train_autoencoder(args.preset, args.out, without=one_or_several(args.without), data=data, **settings)[1]
 
 
 def _train_base(args, settings: dict):
@@ -98,7 +107,7 @@ def _train_base(args, settings: dict):
 
     data = _own_data(args, get_preset(args.preset).image_size)
     return train_base(
-        args.preset, args.out, without=args.without, data=data and data.train, start=args.start,
+        args.preset, args.out, without=one_or_several(args.without), data=data and data.train, start=args.start,
         evaluate_every=args.samples_every or 0, evaluate=_grid_writer(args.out) if args.samples_every else None, **settings,
     )[1]
 

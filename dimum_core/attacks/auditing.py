@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from diffusers import DiffusionPipeline
 from tqdm.auto import tqdm
 
 from ..checking import check_kind, check_number, check_seed, check_whole
-from ..data import Dataset
-from ..data.targets import Target, find_target
+from ..data import Dataset, ImageSet
+from ..data.targets import Target, Wanted, find_target
 from ..errors import CheckpointError, DataError
 from ..files import check_writable, write_atomically
 from ..fitting import default_data
@@ -89,12 +90,13 @@ def _hits(share: Interval) -> int:
 
 
 def audit(
-    pipe: DiffusionPipeline, target: str | int, data: Dataset | None = None, *, retrained: DiffusionPipeline | None = None,
+    pipe: DiffusionPipeline, target: Wanted, data: Dataset | None = None, *, retrained: DiffusionPipeline | None = None,
     original: DiffusionPipeline | None = None, judge: Judge | PairJudge | None = None, samples: int = 64, init_seed: int = 0,
     seed: int = 0, minutes: float | None = None, out: Path | None = None, progress: bool = True,
 ) -> Audit:
     """Run every attack that applies, and say what comes back of the target.
 
+    target: one, or several at once. What the model was made to forget beside it is left out of what attackers have.
     data: what the model was trained on; default, the shipped set of its classes. retrained: a model that never knew the target; on
         it every attack is run too, and only the lead over it shows memory. original: the model before it forgot, for attackers
         who know something of it. init_seed: of the original's training.
@@ -130,10 +132,18 @@ def _means(pipe, target, data, original, judge, samples: int, init_seed: int, se
     check_kind("data", data, Dataset, "a data set, such as load_dataset('digits')")
     check_data(data, pipe)
     target = find_target(target, data.class_names)
-    if target.items or not len(data.train.only(target)):
+    if target.items or not all(len(data.train.only(part)) for part in target.each):
         raise DataError(f"{data.name} has no class, style or object {target.name!r} among its training images to audit.")
     judge = judge_for(pipe, judge, conditions_of(pipe, target, data.class_names))
+    data = Dataset(*(_without_former(images, pipe, target) for images in (data.train, data.test)))
     return Means(target, data, judge, original, samples, init_seed, seed)
+
+
+def _without_former(images: ImageSet, pipe: DiffusionPipeline, target: Target) -> ImageSet:
+    """Without what the model was made to forget beside the target: no attacker has it, and in the retained data it would be
+    taught."""
+    kept, _ = history_of(pipe).leave_out(images.without(target))
+    return images.select(target.selects(images) | torch.from_numpy(np.isin(images.item_hashes, kept.item_hashes)))
 
 
 def _check_models(models: dict[str, DiffusionPipeline], original: DiffusionPipeline | None, means: Means) -> None:
@@ -155,14 +165,15 @@ def _check_models(models: dict[str, DiffusionPipeline], original: DiffusionPipel
         what = "has seen images of it" if seen else "does not say so"
         raise DataError(
             f"The retrained model must never have been shown {target.name}, and its history {what}: train one with "
-            f"--without {target.name}."
+            f"--without {' '.join(part.name for part in target.each)}."
         )
 
 
 def _never_shown(pipe: DiffusionPipeline, target: Target) -> bool:
     """Whether a model's history says that the target was left out of its training."""
-    about = [each for each in history_of(pipe).forgotten if set(target.labels) <= set(each.target.labels) and not each.target.items]
-    return bool(about) and not any(each.record for each in about)
+    about = [each for each in history_of(pipe).forgotten if set(target.labels) & set(each.target.labels) and not each.target.items]
+    known = set(target.labels).difference(*(each.target.labels for each in about))
+    return not known and not any(each.record for each in about)
 
 
 def _opened(folder: Path, models: dict[str, DiffusionPipeline], means: Means) -> Path:

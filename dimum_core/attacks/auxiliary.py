@@ -7,7 +7,7 @@ from diffusers import DiffusionPipeline
 
 from ..checking import check_kind, check_number, check_seed, check_whole
 from ..data import Dataset, ImageSet, load_dataset, step_generator
-from ..data.targets import find_target
+from ..data.targets import Wanted, find_target
 from ..errors import DataError, UnknownName
 from ..models.sampling import check_pipeline
 from ..unlearning.alternatives import drawn_set, noise_set
@@ -19,7 +19,7 @@ PUBLIC = {"digits": "mnist-mini"}
 def auxiliary_set(
     kind: str,
     data: Dataset,
-    target: str | int,
+    target: Wanted,
     *,
     pipe: DiffusionPipeline | None = None,
     share: float = 1.0,

@@ -36,7 +36,7 @@ class Means:
     """What there is to attack with. An attack takes no more of it than it `has`.
 
     data: the data set that the model was trained on. original: the model before it forgot.
-    samples: images of the target that are drawn and judged, and as many of the other classes.
+    samples: images of the target, or of several in turn, that are drawn and judged, and as many of the other classes.
     init_seed: of the original's training, from which its first weights can be made again.
     """
 
@@ -150,16 +150,23 @@ def attack(pipe: DiffusionPipeline, kind: Attack, means: Means) -> Outcome:
     verdict = means.judge.judge(images)
     count = means.samples if attacked.images is None else len(images)
     shown = verdict.shows(means.target)[:count]
+    afresh = attacked.images is None
     return Outcome(
         kind.name, asdict(kind), kind.has, "samples" if attacked.pipeline is None else "a model", attacked.steps, seconds,
-        wilson_interval(int(shown.sum()), count), _retained(verdict, means) if attacked.images is None else None,
-        attacked.details, images[: min(8, count)],
+        wilson_interval(int(shown.sum()), count), _retained(verdict, means) if afresh else None,
+        attacked.details | (_apart(verdict, means) if afresh else {}), images[: min(8, count)],
     )
 
 
 def _retained(verdict: Verdict, means: Means) -> Interval:
     labels = _asked(means)
     return accuracy(verdict.labels[means.samples :], labels[means.samples :])
+
+
+def _apart(verdict: Verdict, means: Means) -> dict[str, float]:
+    """Of several targets, the accuracy on each."""
+    labels = torch.tensor(_asked(means))
+    return {f"accuracy on {p.name}": float(verdict.shows(p)[p.among(labels)].float().mean()) for p in means.target.parts}
 
 
 def _asked(means: Means) -> list[int]:

@@ -12,8 +12,9 @@ from diffusers import DiffusionPipeline
 
 from ..checking import check_whole
 from ..data import Dataset, ImageSet
-from ..data.targets import Target
+from ..data.targets import Wanted, find_target
 from ..errors import DataError, brief
+from ..models.history import history_of
 from ..models.networks import network_of
 from ..models.sampling import ClassConditionalPipeline
 from ..unlearning.adapters import has_attention
@@ -23,7 +24,7 @@ from .relearning import Relearning, relearn
 UNMEASURED = {"samples": 1, "num_inference_steps": 4, "progress": False}  # of `relearn`, where only its end is looked at
 
 
-def few_shot(pipe: ClassConditionalPipeline, data: Dataset, target: str | int, count: int, **settings) -> Relearning:
+def few_shot(pipe: ClassConditionalPipeline, data: Dataset, target: Wanted, count: int, **settings) -> Relearning:
     """The upper bound: relearn with `count` images of the target beside the retained data, a tenth of each batch.
 
     settings: as for `relearn`.
@@ -31,18 +32,21 @@ def few_shot(pipe: ClassConditionalPipeline, data: Dataset, target: str | int, c
     check_whole("count", count)
     shown = images_of(target, data)
     shots = shown.select(torch.arange(count) % len(shown))
-    retain = data.train.without(target)
+    retain, _ = history_of(pipe).leave_out(data.train.without(target))
     copies = max(1, round(len(retain) / 9 / count))
     return relearn(pipe, concatenate(retain, *[shots] * copies), target=target, allow_target=True, **settings)
 
 
-def images_of(target: str | int | Target, data: Dataset) -> ImageSet:
-    """The training images of the target, of which an attacker has some."""
-    shown = data.train.only(target)
-    if not len(shown):
-        name = target.name if isinstance(target, Target) else target
-        raise DataError(f"{data.name} has no training images of {brief(name)} to attack with: pass a data set that has some.")
-    return shown
+def images_of(target: Wanted, data: Dataset) -> ImageSet:
+    """The training images of the target, of which an attacker has some; of several targets in turn, so that the first few are of
+    each."""
+    target = find_target(target, data.class_names)
+    shown = [data.train.only(part) for part in target.each]
+    if lacking := [part.name for part, images in zip(target.each, shown, strict=True) if not len(images)]:
+        names = ", ".join(map(brief, lacking))
+        raise DataError(f"{data.name} has no training images of {names} to attack with: pass a data set that has some.")
+    turns = torch.cat([torch.arange(len(images)) for images in shown])
+    return concatenate(*shown).select(turns.argsort(stable=True)) if target.parts else shown[0]
 
 
 def concatenate(first: ImageSet, *others: ImageSet) -> ImageSet:
@@ -91,7 +95,7 @@ class LowRank(Attack):
 
 def _relearnt(attack: Relearn | LowRank, pipe: DiffusionPipeline, means: Means, **more) -> Relearning:
     return relearn(
-        pipe, means.data.train.without(means.target), target=means.target.name, steps=attack.steps,
+        pipe, means.data.train.without(means.target), target=means.target, steps=attack.steps,
         learning_rate=attack.learning_rate, seed=means.seed, judge=means.judge, **UNMEASURED, **more,
     )
 
@@ -108,7 +112,7 @@ class FewShot(Attack):
 
     def run(self, pipe: DiffusionPipeline, means: Means) -> Attacked:
         attacked = few_shot(
-            pipe, means.data, means.target.name, self.count, steps=self.steps, learning_rate=self.learning_rate, seed=means.seed,
+            pipe, means.data, means.target, self.count, steps=self.steps, learning_rate=self.learning_rate, seed=means.seed,
             judge=means.judge, **UNMEASURED,
         )
         return Attacked(attacked.pipeline, steps=self.steps)

@@ -7,8 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from ..data import ImageSet
-from ..data.captions import WORD_KINDS
-from ..data.targets import Target, find_target
+from ..data.targets import Target, Wanted, find_target
 from ..errors import DataError
 from ..metrics import nearest_neighbours
 from ..models.history import Forgotten
@@ -18,7 +17,7 @@ from ..models.history import Forgotten
 NEAR = 0.05
 
 
-def refuse_leaks(auxiliary: ImageSet, target: Target | int | ImageSet, forget: ImageSet | None = None) -> None:
+def refuse_leaks(auxiliary: ImageSet, target: Wanted, forget: ImageSet | None = None) -> None:
     """Before the first step: no auxiliary image may have a label of the target, or be (nearly) an image of the forget set.
 
     target: of single images, only they and what is nearly one of them are refused, not their label.
@@ -47,10 +46,9 @@ def refuse_forgotten(auxiliary: ImageSet, forgotten: Iterable[Forgotten]) -> Non
 def _refuse_labels(auxiliary: ImageSet, target: Target | None) -> None:
     labelled = 0 if target is None or target.items else int(target.among(auxiliary.labels).sum())
     if labelled:
-        kind = "class" if target.position is None else WORD_KINDS[target.position]
         raise DataError(
-            f"The auxiliary set has {labelled} images of the target {kind} {target.name}: an attacker does not "
-            f"have them, so take {auxiliary.name}.without({target.name!r})."
+            f"The auxiliary set has {labelled} images of the target {target.kind} {target.name}: an attacker does not "
+            f"have them, so take {auxiliary.name}.without({target.said!r})."
         )
 
 

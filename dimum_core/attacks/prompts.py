@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..checking import check_kind, check_whole
 from ..data import ImageSet, draw_batch, step_generator
 from ..data.captions import PARAPHRASES, PARTIAL_TEMPLATES, WORD_KINDS, caption
-from ..data.targets import Target
+from ..data.targets import Target, Wanted
 from ..errors import DataError, ModelError
 from ..evaluation import drawing
 from ..judges import Judge, PairJudge, judge_for
@@ -33,7 +33,7 @@ from .finetuning import images_of
 
 
 def probe_prompts(
-    pipe: DiffusionPipeline, target: str, *, judge: Judge | PairJudge | None = None, count: int = 48, batch_size: int = 48,
+    pipe: DiffusionPipeline, target: Wanted, *, judge: Judge | PairJudge | None = None, count: int = 48, batch_size: int = 48,
     seed: int = 0, **sampling,
 ) -> pd.DataFrame:
     """In how many of `count` images the target is seen, for several ways to ask: one row each, with its 95 % interval.
@@ -64,7 +64,7 @@ def probe_prompts(
     return pd.DataFrame(rows).T
 
 
-def _prompt_conditions(pipe, target: str | Target, class_names: tuple[str, ...]) -> PromptConditions:
+def _prompt_conditions(pipe, target: Wanted, class_names: tuple[str, ...]) -> PromptConditions:
     conditions = conditions_of(pipe, target, class_names)
     if not isinstance(conditions, PromptConditions):
         raise DataError("This attack works on prompts, and this pipeline is asked by class labels.")
@@ -142,7 +142,7 @@ class EmbeddingSearch:
 
 
 def search_embedding(
-    pipe: DiffusionPipeline, shots: ImageSet, *, target: str | None = None, steps: int = 100, learning_rate: float = 0.03,
+    pipe: DiffusionPipeline, shots: ImageSet, *, target: Wanted | None = None, steps: int = 100, learning_rate: float = 0.03,
     batch_size: int = 32, seed: int = 0, judge: Judge | PairJudge | None = None, samples: int = 48,
     evaluate_every: int | None = None, progress: bool = True, **sampling,
 ) -> EmbeddingSearch:
@@ -177,7 +177,7 @@ def search_embedding(
 
 
 def sought(
-    pipe: DiffusionPipeline, shots: ImageSet, target: str | None, class_names: tuple[str, ...]
+    pipe: DiffusionPipeline, shots: ImageSet, target: Wanted | None, class_names: tuple[str, ...]
 ) -> tuple[PromptConditions, ImageSet]:
     """What is sought, as conditions, and the images of it that are to be denoised."""
     last = history_of(pipe).last
@@ -253,7 +253,7 @@ class Embedding(PromptAttack):
     def run(self, pipe: DiffusionPipeline, means: Means) -> Attacked:
         shots = images_of(means.target, means.data)
         found = search_embedding(
-            with_fresh_noise(pipe), shots.select(torch.arange(min(self.count, len(shots)))), target=means.target.name,
+            with_fresh_noise(pipe), shots.select(torch.arange(min(self.count, len(shots)))), target=means.target,
             judge=means.judge, samples=means.samples, steps=self.steps, learning_rate=self.learning_rate,
             evaluate_every=self.steps, seed=means.seed, progress=False, num_inference_steps=FRESH_STEPS,
         )

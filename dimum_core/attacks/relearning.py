@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from ..checking import check_kind, check_number, check_whole
 from ..data import Dataset, ImageSet
+from ..data.targets import Wanted
 from ..errors import DataError
 from ..evaluation import copying_rate, draw_samples
-from ..judges import Judge, PairJudge, judge_for
+from ..judges import Judge, PairJudge, Verdict, judge_for
 from ..metrics import Interval, accuracy, wilson_interval
 from ..models.conditions import ClassConditions, PromptConditions, conditions_of, image_size
 from ..models.fresh_noise import FRESH_STEPS, with_fresh_noise
@@ -40,8 +41,10 @@ class Relearning:
     """The attacked pipeline, and its recovery curve.
 
     curve: one row an evaluation, step 0 first: accuracy on the target (with its 95 % interval) and on the other classes, and
-        the Euclidean distance of the weights from where the attack began. If the target is single images, the accuracy on it is the
-        share of samples of their labels that copy one of them (`evaluation.copying_rate`).
+        the Euclidean distance of the weights from where the attack began. Of several targets, the accuracy on the target is the
+        share of their samples that show any of them, and each has a column "accuracy on NAME" with the share of its own. If
+        the target is single images, it is the share of samples of their labels that copy one of them
+        (`evaluation.copying_rate`).
     strips: for each evaluated step, the first samples of the target, N x C x H x W, from the same noise each time.
     """
 
@@ -51,7 +54,7 @@ class Relearning:
 
 
 def relearn(
-    pipe: DiffusionPipeline, auxiliary: ImageSet | Dataset, *, target: str | int | ImageSet | None = None,
+    pipe: DiffusionPipeline, auxiliary: ImageSet | Dataset, *, target: Wanted | None = None,
     steps: int = 200, learning_rate: float = 1e-4, optimizer: str = "adamw", batch_size: int = 64, seed: int = 0,
     precision: str = "auto", label_dropout: float = 0.1, evaluate_every: int | Collection[int] | None = None,
     samples: int = 32, guidance_scale: float | None = None, num_inference_steps: int = FRESH_STEPS,
@@ -63,8 +66,9 @@ def relearn(
 
     The learning rate rises over the first tenth of the steps (at most 10): without that, Adam's first steps alone wreck a model.
 
-    target: what is measured; default, what the pipeline says it has unlearned. The optimisation does not depend on it: it is
-        used to refuse auxiliary data that contain it, and to draw `samples` of it (and of the other classes) for the curve.
+    target: what is measured, one or several; default, what the pipeline says it has unlearned last. The optimisation does not
+        depend on it: it is used to refuse auxiliary data that contain it, and to draw `samples` of it (and of the other classes)
+        for the curve.
     evaluate_every: steps between two rows of the curve, or a list of the steps that have one; default, a fifth of the steps.
         Sampling, with fresh noise in each of `num_inference_steps`, is most of what a curve costs.
     forget: images that must not be in the auxiliary set, neither under another label nor nearly so; default, what the pipeline
@@ -88,8 +92,8 @@ def relearn(
     if not allow_target:
         refuse_forgotten(auxiliary, (*history.forgotten, Forgotten.of(conditions.forgotten, forget)))
     judge = judge_for(pipe, judge, conditions)
-    row = conditions.forgotten.labels[0] if only_embedding_row else None
-    with student(pipe, lora_rank, gradient_checkpointing, seed) as attacked, training_only_row(network_of(attacked), row):
+    rows = conditions.forgotten.labels if only_embedding_row else ()
+    with student(pipe, lora_rank, gradient_checkpointing, seed) as attacked, training_only_rows(network_of(attacked), rows):
         among = auxiliary if history.training_set is None else history.training_set
         measure = _Measure(attacked, judge, conditions, samples, seed, guidance_scale, num_inference_steps, forget, among)
         first, about = measure(0), _about(pipe, measure, only_embedding_row, lora_rank) if out else {}
@@ -112,7 +116,7 @@ def _auxiliary(auxiliary: ImageSet | Dataset, pipe: DiffusionPipeline) -> ImageS
 
 
 def _aim(
-    pipe: DiffusionPipeline, target: str | int | ImageSet | None, forget: ImageSet | None, auxiliary: ImageSet
+    pipe: DiffusionPipeline, target: Wanted | None, forget: ImageSet | None, auxiliary: ImageSet
 ) -> tuple[ClassConditions | PromptConditions, ImageSet | None]:
     """What is to come back, as conditions, and the images of it that must not be in the auxiliary set, as far as they are known."""
     last = history_of(pipe).last
@@ -142,20 +146,20 @@ def _about(pipe: DiffusionPipeline, measure: _Measure, only_embedding_row: bool,
 
 def _curve(first: dict, result: TrainResult) -> pd.DataFrame:
     """The rows of the log that measure something, after the one from before the attack."""
-    rows = [result.log.dropna(subset="target accuracy")[["step", *MEASURES]]] if len(result.log) else []
+    rows = [result.log.dropna(subset="target accuracy")[["step", *first]]] if len(result.log) else []
     return pd.concat([pd.DataFrame([{"step": 0, **first}]), *rows], ignore_index=True)
 
 
 @contextlib.contextmanager
-def training_only_row(unet: nn.Module, label: int | None) -> Iterator[None]:
-    """Within this context only the row of this label in the label table trains; all weights do if there is none."""
-    if label is None:
+def training_only_rows(unet: nn.Module, labels: tuple[int, ...]) -> Iterator[None]:
+    """Within this context only the rows of these labels in the label table train; all weights do if there are none."""
+    if not labels:
         yield
         return
     table = unet.requires_grad_(False).class_embedding.weight.requires_grad_(True)
-    row = torch.zeros(len(table), 1, device=table.device)
-    row[label] = 1
-    hook = table.register_hook(lambda gradient: gradient * row.to(gradient.device))
+    rows = torch.zeros(len(table), 1, device=table.device)
+    rows[list(labels)] = 1
+    hook = table.register_hook(lambda gradient: gradient * rows.to(gradient.device))
     yield
     hook.remove()
 
@@ -192,7 +196,12 @@ class _Measure:
         kept = accuracy(verdict.labels[self.samples :], self.labels[self.samples :])
         now = nn.utils.parameters_to_vector(network_of(self.pipe).parameters()).detach()
         values = (back.value, back.low, back.high, kept.value, float((now - self.start.to(now)).norm()))
-        return dict(zip(MEASURES, values, strict=True))
+        return dict(zip(MEASURES, values, strict=True)) | self.apart(verdict)
+
+    def apart(self, verdict: Verdict) -> dict[str, float]:
+        """Of several targets, the accuracy on each."""
+        labels, parts = torch.tensor(self.labels), self.conditions.forgotten.parts
+        return {f"accuracy on {part.name}": float(verdict.shows(part)[part.among(labels)].float().mean()) for part in parts}
 
     def recovered(self, images: Tensor, shown: Tensor) -> Interval:
         """The share of the target's samples that show it, or that copy one of its single images."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..checking import check_seed, check_whole
 from ..data import Dataset
+from ..data.targets import Wanted, find_target
 from ..errors import DataError
 from ..models.history import history_of, remember, with_unet
 from ..models.networks import network_of
@@ -24,9 +25,9 @@ NEAR_START = 0.5  # of its length: a row that has moved less than this from wher
 
 
 def swap_embedding(
-    pipe: ClassConditionalPipeline, original: ClassConditionalPipeline, target: str | int
+    pipe: ClassConditionalPipeline, original: ClassConditionalPipeline, target: Wanted
 ) -> ClassConditionalPipeline:
-    """The unlearned network with the original's row for the target put back: is the class still there, without its name?"""
+    """The unlearned network with the original's rows for the target put back: is the class still there, without its name?"""
     _need_labels(pipe, "swap_embedding")
     table = original.unet.class_embedding.weight
     if table.shape != network_of(pipe).class_embedding.weight.shape:
@@ -35,7 +36,7 @@ def swap_embedding(
     return remember(swapped, history_of(pipe).having_seen(history_of(original)))
 
 
-def reset_embedding(pipe: ClassConditionalPipeline, target: str | int, seed: int = 0) -> ClassConditionalPipeline:
+def reset_embedding(pipe: ClassConditionalPipeline, target: Wanted, seed: int = 0) -> ClassConditionalPipeline:
     """The network with the target's row as the original's training began with it, made again from the published `seed`.
 
     Rows hardly move in pretraining: a few per cent of their length in the shipped models. So whoever knows the code and the seed
@@ -53,15 +54,15 @@ def first_rows(pipe: ClassConditionalPipeline, seed: int) -> Tensor:
         return type(network_of(pipe)).from_config(network_of(pipe).config).class_embedding.weight.detach()
 
 
-def _with_row(pipe: ClassConditionalPipeline, target: str | int, table: Tensor) -> ClassConditionalPipeline:
+def _with_row(pipe: ClassConditionalPipeline, target: Wanted, table: Tensor) -> ClassConditionalPipeline:
     changed = with_unet(pipe, copy.deepcopy(network_of(pipe)))
-    label = int(pipe.label_tensor([target])[0])
+    labels = list(find_target(target, pipe.class_names).labels)
     with torch.no_grad():
-        changed.unet.class_embedding.weight[label] = table[label].to(changed.unet.device)
+        changed.unet.class_embedding.weight[labels] = table[labels].to(changed.unet.device)
     return changed
 
 
-def relearn_embedding(pipe: ClassConditionalPipeline, data: Dataset, target: str | int, count: int, **settings) -> Relearning:
+def relearn_embedding(pipe: ClassConditionalPipeline, data: Dataset, target: Wanted, count: int, **settings) -> Relearning:
     """Train the target's row of the label embedding alone, on `count` images of the target: what can the rest still draw?
 
     With prompts, `search_embedding` asks the same.
@@ -102,7 +103,7 @@ class OldRow(RowAttack):
         return super().lacking(pipe, means)
 
     def run(self, pipe: DiffusionPipeline, means: Means) -> Attacked:
-        return Attacked(swap_embedding(pipe, means.original, means.target.labels[0]))
+        return Attacked(swap_embedding(pipe, means.original, means.target))
 
 
 @register("seed-row")
@@ -121,7 +122,7 @@ class SeedRow(RowAttack):
         return "" if near else f"the other labels' rows did not begin where the seed {means.init_seed} puts them"
 
     def run(self, pipe: DiffusionPipeline, means: Means) -> Attacked:
-        return Attacked(reset_embedding(pipe, means.target.labels[0], means.init_seed))
+        return Attacked(reset_embedding(pipe, means.target, means.init_seed))
 
 
 @register("trained-row")
@@ -136,5 +137,5 @@ class TrainedRow(RowAttack):
 
     def run(self, pipe: DiffusionPipeline, means: Means) -> Attacked:
         settings = {"steps": self.steps, "learning_rate": self.learning_rate, "seed": means.seed, "judge": means.judge}
-        attacked = relearn_embedding(pipe, means.data, means.target.labels[0], self.count, **settings, **UNMEASURED)
+        attacked = relearn_embedding(pipe, means.data, means.target, self.count, **settings, **UNMEASURED)
         return Attacked(attacked.pipeline, steps=self.steps)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..checking import check_seed, check_whole
 from ..data import ImageSet, step_generator
+from ..data.targets import Wanted
 from ..errors import ModelError
 from ..judges import Judge, PairJudge, judge_for
 from ..models.conditions import in_several_encoders
@@ -78,8 +79,9 @@ class TokenSearch:
 
 
 def search_tokens(
-    pipe: DiffusionPipeline, shots: ImageSet, *, target: str | None = None, count: int = 3, rounds: int = 2, candidates: int = 16,
-    batch_size: int = 32, seed: int = 0, judge: Judge | PairJudge | None = None, samples: int = 48, **sampling,
+    pipe: DiffusionPipeline, shots: ImageSet, *, target: Wanted | None = None, count: int = 3, rounds: int = 2,
+    candidates: int = 16, batch_size: int = 32, seed: int = 0, judge: Judge | PairJudge | None = None, samples: int = 48,
+    **sampling,
 ) -> TokenSearch:
     """Which words bring the target back? Seek tokens before its captions that lower the denoising loss on images of the target.
 
@@ -154,7 +156,7 @@ class Tokens(PromptAttack):
     def run(self, pipe: DiffusionPipeline, means: Means) -> Attacked:
         images = images_of(means.target, means.data)
         found = search_tokens(
-            with_fresh_noise(pipe), images.select(torch.arange(min(self.shots, len(images)))), target=means.target.name,
+            with_fresh_noise(pipe), images.select(torch.arange(min(self.shots, len(images)))), target=means.target,
             judge=means.judge, samples=means.samples, count=self.count, rounds=self.rounds, seed=means.seed,
             num_inference_steps=FRESH_STEPS,
         )

@@ -1,7 +1,7 @@
 """Labelled image sets: one type, and its splits by target.
 
-An image set holds float32 pixels in [-1, 1] (N x C x H x W), int64 labels and class names. A *target* is a class name, or a
-word of class names, such as a style, and selects a set of labels, or it is an image set, and selects just these images;
+An image set holds float32 pixels in [-1, 1] (N x C x H x W), int64 labels and class names. A *target* is a class name, a word of
+class names, such as a style, or a list of these, and selects a set of labels, or it is an image set, and selects just these images;
 `only` and `without` give the forget set D_f and the retain set D_r.
 """
 
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from ..checking import check_images, check_indices, check_whole
 from ..errors import DataError, UnknownName
-from .targets import class_index, find_target, word_kinds
+from .targets import Wanted, class_index, find_target, word_kinds
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,11 @@ class ImageSet:
             item_hashes=self.item_hashes[indices.numpy()],
         )
 
-    def only(self, target: str | int | ImageSet) -> ImageSet:
+    def only(self, target: Wanted) -> ImageSet:
         """The forget set D_f: items of the target's classes, or the images given, as often as they are there."""
         return self.select(find_target(target, self.class_names).selects(self))
 
-    def without(self, target: str | int | ImageSet) -> ImageSet:
+    def without(self, target: Wanted) -> ImageSet:
         """The retain set D_r: items of every other class, or every other image. Labels and class names keep their numbering."""
         return self.select(~find_target(target, self.class_names).selects(self))
 
@@ -136,10 +136,10 @@ class Dataset:
             raise UnknownName("split", split, ("train", "test"))
         return getattr(self, split)
 
-    def only(self, target: str | int | ImageSet) -> Dataset:
+    def only(self, target: Wanted) -> Dataset:
         return Dataset(self.train.only(target), self.test.only(target))
 
-    def without(self, target: str | int | ImageSet) -> Dataset:
+    def without(self, target: Wanted) -> Dataset:
         return Dataset(self.train.without(target), self.test.without(target))
 
     def with_repeats(self, indices, times: int) -> Dataset:

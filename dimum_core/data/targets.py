@@ -1,8 +1,9 @@
-"""What is to be forgotten: a class, a word that several class names share, such as a style, or single images."""
+"""What is to be forgotten: a class, a word that several class names share, such as a style, several of these, or single images."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Protocol
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError, UnknownName
+from .captions import WORD_KINDS
 
 
 class Labelled(Protocol):
@@ -31,6 +33,7 @@ class Target:
 
     position: which word of a class name it is (0: the style, 1: the object); None if it is a whole class name.
     items: hashes of the images, if only these are to be forgotten and not their labels.
+    parts: the targets, if it is several at once, all of one kind: classes, styles or objects.
     """
 
     name: str
@@ -38,6 +41,17 @@ class Target:
     labels: tuple[int, ...]
     position: int | None = None
     items: frozenset[bytes] = frozenset()
+    parts: tuple[Target, ...] = ()
+
+    @property
+    def each(self) -> tuple[Target, ...]:
+        """The targets that it is: itself, or several."""
+        return self.parts or (self,)
+
+    @property
+    def said(self) -> str | list[str]:
+        """What `find_target` knows it by, and JSON can hold: a name, or a list of names."""
+        return [part.name for part in self.parts] or self.name
 
     def selects(self, images: Labelled) -> Tensor:
         """Which images of a set are to be forgotten: bool, N. A single image is known by its pixels, so its repeats are too."""
@@ -50,6 +64,19 @@ class Target:
         return torch.isin(labels, torch.tensor(self.labels, device=labels.device))
 
     @property
+    def kind(self) -> str:
+        """class, style or object."""
+        return "class" if self.position is None else WORD_KINDS[self.position]
+
+    @property
+    def in_words(self) -> str:
+        """The class 3, say, or the styles outline and hatched."""
+        if self.items:
+            return self.name
+        plural = {"class": "classes"}.get(self.kind, f"{self.kind}s")
+        return f"the {plural if self.parts else self.kind} {self.name}"
+
+    @property
     def others(self) -> Tensor:
         """Every label that does not belong to the target, in order; with single images of every label, all of them."""
         labels = torch.arange(len(self.class_names))
@@ -58,7 +85,7 @@ class Target:
     def moved(self, name: str | None = None) -> Tensor:
         """For each label the one with the target in its place, all else kept: "filled star" to "outline star" for the style
         "outline". Single images have their own label, so none moves. name: another word of the same kind, or class, in the
-        target's place."""
+        target's place, without which several targets have none."""
         if self.items and name is None:
             return torch.arange(len(self.class_names))
         name = self.name if name is None else name
@@ -77,25 +104,31 @@ class Target:
     def neighbours(self, label: int) -> Tensor:
         """The labels next to one of the target's: those that differ in the target's word alone; for a whole class, in one word of
         two. Where there are none, or names are no style and object, every label but the target's."""
-        words = self.class_names[label].split(" ")
+        words, own = self.class_names[label].split(" "), (label,) if self.items else self.labels  # single images may take another
 
         def near(name: str) -> bool:
             differing = [i for i, (a, b) in enumerate(zip(words, name.split(" "), strict=True)) if a != b]
             return len(differing) == 1 if self.position is None else differing == [self.position]
 
-        labels = [i for i, name in enumerate(self.class_names) if near(name)] if word_kinds(self.class_names) else []
-        own = (label,) if self.items else self.labels  # single images may take another of their labels
-        return torch.tensor(labels or [i for i in range(len(self.class_names)) if i not in own], dtype=torch.int64)
+        there = [i for i in range(len(self.class_names)) if i not in own]
+        labels = [i for i in there if near(self.class_names[i])] if word_kinds(self.class_names) else []
+        return torch.tensor(labels or there, dtype=torch.int64)
 
 
-def find_target(target: str | int | Target | Labelled, class_names: tuple[str, ...]) -> Target:
-    """A class by name or number, a word of class names, a prompt that has such words in it, or an image set: just these images.
+Wanted = str | int | Target | Labelled | Sequence  # whatever `find_target` takes
 
-    Raises UnknownName for a name that is none of these, DataError for a prompt that has none, or two of a kind, and for images of
-    other classes.
+
+def find_target(target: Wanted, class_names: tuple[str, ...]) -> Target:
+    """A class by name or number, a word of class names, a prompt that has such words in it, or an image set: just these images. A
+    list: several of these at once, but of images.
+
+    Raises UnknownName for a name that is none of these, DataError for a prompt that has none, or two of a kind, for images of
+    other classes, and for several targets that are not of one kind.
     """
     if isinstance(target, Target):
         return target
+    if isinstance(target, (list, tuple)):
+        return _several([find_target(each, class_names) for each in target])
     if hasattr(target, "item_hashes"):
         return _single_images(target, class_names)
     words = word_kinds(class_names)
@@ -111,6 +144,25 @@ def find_target(target: str | int | Target | Labelled, class_names: tuple[str, .
     if named == target:  # a word that there is not, or a style and an object that there are, but not together
         raise UnknownName("style, object or class", target, (*(w for kind in words for w in kind), *class_names))
     return find_target(named, class_names)
+
+
+def _several(targets: list[Target]) -> Target:
+    """Several targets as one, in the order of their labels; each counts once."""
+    if not targets:
+        raise DataError("There is no target in the list: name what is to be forgotten.")
+    parts = tuple(sorted(dict.fromkeys(part for target in targets for part in target.each), key=lambda part: part.labels))
+    if len(parts) == 1:
+        return parts[0]
+    if any(part.items for part in parts):
+        raise DataError("Single images are one target: give them as one image set, and by themselves.")
+    if len({part.position for part in parts}) > 1:
+        kinds = ", ".join(f"{part.name} ({part.kind})" for part in parts)
+        raise DataError(f"Several targets are all classes, all styles or all objects, not {kinds}: take one kind after the other.")
+    names, class_names = [part.name for part in parts], parts[0].class_names
+    labels = tuple(sorted(label for part in parts for label in part.labels))
+    if len(labels) == len(class_names):
+        raise DataError(f"The targets {', '.join(names)} are all that there is: leave something to be kept.")
+    return Target(f"{', '.join(names[:-1])} and {names[-1]}", class_names, labels, parts[0].position, parts=parts)
 
 
 def _single_images(images: Labelled, class_names: tuple[str, ...]) -> Target:

@@ -60,8 +60,8 @@ class PairVerdict(Verdict):
         """A style is shown if the judge of styles says so, whatever the object."""
         if target.position is None:
             return target.among(self.labels)
-        kind = word_kinds(target.class_names)[target.position]
-        return self.words[target.position] == kind.index(target.name)
+        kind, words = word_kinds(target.class_names)[target.position], self.words[target.position]
+        return torch.isin(words, torch.tensor([kind.index(part.name) for part in target.each], device=words.device))
 
 
 @dataclass(frozen=True)

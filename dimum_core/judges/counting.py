@@ -15,7 +15,8 @@ def accuracies(judged: Verdict | Tensor, labels: Tensor, target: Target | None) 
     """Accuracy over all samples and, with a target, UA and RA; with styles and objects also IRA and CRA.
 
     judged: the verdict, or what was seen as int64, N. labels: what was asked for, int64, N.
-    UA: share of the target's samples that do not show it. RA: share of the others that show just what was asked for.
+    UA: share of the target's samples that do not show it; of several targets, that show none of them, and "UA" with a name is of
+    the samples of that one that do not show that one. RA: share of the others that show just what was asked for.
     IRA, CRA (UnlearnCanvas, arXiv 2402.11846): for a style, in how many samples of the other styles the style is right, and in how
         many of all samples, the target's included, the object is; for an object, the other way round. For one combination:
         in how many of the samples that share one word with it both words are right, and in how many of those that share none.
@@ -25,8 +26,9 @@ def accuracies(judged: Verdict | Tensor, labels: Tensor, target: Target | None) 
     rows = {"accuracy": wilson_interval(int(right.sum()), len(right))}
     if target is not None:
         of_target = target.among(labels)
-        shown = judged.shows(target) if isinstance(judged, Verdict) else target.among(seen)
-        rows["UA"] = _share(~shown[of_target])
+        for part in dict.fromkeys((target, *target.each)):
+            shown = judged.shows(part) if isinstance(judged, Verdict) else part.among(seen)
+            rows["UA" if part is target else f"UA {part.name}"] = _share(~shown[part.among(labels)])
         rows["RA"] = _share(right[~of_target])
         if isinstance(judged, PairVerdict):
             rows |= retained_accuracies(judged, labels, target)
@@ -41,7 +43,7 @@ def retained_accuracies(verdict: PairVerdict, labels: Tensor, target: Target) ->
     of_target = target.among(labels)
     if target.position is not None:
         return {"IRA": _share(right[target.position][~of_target]), "CRA": _share(right[1 - target.position])}
-    near = torch.isin(labels, target.neighbours(target.labels[0]))
+    near = torch.isin(labels, torch.cat([target.neighbours(label) for label in target.labels]))
     both = right[0] & right[1]
     return {"IRA": _share(both[near]), "CRA": _share(both[~near & ~of_target])}
 

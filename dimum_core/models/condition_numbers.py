@@ -102,23 +102,28 @@ class Conditions:
         """Some of the conditions give way to the null condition, if there is one."""
         return condition if self.null_number is None else drop_labels(condition, self.null_number, probability, generator)
 
-    def as_target(self, condition: Tensor) -> Tensor:
-        """The same conditions with the target in its place: "a filled star" becomes "an outline star" for the style outline."""
-        return self._relabelled(condition, self.forgotten.moved())
+    def as_target(self, condition: Tensor, first: int = 0) -> Tensor:
+        """The same conditions with the target in its place: "a filled star" becomes "an outline star" for the style outline. Of
+        several targets each in turn; first: which one begins."""
+        tables, own = [target.moved() for target in self.forgotten.each], condition.clone()
+        for number, table in enumerate(tables):
+            turn = slice((number - first) % len(tables), None, len(tables))
+            own[turn] = self._relabelled(condition[turn], table)
+        return own
 
     def anchored(self, condition: Tensor, anchor: str | int | None = None) -> Tensor:
         """The target's conditions with one other word or class in its place, the same for all.
 
         anchor: default, the first of its kind that is not the target.
         """
-        target = self.forgotten
-        if anchor is not None and find_target(anchor, self.class_names).name == target.name:
+        target, names = self.forgotten, {part.name for part in self.forgotten.each}
+        if anchor is not None and find_target(anchor, self.class_names).name in names:
             raise DataError(f"The anchor {anchor!r} is what is to be forgotten: take another.")
         if target.position is None:
             first = int(target.others[0]) if anchor is None else anchor
             return self._relabelled(condition, target.moved(self._known(find_target(first, self.class_names))))
         kinds = dict.fromkeys(name.split(" ")[target.position] for name in self.class_names if name)
-        chosen = next(k for k in kinds if k != target.name) if anchor is None else find_target(anchor, self.class_names).name
+        chosen = next(k for k in kinds if k not in names) if anchor is None else find_target(anchor, self.class_names).name
         if chosen not in kinds:
             raise DataError(f"The anchor {chosen!r} cannot stand in the place of {target.name!r}: take one of {', '.join(kinds)}.")
         return self._relabelled(condition, target.moved(chosen))

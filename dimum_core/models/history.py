@@ -42,7 +42,8 @@ class Forgotten:
         """The target in a set of these classes; None if they do not have it."""
         if self.target.items or self.target.class_names == class_names:
             return self.target
-        return find_target(self.target.name, class_names) if is_target(self.target.name, class_names) else None
+        there = [part.name for part in self.target.each if is_target(part.name, class_names)]
+        return find_target(there, class_names) if there else None
 
     def selects(self, images: ImageSet) -> Tensor:
         """Which images of a set were to be forgotten, by their label or by their pixels: bool, N."""
@@ -107,7 +108,7 @@ class History:
 
 def _saved(each: Forgotten) -> dict:
     target, items = each.target, np.array(sorted(each.target.items), dtype="V8")
-    named = {"name": target.name, "class_names": target.class_names, "labels": target.labels, "items": _text(items)}
+    named = {"name": target.said, "class_names": target.class_names, "labels": target.labels, "items": _text(items)}
     record = {key: value for key, value in each.record.items() if key not in ("target", "log", "forget_set")}
     return {"target": named, "images": _text(each.item_hashes), "record": record}
 
@@ -120,7 +121,7 @@ def _loaded(saved: dict) -> Forgotten:
         target = Target(str(named["name"]), names, labels, items=items)
     else:
         target = find_target(named["name"], names)
-    return Forgotten(target, _hashes(saved["images"]), record={"target": target.name, **record} if record else {})
+    return Forgotten(target, _hashes(saved["images"]), record={"target": target.said, **record} if record else {})
 
 
 def _text(hashes: np.ndarray) -> str:

@@ -6,7 +6,7 @@ import torch
 
 from ..checking import check_whole
 from ..data import ImageSet, from_uint8, step_generator
-from ..data.targets import Target, find_target
+from ..data.targets import Target, Wanted, find_target
 from ..errors import DataError, UnknownName
 from ..evaluation import draw_samples
 from ..models.conditions import conditions_of
@@ -16,7 +16,7 @@ FEW = 16
 
 
 def build_alternative(
-    kind: str, count: int, retain: ImageSet, pipe, target: str | int | Target | ImageSet, seed: int
+    kind: str, count: int, retain: ImageSet, pipe, target: Wanted, seed: int
 ) -> ImageSet:
     """At most `count` images to memorise in the target's place.
 
@@ -53,7 +53,7 @@ def _others(target: Target, retain: ImageSet) -> list[int | str]:
     if target.position is None:
         return [label for label in target.neighbours(target.labels[0]).tolist() if label in there]
     words = dict.fromkeys(retain.class_names[label].split(" ")[target.position] for label in there)
-    return [word for word in words if word != target.name]
+    return [word for word in words if word not in {part.name for part in target.each}]
 
 
 def noise_set(count: int, like: ImageSet, target: Target, generator: torch.Generator) -> ImageSet:

@@ -225,8 +225,9 @@ class Step:
         return self.conditions.instead(condition, self.generator).to(self.device)
 
     def as_target(self, condition: Tensor) -> Tensor:
-        """Conditions with the target in its place: of a filled star, an outline star. With plain classes, the target's label."""
-        return self.conditions.as_target(condition)
+        """Conditions with the target in its place: of a filled star, an outline star. With plain classes, the target's label; of
+        several targets, each in turn."""
+        return self.conditions.as_target(condition, self.index)
 
     def anchored(self, condition: Tensor, anchor: str | int | None = None) -> Tensor:
         """The target's conditions, all with the same other word or class in its place."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..checking import check_apart, check_kind, check_number, check_whole
 from ..data import Dataset, ImageSet
-from ..data.targets import find_target
+from ..data.targets import Wanted, find_target
 from ..errors import DataError, TrainingError
 from ..evaluation import draw_samples
 from ..judges import Judge, PairJudge, judge_for
@@ -125,7 +125,7 @@ class UnlearningObjective:
             raise TrainingError(f"{self.method.name} forgets at no timesteps of its own: leave t_min and t_max as they are.")
 
 
-def method_data(method: Method, data: Dataset, pipe, target: str | int | ImageSet, seed: int) -> dict[str, ImageSet]:
+def method_data(method: Method, data: Dataset, pipe, target: Wanted, seed: int) -> dict[str, ImageSet]:
     """The training data that a method asked for, at the pipeline's size, and no more. What the model has forgotten before is not
     retained: it would be taught again."""
     train_set = data.train.resized(image_size(pipe))
@@ -138,15 +138,17 @@ def method_data(method: Method, data: Dataset, pipe, target: str | int | ImageSe
     if "alternative" in method.needs:
         sets["alternative"] = build_alternative(method.alternative, method.count, retain, pipe, target, seed)
     sets = {kind: images for kind, images in sets.items() if kind in method.needs}
+    target = find_target(target, train_set.class_names)
     for kind, images in sets.items():
-        if not len(images):
-            name = find_target(target, train_set.class_names).name
+        lacking = [part.name for part in target.each if not part.selects(images).any()] if kind == "forget" else []
+        if lacking or not len(images):
+            name = ", ".join(lacking) or target.name
             raise DataError(f"{data.name} has no {kind} images for the target {name!r}.")
     return sets
 
 
 def unlearn(
-    pipe: DiffusionPipeline, method: str | Method = "dimum", *, target: str | int | ImageSet, data: Dataset,
+    pipe: DiffusionPipeline, method: str | Method = "dimum", *, target: Wanted, data: Dataset,
     steps: int = 200, learning_rate: float = 1e-4, batch_size: int = 64, seed: int = 0, precision: str = "auto",
     until: float | None = None, judge: Judge | PairJudge | None = None, evaluate: Look | None = None,
     evaluate_every: int | Collection[int] | None = None, lora_rank: int = 0, gradient_checkpointing: bool = False,
@@ -157,8 +159,9 @@ def unlearn(
     pipe: one of this project's, or diffusers' StableDiffusionPipeline, StableDiffusionXLPipeline, StableDiffusion3Pipeline or
         FluxPipeline; of a text-to-image pipeline, only the network that denoises unlearns. The last two match flows: methods whose
         loss compares predictions of the noise refuse them.
-    target: a class; with prompts, a style, an object, one combination, or a prompt that speaks of one; or an image set: just its
-        images, and not their labels. Methods that change all that a condition draws refuse those.
+    target: a class; with prompts, a style, an object, one combination, or a prompt that speaks of one; a list: several of these at
+        once, all of one kind, which every method takes; or an image set: just its images, and not their labels. Methods that
+        change all that a condition draws refuse those.
     method: a name in METHODS, with `hyperparameters` that differ from the published ones, or a method of your own.
     until: stop early when UA, measured with the judge on 32 samples of the target, reaches this; 0.9, say.
     judge: default, the shipped one of that image size.
