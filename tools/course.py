@@ -50,7 +50,7 @@ def run_chapter(notebook: Path, out: Path) -> tuple[str, str, str]:
     """Execute one chapter if need be; returns its name, what to say of it, and the failing cell with its error, if one failed."""
     executed, key = out / notebook.name, out / f"{notebook.stem}.key"
     current = fingerprint(notebook)
-    if executed.exists() and key.exists() and key.read_text() == current:
+    if executed.exists() and key.exists() and key.read_text("utf-8") == current:
         return notebook.stem, "unchanged", ""
     key.unlink(missing_ok=True)
     started = time.monotonic()
@@ -61,7 +61,7 @@ def run_chapter(notebook: Path, out: Path) -> tuple[str, str, str]:
         )
     except papermill.PapermillExecutionError as error:
         return notebook.stem, f"failed in cell {error.exec_count}", f"{error.source}\n\n" + "\n".join(error.traceback)
-    key.write_text(current)
+    key.write_text(current, "utf-8")
     return notebook.stem, _duration(time.monotonic() - started), ""
 
 

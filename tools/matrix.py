@@ -32,10 +32,10 @@ TESTS_NEED = ("pytest", "torchmetrics")
 def constraints(packages: str, root: Path = ROOT) -> str:
     """For pip: "oldest" is the first series that each range admits, "tested" what constraints.txt says, "newest" nothing."""
     if packages == "tested":
-        return (root / "constraints.txt").read_text()
+        return (root / "constraints.txt").read_text("utf-8")
     if packages == "newest":
         return ""
-    needed = map(Requirement, tomllib.loads((root / "pyproject.toml").read_text())["project"]["dependencies"])
+    needed = map(Requirement, tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]["dependencies"])
     return "".join(f"{need.name}=={lowest(need)}.*\n" for need in needed)
 
 
@@ -50,7 +50,7 @@ def run_row(python: str, packages: str, wheel: Path) -> list[str]:
         return [*["-"] * len(SHOWN), f"not run: there is no python{python} here"]
     with tempfile.TemporaryDirectory() as folder:
         pinned, environment = Path(folder) / "constraints.txt", Path(folder) / "environment"
-        pinned.write_text(constraints(packages))
+        pinned.write_text(constraints(packages), "utf-8")
         versions = ["-"] * len(SHOWN)
         try:
             command([program, "-m", "venv", environment])

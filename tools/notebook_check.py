@@ -23,7 +23,7 @@ MACHINE_PATH = re.compile(r"(?<![\w.])/(work|home|root|tmp|Users)/\w")
 
 
 def repository() -> str:
-    return tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["dimum"]["repository"]
+    return tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["dimum"]["repository"]
 
 
 def badge(name: str, address: str) -> str:

@@ -33,19 +33,19 @@ def set_version(version: str, root: Path = ROOT, today: datetime.date | None = N
     if not re.fullmatch(VERSION, version):
         raise SystemExit(f"{version!r} is no version: write three numbers, such as 0.2.0.")
     changelog = root / "CHANGELOG.md"
-    notes = re.search(r"(?ms)^## Unreleased\n(.*?)(?=^## |\Z)", changelog.read_text())
+    notes = re.search(r"(?ms)^## Unreleased\n(.*?)(?=^## |\Z)", changelog.read_text("utf-8"))
     if not notes or not notes[1].strip():
         raise SystemExit(f"{changelog.name} says nothing under '## Unreleased': write what {version} changes.")
     changed = {}
     for name, before in PLACES.items():
-        text = (root / name).read_text()
+        text = (root / name).read_text("utf-8")
         changed[name], count = re.subn(f"({before}){VERSION}", rf"\g<1>{version}", text, flags=re.MULTILINE)
         if count != 1:
             raise SystemExit(f"{name} has {count} places for the version instead of one.")
     heading = f"## Unreleased\n\n## {version} ({today or datetime.date.today()})\n"
-    changed[changelog.name] = changelog.read_text().replace("## Unreleased\n", heading, 1)
+    changed[changelog.name] = changelog.read_text("utf-8").replace("## Unreleased\n", heading, 1)
     for name, text in changed.items():
-        (root / name).write_text(text)
+        (root / name).write_text(text, "utf-8")
 
 
 def build_wheel(out: Path, root: Path = ROOT) -> Path:
@@ -64,7 +64,7 @@ def install(wheel: Path, folder: Path) -> Path:
     programs = programs_of(folder)
     pip("--python", str(programs / "python"), "install", "--no-deps", "--no-index", str(wheel))
     site = command([programs / "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"])
-    Path(site.strip(), "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    Path(site.strip(), "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
     return programs
 
 
@@ -92,7 +92,7 @@ def command(words: list, folder: str | Path | None = None) -> str:
     """Run a program outside the clone's reach; what it printed, or the end of the release with what it complained of."""
     clean = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "DIMUM_DATA")}
     folder = folder or tempfile.gettempdir()
-    done = subprocess.run([str(word) for word in words], cwd=folder, env=clean, capture_output=True, text=True)
+    done = subprocess.run([str(word) for word in words], cwd=folder, env=clean, capture_output=True, encoding="utf-8")
     if done.returncode:
         raise SystemExit(f"{' '.join(map(str, words))} failed:\n{done.stdout}{done.stderr}")
     return done.stdout

@@ -38,9 +38,9 @@ def check_pictures(page: str, name: str) -> None:
 
 def check_links(site: Path) -> None:
     """Every link within the site leads somewhere."""
-    ids = {path.name: set(re.findall(r'\bid="([^"]+)"', path.read_text())) for path in site.glob("*.html")}
+    ids = {path.name: set(re.findall(r'\bid="([^"]+)"', path.read_text("utf-8"))) for path in site.glob("*.html")}
     for path in site.glob("*.html"):
-        text = re.sub(r"<script\b.*?</script>", "", path.read_text(), flags=re.DOTALL)
+        text = re.sub(r"<script\b.*?</script>", "", path.read_text("utf-8"), flags=re.DOTALL)
         for target in re.findall(r'\b(?:href|src)="([^"]+)"', text):
             if re.match(r"(https?:|data:|mailto:)", target):
                 continue
@@ -56,7 +56,7 @@ def write_style(site: Path) -> None:
     dark = [line for line in dark if line.startswith(".")]
     system = "\n".join(f"@media (prefers-color-scheme: dark) {{ :root:not([data-theme=light]) {line} }}" for line in dark)
     chosen = "\n".join(f":root[data-theme=dark] {line}" for line in dark)
-    (site / "style.css").write_text("\n".join([(PARTS / "style.css").read_text(), light, system, chosen]))
+    (site / "style.css").write_text("\n".join([(PARTS / "style.css").read_text("utf-8"), light, system, chosen]), "utf-8")
 
 
 def copy_downloads(source: Path, site: Path) -> None:
@@ -96,7 +96,7 @@ def writer(site: Path, pages: list[tuple[str, str]]):
     def write(name: str, template: str, **parts) -> Path:
         text = templates.get_template(template).render(pages=pages, here=name, **parts)
         check_pictures(text, name)
-        (site / f"{name}.html").write_text(text)
+        (site / f"{name}.html").write_text(text, "utf-8")
         return site / f"{name}.html"
 
     return write

@@ -71,10 +71,10 @@ def audit(pages: list[Path], chromium: str) -> list[str]:
         frames = {f"{page.name}, {width} px, {theme}": audited_copy(page, Path(folder), width, theme)
                   for page in pages for width in WIDTHS for theme in THEMES}
         wrapper = Path(folder) / "wrapper.html"
-        wrapper.write_text(WRAPPER + "".join(frames.values()))
+        wrapper.write_text(WRAPPER + "".join(frames.values()), "utf-8")
         run = subprocess.run(
             [chromium, *FLAGS, f"--user-data-dir={profile}", "--virtual-time-budget=20000", "--dump-dom", wrapper.as_uri()],
-            capture_output=True, text=True, timeout=400,
+            capture_output=True, encoding="utf-8", timeout=400,
         )
     said = re.search(r'<pre id="said">(.*?)</pre>', run.stdout, re.DOTALL)
     said = json.loads(unescape(said[1])) if said and said[1] else {}
@@ -88,9 +88,9 @@ def audited_copy(page: Path, folder: Path, width: int, theme: str) -> str:
     copy = folder / f"{page.stem}-{width}-{theme}.html"
     place = json.dumps(f"{page.name}, {width} px, {theme}")
     script = AUDIT.replace("PLACE", place).replace("THEME", json.dumps(theme))
-    text = page.read_text().replace("<head>", '<head><base href="../">', 1).replace(' loading="lazy"', "")
+    text = page.read_text(encoding="utf-8").replace("<head>", '<head><base href="../">', 1).replace(' loading="lazy"', "")
     text = text.replace("<html ", f'<html data-theme="{theme}" ', 1)
-    copy.write_text(text.replace("</body>", script + "</body>"))
+    copy.write_text(text.replace("</body>", script + "</body>"), "utf-8")
     return f'<iframe width="{width}" height="900" src="{copy.name}"></iframe>'
 
 

@@ -118,12 +118,12 @@ def rewritten(text: str) -> str:
 def main(arguments: list[str]) -> int:
     stale = []
     for name in PAGES:
-        text = (ROOT / name).read_text()
+        text = (ROOT / name).read_text("utf-8")
         new = rewritten(text)
         if new != text:
             stale.append(name)
             if arguments != ["--check"]:
-                (ROOT / name).write_text(new)
+                (ROOT / name).write_text(new, "utf-8")
     if arguments == ["--check"] and stale:
         print(f"The tables of {' and '.join(stale)} are not those of data/results: run python tools/tables.py.")
         return 1

@@ -58,7 +58,7 @@ def main() -> None:
                            evaluate_every=30, seed=0, progress=False).pipeline
         pictures = {"unlearned": draw(start), "attacked": draw(attacked)}
         keep(name, pictures, attacked, (None,), f"DiMRA learning_rate={rate} steps=30")
-    with (ROOT / "data" / "results" / "failures.csv").open("w", newline="") as file:
+    with (ROOT / "data" / "results" / "failures.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)

@@ -78,7 +78,7 @@ def main() -> None:
     Image.fromarray(torch.cat(rows).numpy()).save(OUT / "film.png", optimize=True)
     about = {"target": TARGET, "count": COUNT, "shown": SHOWN, "control": round(control.curve["target accuracy"].iloc[-1] * COUNT),
              "methods": {name: [frame[:3] for frame in frames] for name, frames in films.items()}}
-    (OUT / "film.json").write_text(json.dumps(about) + "\n")
+    (OUT / "film.json").write_text(json.dumps(about) + "\n", "utf-8")
     print(json.dumps(about))
 
 

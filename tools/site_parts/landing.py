@@ -57,7 +57,7 @@ def _in_one(columns: list[Part]) -> Part:
 
 def what_we_found(readme: Path) -> str:
     """The list of findings as README has it, so that the two cannot differ; empty if there is none."""
-    text = readme.read_text() if readme.exists() else ""
+    text = readme.read_text(encoding="utf-8") if readme.exists() else ""
     section = re.search(r"^## What we found\n+((?:- .*\n(?:  .*\n)*)+)", text, re.MULTILINE)
     return markdown2html(section[1]) if section else ""
 
@@ -65,7 +65,7 @@ def what_we_found(readme: Path) -> str:
 def read_film(docs: Path) -> dict | None:
     """What `tools/make/film.py` wrote: target, count, shown, control, and for each method its frames (phase, step, seen)."""
     path = docs / "film.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    return json.loads(path.read_text("utf-8")) if path.exists() else None
 
 
 def panels(film: dict, docs: Path, site: Path) -> list[dict]:

@@ -21,12 +21,12 @@ class Part:
 
 
 def needs() -> dict[str, list[str]]:
-    return yaml.safe_load((Path(__file__).with_name("map.yaml")).read_text())
+    return yaml.safe_load((Path(__file__).with_name("map.yaml")).read_text("utf-8"))
 
 
 def parts(chapters: list[Chapter]) -> list[Part]:
     """The parts that have chapters, each with its own; a chapter that no part names is in none."""
-    found = yaml.safe_load((Path(__file__).with_name("parts.yaml")).read_text())
+    found = yaml.safe_load((Path(__file__).with_name("parts.yaml")).read_text("utf-8"))
     by_part = [Part(part["name"], part["about"], [c for c in chapters if c.number in part["chapters"]]) for part in found]
     return [part for part in by_part if part.chapters]
 

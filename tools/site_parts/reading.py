@@ -164,7 +164,7 @@ def first_picture(notebook) -> tuple[bytes | None, str, bool]:
 
 def read_page(path: Path) -> tuple[str, str]:
     """Title and body of a Markdown page; links to other pages point at their HTML, headings can be linked."""
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     title = text.split("\n", 1)[0].lstrip("# ").strip()
     body = markdown2html(with_mathml(text))
     body = ANCHOR.sub("", re.sub(r'href="(?!https?:)(?:\.\./)*(?:docs/)?([\w/-]+)\.md(#[\w-]+)?"', r'href="\1.html\2"', body))
