@@ -20,15 +20,9 @@ from .data.targets import Wanted, find_target
 from .errors import UnknownName
 from .files import write_atomically
 from .models.cards import command_line, provenance
-from .models.checkpoints import (
-    check_dtype,
-    check_finite,
-    find_checkpoint,
-    loading_errors,
-    quiet_diffusers,
-    save_checkpoint,
-)
+from .models.checkpoints import check_dtype, check_finite, find_checkpoint, save_checkpoint
 from .models.codec import Codec
+from .models.folders import loading_errors, quiet_diffusers
 from .precision import autocast
 from .training import TrainConfig, TrainResult, train
 

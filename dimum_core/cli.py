@@ -90,8 +90,16 @@ def _add_target(parser, help: str, required: bool = True) -> None:
     )
 
 
-def _add_checkpoint(parser, steps: int) -> None:
+def _add_model(parser) -> None:
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder, or the name of a shipped one, e.g. digits")
+    parser.add_argument(
+        "--adapter", action="append", default=[], metavar="DIR",
+        help="low-rank updates in diffusers' format, added to the weights; may be given again",
+    )
+
+
+def _add_checkpoint(parser, steps: int) -> None:
+    _add_model(parser)
     parser.add_argument("--guidance-scale", type=float, metavar="S", help="1 is no guidance (default: the checkpoint's)")
     parser.add_argument("--steps", type=int, default=steps, metavar="K", help=f"sampling steps (default: {steps})")
     parser.add_argument("--seed", type=int, default=0)
@@ -150,7 +158,7 @@ def _add_relearn(commands) -> None:
 
 def _add_audit(commands) -> None:
     audit = commands.add_parser("audit", help="run every attack on a checkpoint, and say what came back")
-    audit.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder, or the name of a shipped one")
+    _add_model(audit)
     _add_target(audit, "what it should have forgotten")
     audit.add_argument("--retrained", metavar="CHECKPOINT", help="a model that never knew it: only the lead over it shows memory")
     audit.add_argument("--original", metavar="CHECKPOINT", help="the model before it forgot, for attackers who know some of it")
@@ -195,12 +203,17 @@ def _add_grade(commands) -> None:
 
 
 def _add_finetuning(parser, steps: int) -> None:
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder, or the name of a shipped one, e.g. digits")
+    _add_model(parser)
     parser.add_argument("--out", type=Path, required=True, help="folder for the new checkpoint")
     parser.add_argument("--data", help=f"{OWN} (default: digits, cifar10-mini or shapes, whichever fits)")
     _add_judge_option(parser)
     parser.add_argument("--steps", type=int, default=steps, help=f"optimisation steps (default: {steps})")
     parser.add_argument("--learning-rate", type=float, default=1e-4, metavar="LR")
+    parser.add_argument(
+        "--lora-rank", type=int, default=0, metavar="R",
+        help="train low-rank updates of attention, and save these alone, in diffusers' format (default: all weights)",
+    )
+    parser.add_argument("--merge", action="store_true", help="with --lora-rank: add them to the weights, and save the whole model")
     parser.add_argument("--seed", type=int, default=0)
 
 

@@ -13,6 +13,35 @@ def _data_of(args, pipe):
     return reported(data_for(pipe, args.data))
 
 
+def _pipeline(args):
+    """The checkpoint, with what --adapter names added to its weights."""
+    from .models.checkpoints import load_pipeline
+
+    return load_pipeline(args.checkpoint, adapters=args.adapter)
+
+
+def _check_low_rank(args, pipe) -> None:
+    """Refuse, before the training, updates that could not be saved."""
+    from .models.low_rank import check_has_format
+
+    if args.merge and not args.lora_rank:
+        raise DimumError("--merge is for --lora-rank: without it there are no updates to add to the weights.")
+    if args.lora_rank and not args.merge:
+        check_has_format(pipe)
+
+
+def _save_trained(args, pipe, card: dict) -> None:
+    """The whole model; with --lora-rank its updates alone, unless they are to be merged."""
+    from .models.checkpoints import save_checkpoint
+    from .models.low_rank import save_adapter
+
+    if not args.lora_rank or args.merge:
+        save_checkpoint(pipe, args.out, card)
+        return
+    save_adapter(pipe, args.out, card | {"kind": "adapter"})
+    print(f"{args.out}: low-rank updates in diffusers' format; give them after {args.checkpoint} with --adapter {args.out}")
+
+
 def _judge(args):
     from .judges import load_judge
 
@@ -22,7 +51,6 @@ def _judge(args):
 def run_sample(args) -> None:
     from .evaluation import draw_samples
     from .files import check_writable
-    from .models.checkpoints import load_pipeline
     from .models.sampling import ClassConditionalPipeline
     from .pictures import save_picture, tile
 
@@ -33,7 +61,7 @@ def run_sample(args) -> None:
     if args.out.suffix.lower() != ".png":
         raise DimumError(f"--out must be a picture that ends in .png, not {args.out}.")
     check_writable(args.out.parent)
-    pipe = load_pipeline(args.checkpoint)
+    pipe = _pipeline(args)
     if args.prompt is not None and isinstance(pipe, ClassConditionalPipeline):
         raise DimumError(f"{args.checkpoint} draws classes, not prompts: use --label.")
     rows = _classes_to_draw(args, pipe) if args.prompt is None else {args.prompt: args.prompt}
@@ -59,11 +87,10 @@ def run_evaluate(args) -> None:
     import json
 
     from .evaluation import evaluate
-    from .models.checkpoints import load_pipeline
 
     if args.count < 1 or args.steps < 1:
         raise DimumError("--count and --steps must be at least 1.")
-    pipe = load_pipeline(args.checkpoint)
+    pipe = _pipeline(args)
     measured = evaluate(
         pipe, target=one_or_several(args.target), data=_data_of(args, pipe), judge=_judge(args), seed=args.seed,
         per_class=args.count, guidance_scale=args.guidance_scale, num_inference_steps=args.steps,
@@ -80,17 +107,18 @@ def run_evaluate(args) -> None:
 
 def run_unlearn(args) -> None:
     from .models.cards import command_line, provenance
-    from .models.checkpoints import load_pipeline, save_checkpoint
     from .unlearning import load_plugin, unlearn
 
     if args.plugin:
         load_plugin(args.plugin)
     settings = _hyperparameters(args)
-    pipe = load_pipeline(args.checkpoint)
+    pipe = _pipeline(args)
+    _check_low_rank(args, pipe)
     data = _data_of(args, pipe)
     forgetful = unlearn(
         pipe, args.method, target=one_or_several(args.target), data=data, steps=args.steps, learning_rate=args.learning_rate,
-        seed=args.seed, out=args.out, resume=args.resume, until=args.until, judge=_judge(args), **settings,
+        seed=args.seed, out=args.out, resume=args.resume, until=args.until, judge=_judge(args),
+        lora_rank=args.lora_rank, **settings,
     )
     record, said = forgetful.unlearning, in_words(args.target)
     card = {
@@ -100,7 +128,7 @@ def run_unlearn(args) -> None:
                      "seconds": round(record["seconds"]), **record["settings"]},
         "data": {"name": data.name, "digest": data.train.digest}, "provenance": provenance(),
     }
-    save_checkpoint(forgetful, args.out, card)
+    _save_trained(args, forgetful, card)
     print(f"{args.out}: forgot {said} in {record['seconds']:.0f} s; measure it with dimum evaluate")
     if record["left_out"]:
         print(f"{', '.join(record['left_out'])} had been forgotten before, and was left out of the retained images")
@@ -130,20 +158,21 @@ def run_relearn(args) -> None:
     from .data import Dataset
     from .files import check_writable, write_atomically
     from .models.cards import command_line, provenance
-    from .models.checkpoints import load_pipeline, save_checkpoint
+    from .models.checkpoints import load_pipeline
     from .models.history import history_of
 
     if args.drawn_by and args.auxiliary != "synthetic":
         raise DimumError("--drawn-by says who draws synthetic data: add --auxiliary synthetic, or leave it out.")
     check_writable(args.out)
-    pipe = load_pipeline(args.checkpoint)
+    pipe = _pipeline(args)
+    _check_low_rank(args, pipe)
     data, target = _data_of(args, pipe), one_or_several(args.target)
     artist, forget = load_pipeline(args.drawn_by) if args.drawn_by else pipe, data.train.only(target)
     data = Dataset(*(history_of(pipe).leave_out(part)[0] for part in (data.train, data.test)))
     auxiliary = auxiliary_set(args.auxiliary, data, target, pipe=artist, share=args.share, seed=args.seed)
     attack = relearn(
         pipe, auxiliary, target=target, steps=args.steps, learning_rate=args.learning_rate, seed=args.seed,
-        optimizer=args.optimizer, forget=forget, judge=_judge(args), out=args.out, resume=args.resume,
+        optimizer=args.optimizer, forget=forget, judge=_judge(args), out=args.out, resume=args.resume, lora_rank=args.lora_rank,
     )
     card = {
         "title": f"{args.checkpoint}, attacked by DiMRA", "kind": "denoiser",
@@ -152,7 +181,7 @@ def run_relearn(args) -> None:
         "provenance": provenance(),
         "training": {"command": command_line(), "steps": args.steps, "learning_rate": args.learning_rate, "seed": args.seed},
     }
-    save_checkpoint(attack.pipeline, args.out, card)
+    _save_trained(args, attack.pipeline, card)
     write_atomically(args.out / "curve.csv", attack.curve.to_csv(index=False).encode())
     print(attack.curve.round(3).to_string(index=False))
 
@@ -165,7 +194,7 @@ def run_audit(args) -> None:
     from .models.checkpoints import load_pipeline
 
     retrained, original = (load_pipeline(name) if name else None for name in (args.retrained, args.original))
-    pipe = load_pipeline(args.checkpoint)
+    pipe = _pipeline(args)
     found = audit(
         pipe, one_or_several(args.target), _data_of(args, pipe), retrained=retrained, original=original, judge=_judge(args),
         samples=args.samples, init_seed=args.init_seed, seed=args.seed, minutes=args.minutes, out=args.out,

@@ -25,6 +25,7 @@ from .metrics import Interval, accuracy, copied_items, fidelity, nearest_neighbo
 from .models.conditions import ClassConditions, PromptConditions, conditions_of, draw
 from .models.fresh_noise import FRESH_STEPS, with_fresh_noise
 from .models.history import history_of
+from .models.low_rank import has_attached
 from .models.sampling import ClassConditionalPipeline, check_pipeline, check_sampling, default_guidance
 from .models.support import check_supported
 from .models.text_to_image import TextToImagePipeline
@@ -111,18 +112,17 @@ def _keep(key: bytes, images: Tensor) -> None:
 
 
 def _key(pipe: DiffusionPipeline, labels, seed: int, batch_size: int, sampling: dict) -> bytes | None:
-    """All that determines what is drawn, as a hash.
-
-    None for networks so large that hashing costs as much as drawing, where a hook has a say, or a setting is no number or word.
-    """
+    """All that determines what is drawn, as a hash. None for networks so large that hashing costs as much as drawing, where a hook
+    or an attached adapter has a say, or a setting is no number or word."""
     networks = _networks(pipe)
     if sum(weight.numel() for network in networks for weight in network.parameters()) > MOST_HASHED:
         return None
     plain = all(isinstance(value, (int, float, str, type(None))) for value in sampling.values())
-    if not plain or any(module._forward_hooks or module._forward_pre_hooks for network in networks for module in network.modules()):
+    parts = [module for network in networks for module in network.modules()]
+    if not plain or any(part._forward_hooks or part._forward_pre_hooks or has_attached(part) for part in parts):
         return None
-    settings = (labels, seed, batch_size, sorted(sampling.items()), dict(pipe.config), dict(pipe.scheduler.config))
-    about = (settings, type(pipe.scheduler).__name__, [digest_of(network) for network in networks])
+    sampler, digests = (type(pipe.scheduler).__name__, dict(pipe.scheduler.config)), [digest_of(network) for network in networks]
+    about = (labels, seed, batch_size, sorted(sampling.items()), dict(pipe.config), sampler, digests)
     return hashlib.blake2b(repr(about).encode(), digest_size=16).digest()
 
 

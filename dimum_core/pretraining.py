@@ -15,18 +15,12 @@ from .data import ImageSet, batch_indices, draw_batch, load_dataset, mirrored, s
 from .data.targets import Wanted, find_target
 from .files import write_atomically
 from .models.cards import command_line, provenance
-from .models.checkpoints import (
-    build_pipeline,
-    check_dtype,
-    find_checkpoint,
-    load_pipeline,
-    loading_errors,
-    save_checkpoint,
-)
+from .models.checkpoints import build_pipeline, check_dtype, find_checkpoint, load_pipeline, save_checkpoint
 from .models.codec import Codec
 from .models.conditions import ClassConditions, PromptConditions, conditions_of
 from .models.denoiser import Preset, build_denoiser, build_text_denoiser, get_preset
 from .models.diffusion import draw_noise
+from .models.folders import loading_errors
 from .models.history import History, history_of, remember
 from .models.sampling import ClassConditionalPipeline
 from .models.text_to_image import TextToImagePipeline

@@ -10,15 +10,9 @@ from diffusers import DiffusionPipeline
 from ..data.targets import word_kinds
 from ..errors import CheckpointError, SettingError, brief
 from ..models.cards import read_card
-from ..models.checkpoints import (
-    CHECKPOINT_FOLDER,
-    check_finite,
-    find_checkpoint,
-    loading_errors,
-    quiet_diffusers,
-    shipped_checkpoints,
-)
+from ..models.checkpoints import CHECKPOINT_FOLDER, check_finite, find_checkpoint, shipped_checkpoints
 from ..models.conditions import ClassConditions, PromptConditions
+from ..models.folders import loading_errors, quiet_diffusers
 from ..models.sampling import ClassConditionalPipeline
 from ..models.text_to_image import TextToImagePipeline
 from .classifier import Judge, PairJudge

@@ -5,30 +5,25 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import diffusers
 import torch
-from accelerate import Accelerator
 from diffusers import DiffusionPipeline, DPMSolverMultistepScheduler
-from diffusers.utils import logging as diffusers_logging
-from safetensors import SafetensorError
 from torch import nn
-from transformers.utils import logging as transformers_logging
 
 from ..data import DATA_FOLDER, HOW_TO_GET
 from ..data.captions import PARTIAL_TEMPLATES, TEMPLATES
 from ..data.targets import find_target
 from ..errors import CheckpointError, ModelError, SettingError, brief
-from ..files import ASIDE, REPLACING, unwritten
 from ..resuming import STATE_FILE
 from .adopting import adopt
-from .cards import CARD_FILE, read_card, render_card
+from .cards import CARD_FILE, read_card
 from .diffusion import SCHEDULER_CONFIG
+from .folders import loading_errors, quiet_diffusers, saved_whole
 from .history import HISTORY_FILE, NO_HASHES, Forgotten, History, history_of, remember
+from .low_rank import add_adapter, has_attached
 from .sampling import ClassConditionalPipeline
 from .support import check_supported
 from .text_to_image import TextToImagePipeline
@@ -56,7 +51,7 @@ def find_checkpoint(checkpoint: str | os.PathLike) -> Path:
 
 
 def load_pipeline(
-    checkpoint: str | os.PathLike, class_names: Sequence[str] | None = None
+    checkpoint: str | os.PathLike, class_names: Sequence[str] | None = None, adapters: Sequence[str | os.PathLike] = ()
 ) -> ClassConditionalPipeline | TextToImagePipeline:
     """A pipeline in float32 on the CPU, ready to sample: `pipe(["automobile"] * 4).images`, `pipe("a hatched star").images`.
     It knows what it has seen and forgotten (see `History`), as far as the folder says.
@@ -66,6 +61,7 @@ def load_pipeline(
 
     checkpoint: the name of a shipped one, or a folder saved by `save_pretrained`. Never unpickles.
     class_names: of the classes that a model draws which somebody else trained, where its folder does not say them.
+    adapters: folders of low-rank updates in diffusers' format, ours or others', which are added to the weights in this order.
     Raises CheckpointError, in one sentence, if it is missing, incomplete, damaged or of another shape.
     """
     folder = find_checkpoint(checkpoint)
@@ -88,7 +84,10 @@ def load_pipeline(
     with _naming(folder):
         check_supported(pipe)
     with loading_errors(folder):
-        return remember(pipe, _read_history(folder, pipe))
+        remember(pipe, _read_history(folder, pipe))
+    for adapter in adapters:
+        add_adapter(pipe, Path(adapter))
+    return pipe
 
 
 @contextlib.contextmanager
@@ -157,45 +156,6 @@ def check_finite(model, folder: Path) -> None:
         raise CheckpointError(f"{folder} holds weights that are not finite: train it again.")
 
 
-@contextlib.contextmanager
-def quiet_diffusers():
-    """Loading draws no bars and no advice, neither of diffusers nor of the text encoder's transformers."""
-    loud = [library for library in (diffusers_logging, transformers_logging) if library.is_progress_bar_enabled()]
-    verbosity = diffusers_logging.get_verbosity()
-    diffusers_logging.set_verbosity_error()
-    for library in loud:
-        library.disable_progress_bar()
-    try:
-        yield
-    finally:
-        diffusers_logging.set_verbosity(verbosity)
-        for library in loud:
-            library.enable_progress_bar()
-
-
-@contextlib.contextmanager
-def loading_errors(folder: Path):
-    """Whatever goes wrong while a checkpoint is read becomes one sentence that names the folder; so does a half-written one."""
-    refuse_mixture(folder)
-    try:
-        yield
-        refuse_mixture(folder)  # another process may have begun to write it meanwhile
-    except CheckpointError:
-        raise
-    except Exception as error:  # diffusers, safetensors and json raise a dozen kinds
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{folder} cannot be loaded ({reason}): it is incomplete, damaged or of another shape.") from error
-
-
-def refuse_mixture(folder: Path) -> None:
-    """Refuse a folder in which the parts of one model are taking the place of another's, or were when a process was killed."""
-    if any(folder.glob(f"{REPLACING}*")):
-        raise CheckpointError(
-            f"{folder} is half overwritten by another model: wait until that is saved; if its process was killed, save it again "
-            "(a training does with --resume)."
-        )
-
-
 def build_pipeline(
     unet, preset, class_names, text_encoder=None, tokenizer=None, vae=None
 ) -> ClassConditionalPipeline | TextToImagePipeline:
@@ -227,28 +187,16 @@ def save_checkpoint(model, folder: Path, card: dict, dtype: str = "float32") -> 
     Of several processes that train together one writes, and the others wait for it.
     """
     check_dtype(dtype)
-    accelerator = Accelerator()
-    if accelerator.is_main_process:
-        _save(model, Path(folder), card, DTYPES[dtype])
-    accelerator.wait_for_everyone()
+    if any(map(has_attached, _modules(model))):
+        raise ModelError("Low-rank updates stand beside its weights: pipe.fuse_lora() adds them, then pipe.unload_lora_weights().")
 
-
-def _save(model, folder: Path, card: dict, dtype: torch.dtype) -> None:
-    aside = folder / f"{ASIDE}{uuid.uuid4().hex[:12]}"
-    try:
-        with quiet_diffusers(), _in_precision(_modules(model), dtype):
+    def write(aside: Path) -> None:
+        with _in_precision(_modules(model), DTYPES[dtype]):
             model.save_pretrained(aside, safe_serialization=True)
         if isinstance(model, DiffusionPipeline):
             (aside / HISTORY_FILE).write_text(history_of(model).to_json(), "utf-8")
-        for config in aside.rglob("*.json"):
-            _forget_origin(config)
-        (aside / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", "utf-8")
-        (aside / "README.md").write_text(render_card(card), "utf-8", "surrogateescape")  # of a path in a shell without umlauts
-        _move_into_place(aside, folder)
-    except (OSError, SafetensorError) as error:  # safetensors has an error of its own for a full disk
-        raise unwritten(folder, error) from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+
+    saved_whole(write, Path(folder), card)
 
 
 @contextlib.contextmanager
@@ -265,31 +213,7 @@ def _in_precision(modules: Iterable[nn.Module], dtype: torch.dtype) -> Iterator[
             tensor.data = data
 
 
-def _forget_origin(config: Path) -> None:
-    """diffusers notes the folder that a model was loaded from; a path of this machine is of no use to anyone else."""
-    content = json.loads(config.read_text("utf-8"))
-    if content.pop("_name_or_path", None) is not None:
-        config.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
-
-
 def _modules(model):
     if not isinstance(model, DiffusionPipeline):
         return [model]
     return [module for module in model.components.values() if isinstance(module, torch.nn.Module)]
-
-
-def _move_into_place(aside: Path, folder: Path) -> None:
-    """Part by part, the card last. While this lasts, and after a kill in between, the folder is refused (see `refuse_mixture`)."""
-    moving = folder / f"{REPLACING}{aside.name.removeprefix(ASIDE)}"
-    os.replace(aside, moving)
-    (folder / CARD_FILE).unlink(missing_ok=True)  # that of a former model must not be taken for this one's
-    for path in sorted(moving.iterdir(), key=lambda path: path.name == CARD_FILE):
-        _replace(path, folder / path.name)
-    for left in folder.glob(f"{REPLACING}*"):  # those of killed ones, too: the folder is whole again
-        shutil.rmtree(left)
-
-
-def _replace(source: Path, destination: Path) -> None:
-    if destination.is_dir():
-        shutil.rmtree(destination)
-    os.replace(source, destination)

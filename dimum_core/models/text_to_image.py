@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from diffusers import DiffusionPipeline, ImagePipelineOutput, SchedulerMixin, UNet2DConditionModel
+from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from torch import Tensor, nn
 
 from ..errors import SettingError, brief
@@ -16,7 +17,7 @@ if TYPE_CHECKING:  # transformers takes seconds to import
     from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
 
-class TextToImagePipeline(CodedImages, DiffusionPipeline):
+class TextToImagePipeline(CodedImages, StableDiffusionLoraLoaderMixin, DiffusionPipeline):
     """Draws what a prompt says: `pipe("a hatched star").images`.
 
     unet: called as unet(x_t, t, encoder_hidden_states); text_encoder: its last hidden states are the condition.

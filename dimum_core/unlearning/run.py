@@ -167,7 +167,8 @@ def unlearn(
     judge: default, the shipped one of that image size.
     evaluate: called with (step, pipeline) every `evaluate_every` steps (default: a tenth of them), or after the steps that it
         lists; what it returns joins the log.
-    lora_rank: train low-rank updates of the attention's matrices in place of all weights, and add them to the weights at the end.
+    lora_rank: train low-rank updates of the attention's matrices in place of all weights, and add them to the weights at the end;
+        `models.low_rank.save_adapter` saves them alone, in diffusers' format.
     gradient_checkpointing: a third slower, and needs much less memory.
     What the pipeline was made to forget before is left out of the retained data.
     The result carries `unlearning`: target, settings, steps done, seconds, the forget set, what was left out of the retained data,

@@ -11,6 +11,7 @@ from diffusers import DiffusionPipeline
 
 from ..checking import check_whole
 from ..models.history import with_unet
+from ..models.low_rank import has_attached, updates_of
 from ..models.networks import network_of
 from ..training import TrainConfig
 from .adapters import add_lora, merged
@@ -22,19 +23,24 @@ def student(
 ) -> Iterator[DiffusionPipeline]:
     """A pipeline like `pipe` with a copy of its network, which trains within this context, on the accelerator's device.
 
-    After it the network is where the given one is, low-rank updates are added to the weights, and every weight is free to train.
+    After it the network is where the given one is, low-rank updates are added to the weights, and every weight is free to train;
+    the updates alone are the pipeline's `adapter`. Those that are attached to the given network are added at the start: whoever
+    trains it on begins with what it draws.
     lora_rank: of low-rank updates of the attention's matrices, which then train in place of all weights; 0 for none.
     """
     check_whole("lora_rank", lora_rank, 0)
     unet = copy.deepcopy(network_of(pipe)).to(Accelerator().device).requires_grad_(True)
+    if has_attached(unet):
+        merged(unet)
     if lora_rank:
         add_lora(unet, lora_rank, seed)
     if gradient_checkpointing:
         unet.enable_gradient_checkpointing()
-    yield with_unet(pipe, unet)
+    yield (trained := with_unet(pipe, unet))
     if gradient_checkpointing and not network_of(pipe).is_gradient_checkpointing:
         unet.disable_gradient_checkpointing()
     if lora_rank:
+        trained.adapter = updates_of(unet)
         merged(unet)
     unet.to(network_of(pipe).device).requires_grad_(True)
 
