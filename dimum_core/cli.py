@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import codecs
 import io
+import os
 import sys
 from pathlib import Path
 
@@ -233,13 +234,27 @@ def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
         args.run(args)
+        sys.stdout.flush()
     except DimumError as error:
-        print(f"dimum: {error}", file=sys.stderr)
+        return _said(str(error))
+    except BrokenPipeError:  # whoever reads has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:  # the system's: a disk that is full, a folder that is gone
+        return _said(f"the system says: {error}.")
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error)):
+            raise
+        return _said("there is not enough memory: end other programs, or take a smaller model, fewer samples or a larger machine.")
     except KeyboardInterrupt:
         print(f"dimum: stopped; {_how_to_go_on(args)}.", file=sys.stderr)
         return 130
     return 0
+
+
+def _said(sentence: str) -> int:
+    print(f"dimum: {sentence}", file=sys.stderr)
+    return 1
 
 
 def _how_to_go_on(args) -> str:

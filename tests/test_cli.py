@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import types
 
@@ -168,6 +169,35 @@ def test_whoever_stops_a_command_is_told_how_to_go_on(command, saved, said, monk
     monkeypatch.setattr(cli, "run_benchmark", stop)
     assert main([*command.split(), "--out", str(tmp_path)]) == 130
     assert capsys.readouterr().err == f"dimum: stopped; {said}.\n"
+
+
+@pytest.mark.parametrize(("error", "said"), [
+    (OSError(28, "No space left on device", "x.png"), "the system says: [Errno 28] No space left on device: 'x.png'."),
+    (MemoryError(), "there is not enough memory"),
+    (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "there is not enough memory"),
+])
+def test_what_the_system_refuses_is_one_sentence(error, said, monkeypatch, capsys):
+    def fails(*_, **__):
+        raise error
+
+    monkeypatch.setattr("dimum_core.models.checkpoints.load_pipeline", fails)
+    assert main(["evaluate", "digits"]) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("dimum: ") and said in shown and shown.count("\n") == 1
+
+
+def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr("dimum_core.models.checkpoints.load_pipeline", lambda *_: [][0])
+    with pytest.raises(IndexError):
+        main(["evaluate", "digits"])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes of a POSIX shell")
+def test_a_reader_that_has_seen_enough_ends_a_command_quietly():
+    code = "import dimum_core.cli as c, sys; c.run_doctor = lambda _: print('a line'); sys.exit(c.main(['doctor']))"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.wait(timeout=120) == 1 and process.stderr.read() == b""
 
 
 @pytest.mark.parametrize(("setting", "instead"), [

@@ -204,6 +204,23 @@ def test_a_folder_that_nobody_may_write_to_is_read_all_the_same(folder, monkeypa
     assert len(load_images(folder, 6).train) and not (folder / ".dimum").exists()
 
 
+def test_rows_that_nobody_labelled_are_left_out_and_not_of_the_last_class():
+    """Test splits of many data sets have -1 for a label."""
+    numbers = [NAMES.index(label) for label in LABELS]
+    data = load_images(Rows(PIXELS, [-1, None, *numbers[2:]], NAMES), 6)
+    assert len(data.train) + len(data.test) == 22 and data.left_out["picture"].tolist() == ["row 0", "row 1"]
+    assert set(data.left_out["why"]) == {"has no label"}
+
+
+def test_what_archives_and_systems_leave_in_a_folder_is_no_class(folder, tmp_path):
+    for half in ("train", "test"):
+        shutil.copytree(folder, tmp_path / "set" / half)
+    (tmp_path / "set" / "__MACOSX" / "train").mkdir(parents=True)
+    (tmp_path / "set" / "train" / "cat" / "Thumbs.db").write_bytes(b"of Windows")
+    data = load_images(tmp_path / "set", 6)
+    assert data.class_names == NAMES and not data.left_out["picture"].str.contains("Thumbs").any()
+
+
 def test_classes_are_numbered_as_the_caller_says():
     assert load_images(PIXELS, 6, labels=[10, 9] * 12).class_names == ("9", "10")
     data = load_images(PIXELS, 6, labels=LABELS, class_names=("dog", "cow", "cat"))

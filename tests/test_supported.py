@@ -21,7 +21,7 @@ from diffusers import (
 
 from dimum_core import evaluate, load_pipeline, relearn, unlearn
 from dimum_core.data import Dataset
-from dimum_core.errors import CheckpointError, ModelError
+from dimum_core.errors import CheckpointError, ModelError, SettingError
 from dimum_core.geometry import Probe
 from dimum_core.judges.classifier import Judge
 from dimum_core.models.checkpoints import build_pipeline
@@ -68,6 +68,12 @@ def spoilt(weight: float) -> ClassConditionalPipeline:
     return pipe
 
 
+def wrapped() -> ClassConditionalPipeline:
+    pipe = with_network()
+    pipe.unet = torch.nn.DataParallel(pipe.unet)
+    return pipe
+
+
 CASES = {
     "flow prediction": (lambda: with_scheduler(DPMSolverMultistepScheduler, prediction_type="flow_prediction",
                                                use_flow_sigmas=True), "epsilon, v_prediction, sample here, and this one predicts"),
@@ -110,6 +116,32 @@ def test_what_is_not_supported_is_refused_at_every_door(case, door, tiny_data, t
     with pytest.raises(CheckpointError if door == "load" else ModelError, match=said) as refused:
         doors[door]()
     assert "\n" not in str(refused.value) and str(refused.value).endswith(".")
+
+
+def test_a_network_within_another_is_refused(tiny_data):
+    with pytest.raises(ModelError, match=r"is a DataParallel, and should be diffusers' own: give what is wrapped, its `.module`"):
+        unlearn(wrapped(), "finetune", target="top", data=Dataset(tiny_data, tiny_data), steps=1, progress=False)
+
+
+@pytest.mark.parametrize("judge", [Judge(16, 1, NAMES, (4,), (2,)), Judge(8, 3, NAMES, (4,), (2,))])
+def test_a_judge_of_other_images_is_refused_before_anything_is_drawn(judge, pipe, tiny_data, monkeypatch):
+    monkeypatch.setattr("dimum_core.evaluation.draw", None)  # which would fail if it were called
+    data, settings = Dataset(tiny_data, tiny_data), {"target": "top", "steps": 1, "judge": judge, "progress": False}
+    doors = {
+        "evaluate": lambda: evaluate(pipe, judge=judge, per_class=1, progress=False),
+        "relearn": lambda: relearn(pipe, tiny_data.without("top"), **settings),
+        "unlearn": lambda: unlearn(pipe, "finetune", data=data, until=0.5, **settings),
+    }
+    for door in doors.values():
+        with pytest.raises(SettingError, match="judge looks at .*the pipeline draws 8 x 8 images with 1 channel.*--image-size 8"):
+            door()
+
+
+def test_names_for_a_model_that_has_its_own_are_not_passed_over(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path)
+    assert load_pipeline(tmp_path, class_names=NAMES).class_names == NAMES
+    with pytest.raises(CheckpointError, match="says itself which classes it draws.*leave class_names out"):
+        load_pipeline(tmp_path, class_names=["a", "b", "c"])
 
 
 @pytest.mark.parametrize("names", [{0: "left", 2: "top", 3: "checks"}, {0: "left", 1: "left", 2: "checks"}])

@@ -11,16 +11,18 @@ from PIL import Image, ImageOps
 from ..errors import DataError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+SYSTEMS_OWN = ("__macosx", "thumbs.db", "desktop.ini")  # left by archives of macOS, and by Windows
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """The pictures of a folder by number. Names that begin with a dot are the system's own: ._1.jpg is no picture."""
+    """The pictures of a folder by number."""
     paths = [path for path in visible(folder) if path.suffix.lower() in SUFFIXES] if folder.is_dir() else []
     return sorted(paths, key=lambda path: (len(path.stem), path.stem))
 
 
 def visible(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    """What people put there. Names that begin with a dot are the system's own, ._1.jpg is no picture; and so are a few others."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.name.lower() not in SYSTEMS_OWN)
 
 
 def read_square(path: Path, size: int) -> np.ndarray:

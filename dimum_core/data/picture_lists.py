@@ -211,12 +211,18 @@ def _of_hugging_face(splits: dict) -> PictureList:
     rows = next(iter(splits.values()))
     image, label = _feature(rows, "Image", ("image", "img")), _feature(rows, "ClassLabel", LABEL_COLUMNS)
     names = tuple(getattr(rows.features[label], "names", None) or ())
-    pictures = []
+    found, there = PictureList("datasets", [], names), []
     for split, part in splits.items():
         for i, value in enumerate(part[label]):
+            name = f"{split} row {i}".strip()
+            if value is None or (names and value not in range(len(names))):  # -1, in many a test split that nobody labelled
+                found.left_out.append((name, "has no label"))
+                continue
+            there.append(value)
             said = names[value] if names else _said(value)
-            pictures.append(Picture(f"{split} row {i}".strip(), said, SPLITS.get(split), partial(_row_image, part, i, image)))
-    return PictureList("datasets", pictures, names or _names(picture.label for picture in pictures))
+            found.pictures.append(Picture(name, said, SPLITS.get(split), partial(_row_image, part, i, image)))
+    found.class_names = names or _names(there)
+    return found
 
 
 def _feature(rows, kind: str, names: Iterable[str]) -> str:

@@ -13,6 +13,7 @@ from ..models.cards import read_card
 from ..models.checkpoints import CHECKPOINT_FOLDER, check_finite, find_checkpoint, shipped_checkpoints
 from ..models.conditions import ClassConditions, PromptConditions
 from ..models.folders import loading_errors, quiet_diffusers
+from ..models.networks import image_shape
 from ..models.sampling import ClassConditionalPipeline
 from ..models.text_to_image import TextToImagePipeline
 from .classifier import Judge, PairJudge
@@ -50,11 +51,26 @@ def judge_for(
     judge = find_judge(pipe) if judge is None else judge
     if not callable(getattr(judge, "judge", None)) or not hasattr(judge, "class_names"):
         raise SettingError(f"judge must be a judge, such as load_judge('digits-judge'), not {brief(judge)}.")
+    _check_shape(judge, pipe)
     drawn = tuple(getattr(pipe if conditions is None else conditions, "class_names", judge.class_names))
     known = tuple(judge.class_names)
     if known != drawn:
         raise SettingError(f"The judge knows the classes {brief(known)}, not {brief(drawn)}: pass one of these, in this order.")
     return judge
+
+
+def _check_shape(judge: Judge | PairJudge, pipe: DiffusionPipeline) -> None:
+    """Refuse, before anything is drawn, a judge of images of another size, or in colour where the pipeline's are grey."""
+    for part in (judge.style, judge.object) if isinstance(judge, PairJudge) else (judge,):
+        if not isinstance(part, Judge):
+            continue
+        looks, drawn = (part.config.image_channels, part.image_size), image_shape(pipe)[:2]
+        if looks != drawn:
+            theirs, ours = (f"{side} x {side} images with {channels} channel(s)" for channels, side in (looks, drawn))
+            raise SettingError(
+                f"The judge looks at {theirs}, and the pipeline draws {ours}: train one for those, by dimum judge train "
+                f"--image-size {drawn[1]}."
+            )
 
 
 @lru_cache(maxsize=4)

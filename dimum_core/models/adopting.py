@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from diffusers import DiffusionPipeline
 
 from ..checking import check_kind
-from ..errors import ModelError
+from ..errors import ModelError, brief
 from .history import history_of, remember
 from .labelled import label_rows
 from .sampling import ClassConditionalPipeline
@@ -24,10 +24,12 @@ def adopt(pipe: DiffusionPipeline, class_names: Sequence[str] | None = None) -> 
 
     pipe: DDPMPipeline or DDIMPipeline, whose UNet2DModel takes labels or none, or DiTPipeline.
     class_names: in the order of the label rows, without the null condition; for a network without labels, one name for all that it
-        draws. DiTPipeline may know its own. ModelError if nobody says them: the last row may be a class, or the null condition.
+        draws. DiTPipeline may know its own. ModelError if nobody says them: the last row may be a class, or the null condition;
+        and if the pipeline has others, or is asked in words.
     """
     kind = type(pipe).__name__
     if kind not in UNETS + TRANSFORMERS:
+        _check_unnamed(pipe, class_names)
         return pipe
     network = pipe.transformer if kind in TRANSFORMERS else pipe.unet
     names = class_names or (_own_names(pipe) if kind in TRANSFORMERS else None)
@@ -39,6 +41,15 @@ def adopt(pipe: DiffusionPipeline, class_names: Sequence[str] | None = None) -> 
         network, pipe.scheduler, dict(enumerate(names)), guidance_scale=scale, vae=getattr(pipe, "vae", None)
     )
     return remember(adopted, history_of(pipe))
+
+
+def _check_unnamed(pipe: DiffusionPipeline, class_names: Sequence[str] | None) -> None:
+    """Refuse names for a pipeline that has its own, or needs none: they would be passed over without a word."""
+    own = getattr(pipe, "class_names", None)
+    if class_names is not None and own is None:
+        raise ModelError(f"A {type(pipe).__name__} is asked in words: leave class_names out, the data say what the classes are.")
+    if class_names is not None and tuple(class_names) != own:
+        raise ModelError(f"The model says itself which classes it draws, {brief(own)}: leave class_names out.")
 
 
 def _unnamed(kind: str, rows: int) -> str:

@@ -21,8 +21,8 @@ from .codec import PIXELS, Codec
 from .condition_numbers import Conditions
 from .diffusion import Schedule
 from .labelled import has_labels, output_of
-from .networks import encoded_prompts, image_shape, predicted, schedule_of
-from .sampling import ClassConditionalPipeline, CodedImages, fresh_noise_from
+from .networks import FLOWS, encoded_prompts, image_shape, is_kind, predicted, schedule_of
+from .sampling import ClassConditionalPipeline, CodedImages, fresh_noise_from, set_timesteps
 
 
 @dataclass
@@ -198,5 +198,7 @@ def draw(pipe, labels: Sequence[int | str | None], class_names: tuple[str, ...] 
         return pipe.to_images(pipe(asked, output_type="latent", **sampling).images)
     if isinstance(pipe, CodedImages):  # whose pipelines seed fresh noise themselves
         return pipe(asked, output_type="pt", **sampling).images.float() * 2 - 1
+    if "num_inference_steps" in sampling and not is_kind(pipe, *FLOWS):  # whose pipelines say more to their schedulers
+        set_timesteps(pipe.scheduler, sampling["num_inference_steps"], pipe.device)
     with fresh_noise_from(pipe.scheduler, sampling.get("generator")):
         return pipe(asked, output_type="pt", **sampling).images.float() * 2 - 1

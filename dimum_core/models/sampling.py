@@ -108,6 +108,19 @@ def _each(generator: torch.Generator | list[torch.Generator]) -> list[torch.Gene
     return generator if isinstance(generator, list) else [generator]
 
 
+def set_timesteps(scheduler: SchedulerMixin, num_inference_steps: int, device: torch.device) -> None:
+    """The timesteps of a sampling; SettingError, with the scheduler's name, for a number of steps that it cannot sample in."""
+    steps = f"{num_inference_steps} step{'s' * (num_inference_steps > 1)}"
+    try:
+        scheduler.set_timesteps(num_inference_steps, device=device)
+    except (ValueError, IndexError) as error:  # PNDM, for one, needs four steps
+        raise SettingError(
+            f"{type(scheduler).__name__} cannot sample in {steps} ({error}): take another number, or another scheduler."
+        ) from error
+    if not scheduler.timesteps.isfinite().all():
+        raise SettingError(f"{type(scheduler).__name__} has no finite timesteps for {steps}: take more, or another scheduler.")
+
+
 class CodedImages:
     """What the pipelines share: a codec between images and network, class names, starting noise and output."""
 
@@ -154,17 +167,6 @@ class CodedImages:
             raise SettingError(f"latents must have shape {shape} and be finite, not {actual}.")
         return latents.to(self.device, self.unet.dtype) * self.scheduler.init_noise_sigma
 
-    def _set_timesteps(self, num_inference_steps: int) -> None:
-        scheduler, steps = self.scheduler, f"{num_inference_steps} step{'s' * (num_inference_steps > 1)}"
-        try:
-            scheduler.set_timesteps(num_inference_steps, device=self.device)
-        except (ValueError, IndexError) as error:  # PNDM, for one, needs four steps
-            raise SettingError(
-                f"{type(scheduler).__name__} cannot sample in {steps} ({error}): take another number, or another scheduler."
-            ) from error
-        if not scheduler.timesteps.isfinite().all():
-            raise SettingError(f"{type(scheduler).__name__} has no finite timesteps for {steps}: take more, or another scheduler.")
-
     def _sample(self, predict, count: int, num_inference_steps: int, generator, latents, eta, callback) -> Tensor:
         """From noise to what the network sees of `count` images. predict: (x_t, t) to the guided noise.
 
@@ -175,7 +177,7 @@ class CodedImages:
         if isinstance(generator, list) and (len(generator) != count or not all(isinstance(g, torch.Generator) for g in generator)):
             raise SettingError(f"generator must be a torch.Generator, or a list of {count}, one an image, not {brief(generator)}.")
         Schedule.of(self.scheduler)  # which refuses one that cannot draw from these models
-        self._set_timesteps(num_inference_steps)
+        set_timesteps(self.scheduler, num_inference_steps, self.device)
         x_t = self._starting_noise(count, generator, latents)
         seed_noise_sampler(self.scheduler, generator)
         extra = step_arguments(self.scheduler, generator, eta)

@@ -26,6 +26,9 @@ def check_supported(pipe: object, trains: bool = False) -> None:
         if kind in UNETS + TRANSFORMERS:
             raise ModelError(f"A {kind} does not say which classes it draws: wrap it by models.adopting.adopt(pipe, class_names).")
         raise ModelError(f"A {kind} is not supported: give a pipeline of one of the kinds {', '.join(SUPPORTED)}.")
+    if not hasattr(network_of(pipe), "config"):
+        kind = type(network_of(pipe)).__name__
+        raise ModelError(f"The pipeline's network is a {kind}, and should be diffusers' own: give what is wrapped, its `.module`.")
     schedule_of(pipe)
     _check_shapes(pipe)
     if isinstance(pipe, ClassConditionalPipeline):
