@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -138,3 +139,18 @@ def canvas(canvas_folder):
     from dimum_core.data import load_unlearn_canvas
 
     return load_unlearn_canvas(canvas_folder, image_size=32, per_combination=4, held_out=2)
+
+
+@pytest.fixture
+def smaller_flux(monkeypatch):
+    """The class fixes the side of its latents at 128, which is 4,096 tokens; here it is 16."""
+    from diffusers import FluxPipeline
+
+    begin = FluxPipeline.__init__
+
+    @functools.wraps(begin)
+    def begin_smaller(self, *parts, **named):
+        begin(self, *parts, **named)
+        self.default_sample_size = 16
+
+    monkeypatch.setattr(FluxPipeline, "__init__", begin_smaller)

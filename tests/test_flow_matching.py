@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from types import SimpleNamespace
 
 import pytest
@@ -37,21 +36,8 @@ ON_TOP = {"weight-distortion", "weight-distance", "cbft", "simulated-attack"}
 OURS = sorted(name for name, method in METHODS.items() if method.__module__.startswith("dimum_core"))  # other tests add some
 
 
-@pytest.fixture(autouse=True)
-def smaller_flux(monkeypatch):
-    """The class fixes the side of its latents at 128, which is 4,096 tokens; here it is 16."""
-    begin = FluxPipeline.__init__
-
-    @functools.wraps(begin)
-    def begin_smaller(self, *parts, **named):
-        begin(self, *parts, **named)
-        self.default_sample_size = 16
-
-    monkeypatch.setattr(FluxPipeline, "__init__", begin_smaller)
-
-
 @pytest.fixture(params=KINDS)
-def flowing(request):
+def flowing(request, smaller_flux):
     return KINDS[request.param]()
 
 
@@ -140,7 +126,7 @@ def test_what_the_sampler_of_measurement_draws_has_the_datas_distribution():
 
 
 @pytest.mark.parametrize("kind", ["sd3", "flux", "flux without guidance"])
-def test_a_network_is_told_what_its_own_pipeline_tells_it(kind, canvas):
+def test_a_network_is_told_what_its_own_pipeline_tells_it(kind, canvas, smaller_flux):
     """Bit for bit what the network sees when diffusers draws, at the same place, at the same time."""
     pipe = tiny_pipelines.flux(guidance_embeds=False) if "without" in kind else KINDS[kind]()
     network, seen = network_of(pipe), []

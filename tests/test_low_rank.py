@@ -52,9 +52,9 @@ def by_hand(folder, scale: float = 1.0) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_plain_diffusers_loads_scales_fuses_and_unloads_it(kind, canvas_folder, canvas, tmp_path):
+def test_plain_diffusers_loads_scales_fuses_and_unloads_it(kind, canvas, tmp_path, canvas_folder, smaller_flux):
     pipe = KINDS[kind]()
-    data = canvas if kind != "flux" else load_unlearn_canvas(canvas_folder, image_size=128, per_combination=4, held_out=2)
+    data = canvas if kind != "flux" else load_unlearn_canvas(canvas_folder, image_size=16, per_combination=4, held_out=2)
     start = weights(pipe)
     forgot = unlearn(pipe, "dimum", target="Van_Gogh", data=data, **LORA)
     save_adapter(forgot, tmp_path)
