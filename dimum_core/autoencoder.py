@@ -22,7 +22,7 @@ from .files import write_atomically
 from .models.cards import command_line, provenance
 from .models.checkpoints import check_dtype, check_finite, find_checkpoint, save_checkpoint
 from .models.codec import Codec
-from .models.folders import loading_errors, quiet_diffusers
+from .models.folders import check_holds, loading_errors, quiet_diffusers
 from .precision import autocast
 from .training import TrainConfig, TrainResult, train
 
@@ -87,7 +87,9 @@ def load_autoencoder(checkpoint: str | Path) -> AutoencoderTiny | AutoencoderKL:
     """A shipped autoencoder by name, or one from a folder, in float32 on the CPU."""
     folder = find_checkpoint(checkpoint)
     with loading_errors(folder), quiet_diffusers():
-        kind = {cls.__name__: cls for cls in (AutoencoderTiny, AutoencoderKL)}[AutoencoderTiny.load_config(folder)["_class_name"]]
+        kinds = {cls.__name__: cls for cls in (AutoencoderTiny, AutoencoderKL)}
+        check_holds(folder, "an autoencoder", *kinds)
+        kind = kinds[AutoencoderTiny.load_config(folder)["_class_name"]]
         vae = kind.from_pretrained(folder, use_safetensors=True, local_files_only=True)
     check_finite(vae, folder)
     return vae.float().eval().requires_grad_(False)

@@ -16,6 +16,7 @@ from .checking import check_kind
 from .errors import FileError
 
 ASIDE = ".saving-"  # begins the name of a folder in which a checkpoint is put together
+LEFT_BY_PROGRAMS = ("__MACOSX", "Thumbs.db", "desktop.ini")  # by archives of macOS and by Windows, in folders of people
 REPLACING = ".replacing-"  # and of that folder while its parts are moved into place: what is there then is no whole checkpoint
 
 

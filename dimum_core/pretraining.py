@@ -13,14 +13,14 @@ from .autoencoder import encoded, load_autoencoder
 from .checking import check_kind
 from .data import ImageSet, batch_indices, draw_batch, load_dataset, mirrored, step_generator
 from .data.targets import Wanted, find_target
+from .errors import CheckpointError
 from .files import write_atomically
 from .models.cards import command_line, provenance
-from .models.checkpoints import build_pipeline, check_dtype, find_checkpoint, load_pipeline, save_checkpoint
+from .models.checkpoints import build_pipeline, check_dtype, load_pipeline, save_checkpoint
 from .models.codec import Codec
 from .models.conditions import ClassConditions, PromptConditions, conditions_of
 from .models.denoiser import Preset, build_denoiser, build_text_denoiser, get_preset
 from .models.diffusion import draw_noise
-from .models.folders import loading_errors
 from .models.history import History, history_of, remember
 from .models.sampling import ClassConditionalPipeline
 from .models.text_to_image import TextToImagePipeline
@@ -133,9 +133,11 @@ def new_model(preset: Preset, data: ImageSet, seed: int) -> tuple[nn.Module, Cla
 def begin_with(model: nn.Module, checkpoint: str | Path) -> History:
     """Take the weights of a class-conditional checkpoint's network, and tell its history; CheckpointError if it is of another
     shape."""
-    with loading_errors(find_checkpoint(checkpoint)):
-        pipe = load_pipeline(checkpoint)
-        model.load_state_dict(pipe.unet.state_dict())
+    pipe = load_pipeline(checkpoint)
+    shapes, theirs = ({name: w.shape for name, w in net.state_dict().items()} for net in (model, pipe.unet))
+    if shapes != theirs:
+        raise CheckpointError(f"{checkpoint} has a network of another shape, so it cannot be trained on: give one of this preset.")
+    model.load_state_dict(pipe.unet.state_dict())
     return history_of(pipe)
 
 

@@ -192,6 +192,17 @@ def test_a_judge_of_ones_own_data_is_trained_saved_and_loaded(patterns, tmp_path
         train_judge(preset, data=patterns.without("top"))
 
 
+def test_a_judge_of_one_class_or_of_few_pictures_is_measured_by_what_can_be_made_of_them(patterns, tmp_path):
+    """Nothing is blended of one class, and that was found out after the training."""
+    one = Dataset(*(part.only(part.class_names[0]) for part in (patterns.train, patterns.test)))
+    one = Dataset(*(replace(part, class_names=part.class_names[:1]) for part in (one.train, one.test)))
+    train_judge(TINY, tmp_path, data=one, steps=1)
+    quality = read_card(tmp_path)["quality"]
+    assert "rejected: white noise" in quality and "rejected: mixtures of two classes" not in quality
+    with pytest.raises(DataError, match="no held-out images, by which a judge is measured"):
+        train_judge(TINY, data=Dataset(one.train, one.test.select([])), steps=1)
+
+
 def test_outliers_are_made_of_images_of_any_side(patterns):
     images, labels = F.pad(patterns.test.images, (0, 2, 0, 2), value=0.5), patterns.test.labels  # 10 x 10: 4 does not divide it
     tiles = outliers(images, labels)["shuffled tiles"]

@@ -237,6 +237,7 @@ def test_classes_are_numbered_as_the_caller_says():
     (PIXELS[..., :2], {"labels": LABELS}, "with 1, 3 or 4 channels, not .*12, 12, 2"),
     (7, {"labels": [1]}, "Pictures are a folder, a table, arrays or a datasets object, not 7"),
     (pd.DataFrame({"place": ["a.png"], "label": [1]}), {}, r"no column for the paths \(path, .*its columns are place, label"),
+    (pd.DataFrame({"path": [], "label": []}), {}, "no pictures that can be used. The first: there are none at all"),
     (pd.DataFrame({"path": ["a.png"], "label": [1]}), {}, "no pictures that can be used. The first: a.png cannot be read"),
 ])
 def test_what_is_no_pictures_is_one_sentence(source, settings, said):

@@ -20,9 +20,11 @@ from diffusers import (
 )
 
 from dimum_core import evaluate, load_pipeline, relearn, unlearn
+from dimum_core.autoencoder import load_autoencoder
 from dimum_core.data import Dataset
 from dimum_core.errors import CheckpointError, ModelError, SettingError
 from dimum_core.geometry import Probe
+from dimum_core.judges import load_judge
 from dimum_core.judges.classifier import Judge
 from dimum_core.models.checkpoints import build_pipeline
 from dimum_core.models.conditions import conditions_of, draw
@@ -133,7 +135,7 @@ def test_a_judge_of_other_images_is_refused_before_anything_is_drawn(judge, pipe
         "unlearn": lambda: unlearn(pipe, "finetune", data=data, until=0.5, **settings),
     }
     for door in doors.values():
-        with pytest.raises(SettingError, match="judge looks at .*the pipeline draws 8 x 8 images with 1 channel.*--image-size 8"):
+        with pytest.raises(SettingError, match="judge looks at (grey|RGB) .*pipeline draws grey images of 8 x 8.*--image-size 8"):
             door()
 
 
@@ -219,7 +221,7 @@ def test_sampling_and_training_mean_the_same_row_by_no_label(pipe):
 
 def test_what_a_folder_lacks_is_named(pipe, tmp_path):
     pipe.save_pretrained(tmp_path / "m")
-    with pytest.raises(CheckpointError, match="a single network: give the folder of the pipeline"):
+    with pytest.raises(CheckpointError, match="a single network, UNet2DModel: give the folder of the pipeline"):
         load_pipeline(tmp_path / "m" / "unet")
     shutil.move(tmp_path / "m" / "model_index.json", tmp_path / "model_index.json")
     with pytest.raises(CheckpointError, match="it lacks that file beside unet"):
@@ -227,6 +229,23 @@ def test_what_a_folder_lacks_is_named(pipe, tmp_path):
     (tmp_path / "m" / "training.safetensors").touch()
     with pytest.raises(CheckpointError, match="an unfinished training: go on with --resume"):
         load_pipeline(tmp_path / "m")
+
+
+def test_a_folder_of_something_else_is_called_by_its_name(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path / "m")
+    Judge(8, 1, NAMES, (4,), (2,)).save_pretrained(tmp_path / "judge")
+    (tmp_path / "pictures" / "cat").mkdir(parents=True)
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "config.json").write_text("{")
+    for load, folder, said in (
+        (load_pipeline, "judge", "a single network, Judge: give the folder of the pipeline that draws"),
+        (load_pipeline, "pictures", "there is nothing of a model in it"), (load_pipeline, "damaged", "cannot be loaded"),
+        (load_judge, "m", "m holds a pipeline that draws, and should hold a judge: train one by dimum judge train"),
+        (load_judge, "m/unet", "holds a UNet2DModel, and should hold a judge"),
+        (load_autoencoder, "judge", "holds a Judge, and should hold an autoencoder"),
+    ):
+        with pytest.raises(CheckpointError, match=said):
+            load(tmp_path / folder)
 
 
 def test_weights_in_half_precision_under_their_own_name_load(pipe, tmp_path):

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import DimumError
+from ..files import LEFT_BY_PROGRAMS
 
 SUFFIXES = (".ipynb", ".py", ".json")
-LEFT_BY_PROGRAMS = ("__MACOSX", "Thumbs.db", "desktop.ini")
 LARGEST = 50_000_000  # bytes of a submitted file
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, OSError)
 

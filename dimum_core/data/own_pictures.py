@@ -78,8 +78,8 @@ def load_images(
     left_out += [(found.pictures[i].name, why) for i, why in chosen.items() if why]
     kept = [i for i, why in chosen.items() if not why]
     if not kept:
-        first = next(filter(None, read.errors), None) or f"{left_out[0][0]} {left_out[0][1]}."
-        raise DataError(f"{found.name} has no pictures that can be used. The first: {first}")
+        reasons = [*filter(None, read.errors), *(f"{name} {why}." for name, why in left_out), "there are none at all."]
+        raise DataError(f"{found.name} has no pictures that can be used. The first: {reasons[0]}")
     parts = _split(found, kept, names, held_out, seed)
     if balanced:
         parts, extra = zip(*(_balanced(part, found, seed) for part in parts), strict=True)

@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..errors import DataError
+from ..files import LEFT_BY_PROGRAMS
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-SYSTEMS_OWN = ("__macosx", "thumbs.db", "desktop.ini")  # left by archives of macOS, and by Windows
 
 
 def pictures_in(folder: Path) -> list[Path]:
@@ -22,7 +22,7 @@ def pictures_in(folder: Path) -> list[Path]:
 
 def visible(folder: Path) -> list[Path]:
     """What people put there. Names that begin with a dot are the system's own, ._1.jpg is no picture; and so are a few others."""
-    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.name.lower() not in SYSTEMS_OWN)
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.name not in LEFT_BY_PROGRAMS)
 
 
 def read_square(path: Path, size: int) -> np.ndarray:

@@ -12,9 +12,9 @@ from ..errors import CheckpointError, SettingError, brief
 from ..models.cards import read_card
 from ..models.checkpoints import CHECKPOINT_FOLDER, check_finite, find_checkpoint, shipped_checkpoints
 from ..models.conditions import ClassConditions, PromptConditions
-from ..models.folders import loading_errors, quiet_diffusers
+from ..models.folders import check_holds, loading_errors, quiet_diffusers
 from ..models.networks import image_shape
-from ..models.sampling import ClassConditionalPipeline
+from ..models.sampling import ClassConditionalPipeline, coloured
 from ..models.text_to_image import TextToImagePipeline
 from .classifier import Judge, PairJudge
 
@@ -23,6 +23,7 @@ def load_judge(checkpoint) -> Judge:
     """A judge in float32, from a folder or by the name of a shipped one. Never unpickles."""
     folder = find_checkpoint(checkpoint)
     with loading_errors(folder), quiet_diffusers():
+        check_holds(folder, "a judge: train one by dimum judge train", "Judge")
         judge = Judge.from_pretrained(folder, use_safetensors=True, local_files_only=True)
     check_finite(judge, folder)
     return judge.to(memory_format=torch.channels_last).eval()
@@ -66,7 +67,7 @@ def _check_shape(judge: Judge | PairJudge, pipe: DiffusionPipeline) -> None:
             continue
         looks, drawn = (part.config.image_channels, part.image_size), image_shape(pipe)[:2]
         if looks != drawn:
-            theirs, ours = (f"{side} x {side} images with {channels} channel(s)" for channels, side in (looks, drawn))
+            theirs, ours = (f"{coloured(channels)} images of {side} x {side}" for channels, side in (looks, drawn))
             raise SettingError(
                 f"The judge looks at {theirs}, and the pipeline draws {ours}: train one for those, by dimum judge train "
                 f"--image-size {drawn[1]}."

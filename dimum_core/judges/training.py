@@ -122,9 +122,12 @@ def train_judge(
 def judge_sets(data: Dataset, calibration_every: int) -> tuple[ImageSet, ImageSet]:
     """What a judge is fitted on and what it is calibrated on.
 
-    Raises DataError if a class has no images, if an image is in both, or in the test split that measures the judge, or has two
-    labels in the training split: a judge that learned some of the target under another name would call the target forgotten.
+    Raises DataError if a class has no images, if nothing is held out, if an image is in both, or in the test split that measures
+    the judge, or has two labels in the training split: a judge that learned some of the target under another name would call the
+    target forgotten.
     """
+    if not len(data.test):
+        raise DataError(f"{data.name} has no held-out images, by which a judge is measured: hold some out.")
     held_out = torch.arange(len(data.train)) % calibration_every == 0
     fitting, calibration = data.train.select(~held_out), data.train.select(held_out)
     for label, name in enumerate(data.class_names):
@@ -194,6 +197,8 @@ def measure_judge(judge: Judge, test: ImageSet) -> dict:
     }
     some = test.images[:2000], test.labels[:2000]
     for kind, images in {**outliers(*some), "two halves, side by side": side_by_side(*some)}.items():
+        if not len(images):  # there is one class, or so few images that none met one of another
+            continue
         other = judge.judge(images)
         area = auroc(verdict.distance, other.distance)
         quality[f"rejected: {kind}"] = f"{float((other.labels < 0).float().mean()):.1%} (AUROC {area:.3f})"

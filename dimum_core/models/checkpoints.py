@@ -66,7 +66,8 @@ def load_pipeline(
     """
     folder = find_checkpoint(checkpoint)
     if not (folder / "model_index.json").is_file():
-        raise CheckpointError(f"{folder} has no model_index.json, so it is not a diffusers pipeline ({_rather(folder)}).")
+        with loading_errors(folder):
+            raise CheckpointError(f"{folder} has no model_index.json, so it is not a diffusers pipeline ({_rather(folder)}).")
     with loading_errors(folder), quiet_diffusers():
         index = json.loads((folder / "model_index.json").read_text("utf-8"))
         kind = PIPELINES.get(index["_class_name"]) or getattr(diffusers, index["_class_name"])
@@ -101,12 +102,13 @@ def _naming(folder: Path) -> Iterator[None]:
 
 def _rather(folder: Path) -> str:
     """What a folder without a pipeline may be."""
+    if (folder / "config.json").is_file():
+        kind = json.loads((folder / "config.json").read_text("utf-8")).get("_class_name")
+        return f"a single network, {kind}: give the folder of the pipeline that draws"
     if (folder / STATE_FILE).is_file():
         return "an unfinished training: go on with --resume"
-    if (folder / "config.json").is_file():
-        return "a single network: give the folder of the pipeline that it belongs to"
     parts = sorted(path.parent.name for path in folder.glob("*/config.json"))
-    return f"it lacks that file beside {', '.join(parts)}" if parts else "an unfinished training?"
+    return f"it lacks that file beside {', '.join(parts)}" if parts else "there is nothing of a model in it"
 
 
 def check_weights_are_safe(folder: Path) -> None:

@@ -50,6 +50,15 @@ def loading_errors(folder: Path):
         raise CheckpointError(f"{folder} cannot be loaded ({reason}): it is incomplete, damaged or of another shape.") from error
 
 
+def check_holds(folder: Path, what: str, *kinds: str) -> None:
+    """Refuse the folder of something else than one network of these classes; what: to say instead."""
+    if (folder / "model_index.json").is_file():
+        raise CheckpointError(f"{folder} holds a pipeline that draws, and should hold {what}.")
+    kind = json.loads((folder / "config.json").read_text("utf-8"))["_class_name"]
+    if kind not in kinds:
+        raise CheckpointError(f"{folder} holds a {kind}, and should hold {what}.")
+
+
 def refuse_mixture(folder: Path) -> None:
     """Refuse a folder in which the parts of one model are taking the place of another's, or were when a process was killed."""
     if any(folder.glob(f"{REPLACING}*")):

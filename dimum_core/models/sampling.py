@@ -42,11 +42,11 @@ def check_data(data: Dataset | ImageSet, pipe: DiffusionPipeline) -> None:
     check_square(images)
     theirs, ours = images.images.shape[1], image_shape(pipe)[0]
     if theirs != ours:
-        kinds = f"{_coloured(theirs)} images, and the pipeline draws {_coloured(ours)} ones"
+        kinds = f"{coloured(theirs)} images, and the pipeline draws {coloured(ours)} ones"
         raise DataError(f"{data.name} has {kinds}: convert them first.")
 
 
-def _coloured(channels: int) -> str:
+def coloured(channels: int) -> str:
     return {1: "grey", 3: "RGB"}.get(channels, f"{channels}-channel")
 
 
