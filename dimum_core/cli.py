@@ -152,7 +152,6 @@ def _add_relearn(commands) -> None:
     )
     relearn.add_argument("--drawn-by", metavar="CHECKPOINT", help="who draws synthetic data (default: the attacked checkpoint)")
     relearn.add_argument("--share", type=float, default=1.0, help="share of the auxiliary set (default: all of it)")
-    relearn.add_argument("--optimizer", choices=("adamw", "sgd"), default="adamw")
     relearn.add_argument("--resume", action="store_true", help="go on where a killed run stopped")
     relearn.set_defaults(run=run_relearn)
 
@@ -214,6 +213,9 @@ def _add_finetuning(parser, steps: int) -> None:
         "--lora-rank", type=int, default=0, metavar="R",
         help="train low-rank updates of attention, and save these alone, in diffusers' format (default: all weights)",
     )
+    parser.add_argument("--batch-size", type=int, default=64, metavar="B", help="images in a step (default: 64)")
+    parser.add_argument("--optimizer", choices=("adamw", "adamw8bit", "sgd"), default="adamw", help="adamw8bit needs bitsandbytes")
+    parser.add_argument("--gradient-checkpointing", action="store_true", help="a third slower, and needs much less memory")
     parser.add_argument("--merge", action="store_true", help="with --lora-rank: add them to the weights, and save the whole model")
     parser.add_argument("--seed", type=int, default=0)
 

@@ -20,6 +20,11 @@ def _pipeline(args):
     return load_pipeline(args.checkpoint, adapters=args.adapter)
 
 
+def _economy(args) -> dict:
+    """What decides how much memory a training takes."""
+    return {name: getattr(args, name) for name in ("batch_size", "optimizer", "lora_rank", "gradient_checkpointing")}
+
+
 def _check_low_rank(args, pipe) -> None:
     """Refuse, before the training, updates that could not be saved."""
     from .models.low_rank import check_has_format
@@ -117,8 +122,7 @@ def run_unlearn(args) -> None:
     data = _data_of(args, pipe)
     forgetful = unlearn(
         pipe, args.method, target=one_or_several(args.target), data=data, steps=args.steps, learning_rate=args.learning_rate,
-        seed=args.seed, out=args.out, resume=args.resume, until=args.until, judge=_judge(args),
-        lora_rank=args.lora_rank, **settings,
+        seed=args.seed, out=args.out, resume=args.resume, until=args.until, judge=_judge(args), **_economy(args), **settings,
     )
     record, said = forgetful.unlearning, in_words(args.target)
     card = {
@@ -172,7 +176,7 @@ def run_relearn(args) -> None:
     auxiliary = auxiliary_set(args.auxiliary, data, target, pipe=artist, share=args.share, seed=args.seed)
     attack = relearn(
         pipe, auxiliary, target=target, steps=args.steps, learning_rate=args.learning_rate, seed=args.seed,
-        optimizer=args.optimizer, forget=forget, judge=_judge(args), out=args.out, resume=args.resume, lora_rank=args.lora_rank,
+        forget=forget, judge=_judge(args), out=args.out, resume=args.resume, **_economy(args),
     )
     card = {
         "title": f"{args.checkpoint}, attacked by DiMRA", "kind": "denoiser",

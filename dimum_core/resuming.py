@@ -17,7 +17,8 @@ from .files import write_atomically
 
 STATE_FILE = "training.safetensors"
 OPTIMIZER_STATE = {  # what each keeps for a weight
-    "adamw": ("step", "exp_avg", "exp_avg_sq"), "sgd": ("momentum_buffer",), "nesterov": ("momentum_buffer",)
+    "adamw": ("step", "exp_avg", "exp_avg_sq"), "sgd": ("momentum_buffer",), "nesterov": ("momentum_buffer",),
+    "adamw8bit": ("step", "state1", "state2", "qmap1", "qmap2", "absmax1", "absmax2"),
 }
 
 
@@ -64,7 +65,7 @@ class State:
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         for name, parameter in parameters.items():
             for key, value in self.optimizer.state[parameter].items():
-                tensors[f"{key}.{name}"] = value
+                tensors[f"{key}.{name}"] = torch.as_tensor(value)  # 8-bit Adam counts its steps in an int
         if self.ema:
             tensors |= {f"ema.{name}": p for name, p in zip(parameters, self.ema.shadow_params, strict=True)}
         content = {
@@ -104,11 +105,13 @@ class State:
     def _restore(self, tensors: dict[str, Tensor], content: dict) -> None:
         prefix = "model."
         self.model.load_state_dict({k[len(prefix):]: v for k, v in tensors.items() if k.startswith(prefix)})
+        optimizer = self.fingerprint["config"]["optimizer"]
         for name, parameter in self.model.named_parameters():
-            self.optimizer.state[parameter] = {
-                key: _like(parameter, tensors[f"{key}.{name}"], scalar=key == "step")
-                for key in OPTIMIZER_STATE[self.fingerprint["config"]["optimizer"]] if f"{key}.{name}" in tensors  # not if frozen
-            }
+            keys = [key for key in OPTIMIZER_STATE[optimizer] if f"{key}.{name}" in tensors]  # none, if it is frozen
+            found = {key: tensors[f"{key}.{name}"] for key in keys}
+            self.optimizer.state[parameter] = {key: _like(parameter, value) for key, value in found.items()}
+            if optimizer == "adamw8bit" and found:
+                self.optimizer.state[parameter]["step"] = int(found["step"])
         if self.ema:
             self.ema.shadow_params = [_like(p, tensors[f"ema.{name}"]) for name, p in self.model.named_parameters()]
             self.ema.optimization_step = content["ema_step"]
@@ -116,9 +119,9 @@ class State:
             self.scaler.load_state_dict(content["scaler"])
 
 
-def _like(parameter: Tensor, saved: Tensor, scalar: bool = False) -> Tensor:
+def _like(parameter: Tensor, saved: Tensor) -> Tensor:
     """A saved tensor on a parameter's device and in its memory layout, without which fused optimisers mix up its elements."""
-    if scalar:
+    if saved.shape != parameter.shape:  # a count of steps; a table of 8-bit values
         return saved.to(parameter.device if parameter.is_cuda else "cpu")
     return torch.empty_like(parameter, dtype=saved.dtype, requires_grad=False).copy_(saved)
 

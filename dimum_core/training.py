@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
@@ -34,7 +35,9 @@ from .resuming import OPTIMIZER_STATE, STATE_FILE, Progress, State, check_weight
 class TrainConfig:
     """How to optimise: AdamW (or SGD with momentum 0.9) with linear warm-up, cosine decay to zero (or none), gradient clip and EMA.
 
-    optimizer: "nesterov" is SGD for classifiers that begin whitened (airbench, Jordan 2024, arXiv 2404.00498): Nesterov's momentum
+    optimizer: "adamw8bit" is AdamW with moments of 8 bits in place of 32 (Dettmers et al. 2022, arXiv 2110.02861), 2 bytes a weight
+        and not 8. It needs bitsandbytes.
+        "nesterov" is SGD for classifiers that begin whitened (airbench, Jordan 2024, arXiv 2404.00498): Nesterov's momentum
         0.85, and vectors, which are biases there, learn 64 times as fast as matrices and decay as slowly.
 
     precision: "fp32", "bf16", "fp16", or "auto", the fastest that the device computes natively.
@@ -64,6 +67,8 @@ class TrainConfig:
             raise SettingError(f"precision must be auto, fp32, bf16 or fp16, not {brief(self.precision)}.")
         if self.optimizer not in OPTIMIZER_STATE:
             raise UnknownName("optimizer", self.optimizer, OPTIMIZER_STATE)
+        if self.optimizer == "adamw8bit" and find_spec("bitsandbytes") is None:
+            raise SettingError("adamw8bit needs bitsandbytes, which is not installed: pip install bitsandbytes, or take adamw.")
 
     def changed(self, **settings) -> TrainConfig:
         """The same but for these settings; UnknownName if one of them is none."""
@@ -234,6 +239,10 @@ def _optimizer(model: nn.Module, config: TrainConfig, fused: bool) -> torch.opti
         matrices = [each for each in model.parameters() if each.ndim > 1]
         fast = {"params": vectors, "rate_factor": 64, "weight_decay": config.weight_decay / 64}
         return torch.optim.SGD([{"params": matrices}, fast], momentum=0.85, nesterov=True, **settings)
+    if config.optimizer == "adamw8bit":
+        from bitsandbytes.optim import AdamW8bit
+
+        return AdamW8bit(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     return torch.optim.AdamW(model.parameters(), **settings)
 
 

@@ -100,9 +100,12 @@ def test_it_is_attacked_by_all_weights_or_by_other_updates(lora_rank, forgotten,
     folder, _ = forgotten
     again = load_pipeline(folder / "model", adapters=[folder / "forget"])
     settings = LORA | {"lora_rank": lora_rank}
-    attack = relearn(
+    found = relearn(
         again, canvas.without("Van_Gogh"), judge=tiny_pipelines.canvas_judge(), samples=1, num_inference_steps=1, **settings
-    ).pipeline
+    )
+    attack, curve = found.pipeline, found.curve
+    moved = torch.cat([(weights(attack)[key] - value).flatten() for key, value in weights(again).items()]).norm()
+    assert curve["distance"].iloc[-1] == pytest.approx(float(moved), rel=1e-3) and moved > 0
     changed = {key for key, value in weights(attack).items() if not torch.equal(value, weights(again)[key])}
     assert changed and all(key.endswith((".to_q.weight", ".to_k.weight", ".to_v.weight", ".to_out.0.weight"))
                            for key in changed) == bool(lora_rank)

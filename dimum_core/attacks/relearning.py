@@ -30,6 +30,7 @@ from ..models.sampling import check_data
 from ..models.support import check_supported
 from ..pretraining import DenoisingObjective
 from ..training import TrainResult, digest_of, train
+from ..unlearning.adapters import weights_of
 from ..unlearning.student import evaluation_interval, finetuning, student
 from .leaks import refuse_forgotten
 
@@ -180,7 +181,7 @@ class _Measure:
     strips: dict[int, Tensor] = field(default_factory=dict)
 
     def __post_init__(self):
-        self.start = nn.utils.parameters_to_vector(network_of(self.pipe).parameters()).detach().clone()
+        self.start = weights_of(network_of(self.pipe))
         both = (self.conditions.forgotten.labels, self.conditions.forgotten.others.tolist())
         self.labels = [labels[i % len(labels)] for labels in both for i in range(self.samples)]
 
@@ -194,8 +195,8 @@ class _Measure:
         verdict = self.judge.judge(images)
         back = self.recovered(images[: self.samples], verdict.shows(self.conditions.forgotten)[: self.samples])
         kept = accuracy(verdict.labels[self.samples :], self.labels[self.samples :])
-        now = nn.utils.parameters_to_vector(network_of(self.pipe).parameters()).detach()
-        values = (back.value, back.low, back.high, kept.value, float((now - self.start.to(now)).norm()))
+        now = weights_of(network_of(self.pipe))
+        values = (back.value, back.low, back.high, kept.value, float((now - self.start).norm()))
         return dict(zip(MEASURES, values, strict=True)) | self.apart(verdict)
 
     def apart(self, verdict: Verdict) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..training import digest_of
+
+MOST_KEPT = 4_000_000_000  # bytes of latents that a training remembers: 60,000 images of 512 x 512 pixels
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,28 @@ class Codec:
             latents = latents / self.vae.config.scaling_factor + shift
             latents = self.vae.decode(latents.to(self.vae.device, self.vae.dtype)).sample
         return F.pixel_shuffle(latents, self.patch_size)
+
+
+class Latents:
+    """The latents of images that a training has seen, on the CPU, so that the autoencoder, which takes long, sees each image once:
+    alone and in its own precision, whatever its batch and the step's precision are."""
+
+    def __init__(self, codec: Codec, most: int = MOST_KEPT):
+        self.codec, self.most, self.kept = codec, most, {}
+
+    def of(self, images: Tensor) -> Tensor:
+        """What `Codec.encode` makes of images, B x C x H x W; of more than `most` bytes in all, the rest is encoded each time."""
+        return torch.stack([self._of_one(image) for image in images])
+
+    def _of_one(self, image: Tensor) -> Tensor:
+        key = hashlib.blake2b(image.contiguous().numpy(), digest_size=16).digest()
+        if key in self.kept:
+            return self.kept[key]
+        with torch.autocast(self.codec.vae.device.type, enabled=False):
+            latents = self.codec.encode(image[None])[0].cpu()
+        if (len(self.kept) + 1) * latents.nbytes <= self.most:
+            self.kept[key] = latents
+        return latents
 
 
 PIXELS = Codec()  # no codec at all: the network sees the images as they are

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..data.targets import Target, find_target
 from ..errors import DataError, ModelError
+from .codec import Latents
 from .diffusion import Schedule, drop_labels
 from .flow import FlowSchedule
 
@@ -25,6 +26,7 @@ class Conditions:
     wordings = 1  # of a label that are whole
     all_wordings = 1  # with those that leave a word out, which come last
     schedule: Schedule | FlowSchedule = Schedule()
+    _latents = None
 
     @property
     def alphas_cumprod(self) -> Tensor:
@@ -45,8 +47,12 @@ class Conditions:
         return (self.schedule.wanted(x, eps, t) - output).square()
 
     def encode(self, images: Tensor) -> Tensor:
-        """Images, B x C x H x W, as the network sees them: folded pixels, or latents."""
-        return self.codec.encode(images)
+        """Images, B x C x H x W on the CPU, as the network sees them: folded pixels, or latents, which are remembered."""
+        if not self.codec.latent:
+            return self.codec.encode(images)
+        if self._latents is None:
+            self._latents = Latents(self.codec)
+        return self._latents.of(images)
 
     @property
     def forgotten(self) -> Target:

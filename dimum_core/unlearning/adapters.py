@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import DimumError, TrainingError
+from ..models.low_rank import has_attached
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 
@@ -48,3 +49,18 @@ def merged(unet: nn.Module) -> nn.Module:
             unet.set_submodule(name, layer.get_base_layer())
     vars(unet).pop("peft_config", None)  # peft's note, which would go with every copy
     return unet.requires_grad_(True)
+
+
+def weights_of(network: nn.Module) -> Tensor:
+    """All weights as one vector, on the CPU, attached low-rank updates added."""
+    layers = {}
+    if has_attached(network):
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        layers = {f"{name}.base_layer.weight": part for name, part in network.named_modules() if isinstance(part, BaseTunerLayer)}
+    parts = []
+    for name, weight in network.named_parameters():
+        updates = [layers[name].get_delta_weight(adapter) for adapter in layers[name].active_adapters] if name in layers else []
+        if ".lora_" not in name:
+            parts.append(sum(updates, start=weight).detach().flatten().cpu())
+    return torch.cat(parts)

@@ -57,8 +57,10 @@ class UnlearningObjective:
         cls, method: Method, pipe: DiffusionPipeline, conditions: ClassConditions | PromptConditions, data: dict[str, ImageSet],
         config: TrainConfig, about: dict,
     ) -> UnlearningObjective:
-        """For a pipeline's network, of which a copy is kept frozen where the loop will train."""
-        original = copy.deepcopy(network_of(pipe)).to(Accelerator().device).eval().requires_grad_(False)
+        """For a pipeline's network, which nothing changes, or a frozen copy of it where the loop will train."""
+        original, device = network_of(pipe), Accelerator().device
+        if original.device != device or original.training:  # else it serves as it is: no step changes it
+            original = copy.deepcopy(original).to(device).eval().requires_grad_(False)
         return cls(method, original, conditions, data, config.batch_size, latent_shape(pipe), config.steps, about)
 
     @property
@@ -149,8 +151,8 @@ def method_data(method: Method, data: Dataset, pipe, target: Wanted, seed: int) 
 
 def unlearn(
     pipe: DiffusionPipeline, method: str | Method = "dimum", *, target: Wanted, data: Dataset,
-    steps: int = 200, learning_rate: float = 1e-4, batch_size: int = 64, seed: int = 0, precision: str = "auto",
-    until: float | None = None, judge: Judge | PairJudge | None = None, evaluate: Look | None = None,
+    steps: int = 200, learning_rate: float = 1e-4, optimizer: str = "adamw", batch_size: int = 64, seed: int = 0,
+    precision: str = "auto", until: float | None = None, judge: Judge | PairJudge | None = None, evaluate: Look | None = None,
     evaluate_every: int | Collection[int] | None = None, lora_rank: int = 0, gradient_checkpointing: bool = False,
     out: Path | None = None, resume: bool = False, progress: bool = True, **hyperparameters,
 ) -> DiffusionPipeline:
@@ -169,7 +171,7 @@ def unlearn(
         lists; what it returns joins the log.
     lora_rank: train low-rank updates of the attention's matrices in place of all weights, and add them to the weights at the end;
         `models.low_rank.save_adapter` saves them alone, in diffusers' format.
-    gradient_checkpointing: a third slower, and needs much less memory.
+    gradient_checkpointing: a third slower, and needs much less memory. optimizer: "adamw8bit", too, needs less of it.
     What the pipeline was made to forget before is left out of the retained data.
     The result carries `unlearning`: target, settings, steps done, seconds, the forget set, what was left out of the retained data,
     and the log, one row every few steps; where the method traces its convergence, as DiMUM does, the trace is in it too. And it
@@ -179,7 +181,7 @@ def unlearn(
     check_supported(pipe, trains=True)
     check_kind("data", data, Dataset, "a data set, such as load_dataset('digits')")
     check_whole("steps", steps)
-    config = finetuning(steps, batch_size, learning_rate, seed, precision)
+    config = finetuning(steps, batch_size, learning_rate, seed, precision, optimizer)
     evaluate_every = evaluation_interval(evaluate_every, steps, count=10)
     method = get_method(method, **hyperparameters)
     check_data(data, pipe)
