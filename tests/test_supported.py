@@ -120,6 +120,13 @@ def test_what_is_not_supported_is_refused_at_every_door(case, door, tiny_data, t
     assert "\n" not in str(refused.value) and str(refused.value).endswith(".")
 
 
+def test_label_rows_that_nobody_names_are_refused(pipe, tiny_data):
+    """The last of them may be a class, or the null condition: it had been taken for the latter without a word."""
+    unnamed = ClassConditionalPipeline(pipe.unet, pipe.scheduler, patch_size=2)
+    with pytest.raises(ModelError, match="4 label rows and does not say what they are: .*4 names if each is a class, or with 3 if"):
+        unlearn(unnamed, "finetune", target="top", data=Dataset(tiny_data, tiny_data), steps=1, progress=False)
+
+
 def test_a_network_within_another_is_refused(tiny_data):
     with pytest.raises(ModelError, match=r"is a DataParallel, and should be diffusers' own: give what is wrapped, its `.module`"):
         unlearn(wrapped(), "finetune", target="top", data=Dataset(tiny_data, tiny_data), steps=1, progress=False)

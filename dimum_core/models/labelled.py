@@ -56,9 +56,14 @@ def check_labels(network: Labelled, names: dict[str, str]) -> None:
             "The network has no table of labels (num_class_embeds), so it draws no class: give one that has, or name the one kind "
             "of image that it draws."
         )
-    if names and (sorted(names) != sorted(map(str, range(len(names)))) or len(set(names.values())) < len(names)):
+    if not names:
+        raise ModelError(
+            f"The pipeline has {rows} label rows and does not say what they are: give id2label, with {rows} names if each is a "
+            f"class, or with {rows - 1} if the last one is the null condition."
+        )
+    if sorted(names) != sorted(map(str, range(len(names)))) or len(set(names.values())) < len(names):
         raise ModelError(f"id2label must give each of the numbers 0 to {len(names) - 1} a name of its own.")
-    if names and rows and rows - len(names) not in (0, 1):
+    if rows and rows - len(names) not in (0, 1):
         raise ModelError(
             f"{len(names)} classes need {len(names)} label rows, or {len(names) + 1} with a last one for the null condition, and "
             f"this network has {rows}: name as many classes as it knows."

@@ -53,7 +53,7 @@ CASES = {
     "repeated no times": (lambda w: w.tiny.with_repeats([1], 0), "times must be a whole number of at least 1, not 0"),
     "repeated half a time": (lambda w: w.tiny.with_repeats([1], 1.5), "not 1.5"),
     "a target too long to print": (lambda w: w.tiny.only("x" * 5000), "xxx..."),
-    "a target in a list": (lambda w: w.tiny.only(["top"]), "Did you mean 'top'"),
+    "no target in a list": (lambda w: w.tiny.only([]), "There is no target in the list"),
     "words of plain classes": (lambda w: w.tiny.relabelled(0), "not a style and an object"),
     "a third word": (lambda w: w.tiny.relabelled(5), "position must be a whole number from 0 to 1"),
     "a shape below 0": (lambda w: render([-1]), "from 0 to 35"),

@@ -22,7 +22,7 @@ CASES = {
     "a name with a null": (lambda w: load_pipeline("a\0b"), "no checkpoint 'a"),
     "a name that climbs out": (lambda w: load_pipeline("../checkpoints/nothing"), "no checkpoint"),
     "a judge as a pipeline": (lambda w: load_pipeline("digits-judge"), "not a diffusers pipeline"),
-    "a pipeline as a judge": (lambda w: load_judge("digits"), "cannot be loaded"),
+    "a pipeline as a judge": (lambda w: load_judge("digits"), "holds a pipeline that draws, and should hold a judge"),
     "no judge": (lambda w: load_judge(None), "no checkpoint None"),
     "one label, not a list": (lambda w: w.pipe("top"), "list of classes, such as [0, 0, 1], not 'top'"),
     "no labels": (lambda w: w.pipe([]), "not []"),
