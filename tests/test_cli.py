@@ -187,7 +187,7 @@ def test_what_the_system_refuses_is_one_sentence(error, said, monkeypatch, capsy
 
 
 def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch):
-    monkeypatch.setattr("dimum_core.models.checkpoints.load_pipeline", lambda *_: [][0])
+    monkeypatch.setattr("dimum_core.models.checkpoints.load_pipeline", lambda *_, **__: [][0])
     with pytest.raises(IndexError):
         main(["evaluate", "digits"])
 
@@ -202,7 +202,7 @@ def test_a_reader_that_has_seen_enough_ends_a_command_quietly():
 
 @pytest.mark.parametrize(("setting", "instead"), [
     ("steps", "use --steps"), ("learning_rate", "use --learning-rate"), ("evaluate", "unlearn(..., evaluate=...)"),
-    ("batch_size", "in Python alone"), ("pipe", "in Python alone"), ("judge", "use --judge"),
+    ("batch_size", "use --batch-size"), ("precision", "in Python alone"), ("pipe", "in Python alone"), ("judge", "use --judge"),
 ])
 def test_an_argument_of_unlearn_is_no_hyper_parameter(setting, instead, tmp_path, capsys):
     command = f"unlearn digits --target 3 --out {tmp_path / 'x'} --set {setting}=1"
