@@ -39,6 +39,7 @@ from dimum_core.metrics import fidelity
 from dimum_core.metrics.inception import inception_features
 from dimum_core.models.conditions import conditions_of, image_size
 from dimum_core.models.fresh_noise import FRESH_STEPS
+from dimum_core.models.networks import network_of
 from dimum_core.pictures import save_picture, tile
 
 METHODS = {  # what differs from the common settings; a closed form takes no steps
@@ -140,14 +141,14 @@ def rows_of(run: Experiment, method: str, done: set) -> list[dict]:
     settings = {**LIGHT, "lora_rank": run.lora_rank} | METHODS.get(method, {})
     settings["steps"] = run.count(settings.get("steps", STEPS))
     about = {"style": run.style, "method": method}
-    with spent(run.pipe.unet) as cost:
+    with spent(network_of(run.pipe)) as cost:
         model = run.pipe if method == "original" else unlearn(run.pipe, method, target=run.style, data=run.data, **settings)
     rows = []
     for rate in rates:
         if not rate:
             rows.append(about | {"attack rate": rate, **cost, **measured(run, model, method)})
             continue
-        with spent(model.unet) as cost:
+        with spent(network_of(model)) as cost:
             attack = relearn(
                 model, run.data.without(run.style), target=run.style, judge=run.judge, steps=run.count(ATTACK_STEPS),
                 learning_rate=rate, lora_rank=run.lora_rank, samples=run.count(40), **LIGHT,

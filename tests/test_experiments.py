@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from .test_stable_diffusion import canvas_folder, stable_diffusion  # noqa: F401 (fixtures)
+from tests import tiny_pipelines
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 
@@ -19,9 +19,10 @@ def run(monkeypatch, script: str, *arguments: str) -> None:
     runpy.run_path(str(EXPERIMENTS / script), run_name="__main__")
 
 
-def test_unlearn_canvas_from_its_folders_to_a_table(monkeypatch, stable_diffusion, canvas_folder, tmp_path, capsys):  # noqa: F811
+@pytest.mark.parametrize("kind", ["stable_diffusion", "stable_diffusion_3"])
+def test_unlearn_canvas_from_its_folders_to_a_table(kind, monkeypatch, canvas_folder, tmp_path, capsys):
     """A style is forgotten, measured by the protocol, attacked and measured again; what is done is not done again."""
-    stable_diffusion.save_pretrained(tmp_path / "model")
+    getattr(tiny_pipelines, kind)().save_pretrained(tmp_path / "model")
     out, given = tmp_path / "out", ("--model", tmp_path / "model", "--data", canvas_folder, "--style", "Van_Gogh")
     given = (*given, "--out", out, "--scale", "0.002", "--lora-rank", "2", "--methods", "dimum")
     run(monkeypatch, "unlearn_canvas.py", *given, "--minutes-only")

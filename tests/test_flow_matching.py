@@ -16,6 +16,7 @@ from diffusers import (
 
 from dimum_core import evaluate, load_pipeline, relearn, unlearn
 from dimum_core.attacks import ATTACKS, Means, get_attack, search_embedding
+from dimum_core.benchmark.nfe import counted
 from dimum_core.data import load_unlearn_canvas
 from dimum_core.data.targets import find_target
 from dimum_core.errors import ModelError, TrainingError
@@ -213,6 +214,16 @@ def test_what_else_cannot_be_done_with_a_flow_is_said(sd3, canvas):
         sd3.scheduler = scheduler
         with pytest.raises(ModelError, match="is none of flow matching, as this network is"):
             unlearn(sd3, "dimum", target="Van_Gogh", data=canvas, steps=1, **QUICK)
+
+
+def test_its_passes_are_counted(sd3, canvas):
+    with counted(sd3.transformer) as seen:
+        sd3(["A Cats image"], num_inference_steps=3, guidance_scale=2.0, output_type="latent")
+        assert seen == {"training": 6, "sampling": 0}
+        unlearn(sd3, "finetune", target="Van_Gogh", data=canvas, steps=2, **QUICK)
+        assert seen["training"] == 6 + 2 * 2
+    sd3(["A Cats image"], num_inference_steps=1, output_type="latent")
+    assert seen["training"] == 10 and not sd3.transformer._forward_pre_hooks_with_kwargs
 
 
 def test_without_t5_it_loads_too(tmp_path):

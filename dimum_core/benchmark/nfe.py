@@ -23,20 +23,21 @@ class _Counter:
 
     def __init__(self, unet: nn.Module):
         self.seen, self.networks = {"training": 0, "sampling": 0}, [unet]
-        self.number = unet.register_forward_pre_hook(self).id
+        self.number = unet.register_forward_pre_hook(self, with_kwargs=True).id
 
     def __deepcopy__(self, memo: dict) -> _Counter:
         self.networks += [memo[id(network)] for network in self.networks if id(network) in memo]  # it comes before its parts
         return self
 
-    def __call__(self, module: nn.Module, arguments: tuple) -> None:
+    def __call__(self, module: nn.Module, arguments: tuple, named: dict) -> None:
         frozen = not any(parameter.requires_grad for parameter in module.parameters())
         sampling = not (module.training or frozen or torch.is_grad_enabled())
-        self.seen["sampling" if sampling else "training"] += len(arguments[0])
+        self.seen["sampling" if sampling else "training"] += len(arguments[0] if arguments else named["hidden_states"])
 
     def remove(self) -> None:
         for network in self.networks:
             network._forward_pre_hooks.pop(self.number, None)
+            network._forward_pre_hooks_with_kwargs.pop(self.number, None)
 
 
 @contextlib.contextmanager
