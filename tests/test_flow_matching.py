@@ -15,7 +15,8 @@ from diffusers import (
 )
 
 from dimum_core import evaluate, load_pipeline, relearn, unlearn
-from dimum_core.attacks import ATTACKS, Means, get_attack, search_embedding
+from dimum_core.attacks import ATTACKS, Means, audit, get_attack, search_embedding
+from dimum_core.attacks.auditing import AUDITED
 from dimum_core.benchmark.nfe import counted
 from dimum_core.data import load_unlearn_canvas
 from dimum_core.data.targets import find_target
@@ -231,3 +232,20 @@ def test_without_t5_it_loads_too(tmp_path):
     pipe.save_pretrained(tmp_path)
     again = load_pipeline(tmp_path)
     assert again.text_encoder_3 is None and again(["A Cats image"], num_inference_steps=1, output_type="pt").images.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", ["stable_diffusion_xl", "stable_diffusion_3"])
+def test_an_audit_runs_what_applies_and_says_why_the_rest_does_not(kind, canvas, tmp_path, monkeypatch):
+    monkeypatch.setattr("dimum_core.attacks.auditing.AUDITED", tuple(
+        (name, {"steps": 1} if "steps" in ATTACKS[name].__dataclass_fields__ else settings) for name, settings in AUDITED
+    ))
+    unlearned = unlearn(getattr(tiny_pipelines, kind)(), "finetune", target="Van_Gogh", data=canvas, steps=1, **QUICK)
+    settings = {"judge": tiny_pipelines.canvas_judge(), "samples": 1, "progress": False}
+    found = [audit(unlearned, "Van_Gogh", canvas, out=tmp_path / str(number), **settings) for number in range(2)]
+    words = {name.split()[0] for name, why in found[0].left_out.items() if "several" in why}
+    noise = {name.split()[0] for name, why in found[0].left_out.items() if "a velocity" in why}
+    assert words == {"embedding"} and noise == ({"initial-noise", "inversion"} if kind == "stable_diffusion_3" else set())
+    done = {name.split()[0] for name in found[0].outcomes}
+    assert {"none", "relearning", "few-shot", "low-rank", "paraphrases", "rounding"} <= done
+    images = [{name: records["audited"].images for name, records in each.outcomes.items()} for each in found]
+    assert all(torch.equal(images[0][name], images[1][name]) for name in ("none", "paraphrases"))  # all noise is seeded

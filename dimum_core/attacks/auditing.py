@@ -23,6 +23,7 @@ from ..judges import Judge, PairJudge, judge_for
 from ..metrics import Interval, difference_of_proportions
 from ..models.conditions import conditions_of
 from ..models.history import history_of
+from ..models.networks import network_of
 from ..models.sampling import check_data
 from ..models.support import check_supported
 from ..training import digest_of
@@ -182,7 +183,7 @@ def _opened(folder: Path, models: dict[str, DiffusionPipeline], means: Means) ->
     settings = {key: getattr(means, key) for key in ("samples", "init_seed", "seed")}
     known = models | ({} if means.original is None else {"original": means.original})
     about = settings | {"target": means.target.name, "data": means.data.train.digest}
-    about |= {role: digest_of(model.unet) for role, model in known.items()}
+    about |= {role: digest_of(network_of(model)) for role, model in known.items()}
     file = folder / "audit.json"
     if file.is_file():
         if json.loads(file.read_text("utf-8")) != about:

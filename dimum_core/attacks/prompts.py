@@ -24,7 +24,7 @@ from ..models.conditions import PromptConditions, conditions_of, image_size, in_
 from ..models.diffusion import draw_noise
 from ..models.fresh_noise import FRESH_STEPS, with_fresh_noise
 from ..models.history import history_of
-from ..models.sampling import check_pipeline, seed_noise_sampler
+from ..models.sampling import check_pipeline, fresh_noise_from
 from ..precision import short_attention
 from ..training import TrainConfig, train
 from ..unlearning.student import evaluation_interval
@@ -90,8 +90,8 @@ def _drawn(
     with drawing(pipe):
         for start in range(0, len(next(iter(words.values()))), batch_size):
             batch = {key: entries[start:start + batch_size] for key, entries in words.items()}
-            seed_noise_sampler(pipe.scheduler, generator)
-            images.append(pipe(**batch, generator=generator, output_type="pt", **sampling).images.float().cpu())
+            with fresh_noise_from(pipe.scheduler, generator):
+                images.append(pipe(**batch, generator=generator, output_type="pt", **sampling).images.float().cpu())
     return torch.cat(images) * 2 - 1
 
 
@@ -240,9 +240,17 @@ class Paraphrases(PromptAttack):
         return Attacked(images=_drawn(with_fresh_noise(pipe), words, generator, 48, {"num_inference_steps": FRESH_STEPS}))
 
 
+class SoughtWords(PromptAttack):
+    """An attack by words, or by what stands for them, that are sought through the text encoder."""
+
+    def lacking(self, pipe: DiffusionPipeline, means: Means) -> str:
+        several = "it seeks through one text encoder, and this model has several" if in_several_encoders(pipe) else ""
+        return super().lacking(pipe, means) or several
+
+
 @register("embedding")
 @dataclass(frozen=True)
-class Embedding(PromptAttack):
+class Embedding(SoughtWords):
     """Embeddings of the prompt are sought under which a few images of the target are denoised."""
 
     count: int = 16

@@ -23,7 +23,7 @@ from ..models.sampling import check_pipeline
 from ..models.text_to_image import tokenize
 from .base import SHOTS, Attacked, Means, register
 from .finetuning import images_of
-from .prompts import EmbeddingObjective, Measure, PromptAttack, sought
+from .prompts import EmbeddingObjective, Measure, SoughtWords, sought
 
 
 class TokenPrompts(nn.Module):
@@ -145,7 +145,7 @@ def _improve(
 
 @register("tokens")
 @dataclass(frozen=True)
-class Tokens(PromptAttack):
+class Tokens(SoughtWords):
     """Tokens before the target's captions are sought under which a few images of the target are denoised."""
 
     shots: int = 16
