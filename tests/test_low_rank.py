@@ -169,6 +169,8 @@ def test_what_is_no_adapter_of_this_model_is_refused(forgotten, pipe, tmp_path, 
     with pytest.raises(ModelError, match="no format for low-rank updates of a ClassConditionalPipeline"):
         save_adapter(by_rank, tmp_path / "no")
     assert not (tmp_path / "no").exists()
+    with pytest.raises(CheckpointError, match="low-rank updates: give the model that they belong to, and these as --adapter"):
+        load_pipeline(folder / "forget")
 
 
 def test_in_the_shell(prompted, shapes, tmp_path, capsys, monkeypatch):

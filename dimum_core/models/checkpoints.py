@@ -23,7 +23,7 @@ from .cards import CARD_FILE, read_card
 from .diffusion import SCHEDULER_CONFIG
 from .folders import loading_errors, quiet_diffusers, saved_whole
 from .history import HISTORY_FILE, NO_HASHES, Forgotten, History, history_of, remember
-from .low_rank import add_adapter, has_attached
+from .low_rank import ADAPTER_FILE, add_adapter, has_attached
 from .sampling import ClassConditionalPipeline
 from .support import check_supported
 from .text_to_image import TextToImagePipeline
@@ -105,6 +105,8 @@ def _rather(folder: Path) -> str:
     if (folder / "config.json").is_file():
         kind = json.loads((folder / "config.json").read_text("utf-8")).get("_class_name")
         return f"a single network, {kind}: give the folder of the pipeline that draws"
+    if (folder / ADAPTER_FILE).is_file():
+        return "low-rank updates: give the model that they belong to, and these as --adapter, in Python adapters=[...]"
     if (folder / STATE_FILE).is_file():
         return "an unfinished training: go on with --resume"
     parts = sorted(path.parent.name for path in folder.glob("*/config.json"))
