@@ -13,7 +13,7 @@ from .autoencoder import encoded, load_autoencoder
 from .checking import check_kind
 from .data import ImageSet, batch_indices, draw_batch, load_dataset, mirrored, step_generator
 from .data.targets import Wanted, find_target
-from .errors import CheckpointError
+from .errors import CheckpointError, DataError
 from .files import write_atomically
 from .models.cards import command_line, provenance
 from .models.checkpoints import build_pipeline, check_dtype, load_pipeline, save_checkpoint
@@ -83,7 +83,8 @@ def train_base(
     out: folder for the checkpoint and, while it runs, its resumable state.
     without: a class, style or object, or a list of them, that it never sees: the model that unlearning is measured against.
     data: an image set in place of the preset's own.
-    start: a checkpoint of the same preset, whose weights are trained on in place of fresh ones.
+    start: a checkpoint of the same preset, whose weights are trained on in place of fresh ones. DataError if the images would
+        teach it again what it was made to forget.
     settings: fields of TrainConfig that differ from the preset's, e.g. steps=200, seed=1.
     """
     preset = preset if isinstance(preset, Preset) else get_preset(preset)
@@ -92,6 +93,11 @@ def train_base(
     whole, data = _data_of(preset, data, without)
     model, pipe = new_model(preset, data, config.seed)
     history = History() if start is None else begin_with(model, start)
+    if (known := history.leave_out(data)[1]):
+        raise DataError(
+            f"{start} was made to forget {', '.join(known)}, and {data.name} has images of it, which would teach it again: leave "
+            "it out with --without (in Python, without=)."
+        )
     if without is not None:
         history = history.having_forgotten(find_target(without, data.class_names), whole.only(without))
     remember(pipe, replace(history.having_seen(data), training_set=data, weights="ema" if config.ema_decay else "raw"))

@@ -171,6 +171,14 @@ def test_a_model_that_never_saw_a_class_is_not_shown_it(tiny_preset):
         relearn(trained, data.without("7"), target="7", **QUICK)
 
 
+def test_a_training_that_goes_on_from_a_model_does_not_teach_it_what_it_forgot(tiny_preset, tmp_path):
+    train_base(tiny_preset, tmp_path / "first", without="3", steps=1, progress=False)
+    with pytest.raises(DataError, match="made to forget 3, and digits has images of it, .*: leave it out with --without"):
+        train_base(tiny_preset, start=tmp_path / "first", steps=1, progress=False)
+    again, _ = train_base(tiny_preset, start=tmp_path / "first", without=["3", "7"], steps=1, progress=False)
+    assert retained_labels(again, "0", load_dataset("digits")) == set(range(10)) - {0, 3, 7}
+
+
 def test_hidden_images_of_what_was_forgotten_are_left_out_too():
     pipe, data = load_pipeline("digits"), load_dataset("digits")
     first = unlearn(pipe, "finetune", target="3", data=data, **QUICK)

@@ -204,12 +204,25 @@ def test_a_folder_that_nobody_may_write_to_is_read_all_the_same(folder, monkeypa
     assert len(load_images(folder, 6).train) and not (folder / ".dimum").exists()
 
 
+def test_tables_of_windows_and_of_hugging_face_are_read(folder, tmp_path):
+    table, again = table_of(folder), load_images(folder, 6)
+    table.assign(path=table["path"].str.replace("/", "\\")).to_csv(folder / "windows.csv", index=False)
+    content = [{"bytes": (folder / path).read_bytes(), "path": None} for path in table["path"]]
+    pd.DataFrame({"image": content, "label": table["label"]}).to_parquet(tmp_path / "rows.parquet")
+    for source in (folder / "windows.csv", tmp_path / "rows.parquet"):
+        data = load_images(source, 6)
+        assert set(by_hash(data)) == set(by_hash(again)) and data.class_names == NAMES, source
+
+
 def test_rows_that_nobody_labelled_are_left_out_and_not_of_the_last_class():
     """Test splits of many data sets have -1 for a label."""
     numbers = [NAMES.index(label) for label in LABELS]
     data = load_images(Rows(PIXELS, [-1, None, *numbers[2:]], NAMES), 6)
     assert len(data.train) + len(data.test) == 22 and data.left_out["picture"].tolist() == ["row 0", "row 1"]
     assert set(data.left_out["why"]) == {"has no label"}
+    for lacking in (None, float("nan")):
+        data = load_images(PIXELS, 6, labels=[lacking, *LABELS[1:]])
+        assert data.class_names == NAMES and data.left_out["why"].tolist() == ["has no label"]
 
 
 def test_what_archives_and_systems_leave_in_a_folder_is_no_class(folder, tmp_path):
@@ -235,10 +248,11 @@ def test_classes_are_numbered_as_the_caller_says():
     (PIXELS, {"labels": LABELS[:5]}, "24 images need 24 labels, not 5"),
     (PIXELS / 255, {"labels": LABELS}, r"Image 0 must be uint8, 0 to 255, not float64: of \[0, 1\], give"),
     (PIXELS[..., :2], {"labels": LABELS}, "with 1, 3 or 4 channels, not .*12, 12, 2"),
+    (PIXELS, {"labels": np.eye(24)}, r"these are rows of numbers: give argmax\(1\)"),
     (7, {"labels": [1]}, "Pictures are a folder, a table, arrays or a datasets object, not 7"),
     (pd.DataFrame({"place": ["a.png"], "label": [1]}), {}, r"no column for the paths \(path, .*its columns are place, label"),
     (pd.DataFrame({"path": [], "label": []}), {}, "no pictures that can be used. The first: there are none at all"),
-    (pd.DataFrame({"path": ["a.png"], "label": [1]}), {}, "no pictures that can be used. The first: a.png cannot be read"),
+    (pd.DataFrame({"path": ["a.png"], "label": [1]}), {}, "no pictures that can be used. The first: a.png is not there"),
 ])
 def test_what_is_no_pictures_is_one_sentence(source, settings, said):
     with pytest.raises(DataError, match=said):

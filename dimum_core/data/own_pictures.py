@@ -17,6 +17,7 @@ from .image_set import Dataset, ImageSet, from_uint8
 from .picture_cache import PicturesRead, read_pictures
 from .picture_lists import Picture, PictureList, list_pictures
 
+LARGEST = 4096  # side of an image, in pixels
 SHOWN = 3  # pictures that a report names of each kind that was left out
 
 
@@ -56,8 +57,9 @@ def load_images(
     """Your own pictures as a data set with the splits "train" and "test"; `.report` says what was left out and why.
 
     source: a folder with a folder for each class, or with train/CLASS and test/CLASS; a CSV or Parquet file, or a DataFrame, with
-        columns `path` and `label`, and `split`, if you have one; arrays of uint8, N x H x W, N x H x W x C or N x C x H x W, or a
-        list of arrays or of Pillow's images of any size, with `labels`; or a `datasets.Dataset` or `DatasetDict`.
+        columns `path` (or the bytes of a picture) and `label`, and `split`, if you have one; arrays of uint8, N x H x W,
+        N x H x W x C or N x C x H x W, or a list of arrays or of Pillow's images of any size, with `labels`; or a
+        `datasets.Dataset` or `DatasetDict`.
     image_size: pictures are cut square in the middle and averaged to this side, smaller ones enlarged; transparent is white.
     class_names: the classes in the order of their numbers; default, those found, by name. DataError for a picture of another class.
     image_channels: 1 or 3; default, 1 if no picture has colour.
@@ -66,7 +68,7 @@ def load_images(
     Pictures that are the same pixel by pixel are in it once, and not at all if they are in several classes. Files are read once
     (see `read_pictures`). Item hashes are of the whole pictures, so that a leak is seen whatever the sizes.
     """
-    check_whole("image_size", image_size)
+    check_whole("image_size", image_size, 1, LARGEST)
     check_number("held_out", held_out, 0, 0.9)
     check_seed(seed)
     if image_channels not in (None, 1, 3):
@@ -91,6 +93,7 @@ def load_images(
 
 def _given_names(class_names: Sequence[str], found: PictureList) -> tuple[str, ...]:
     check_kind("class_names", class_names, (list, tuple), "a list of class names")
+    class_names = [str(name) for name in class_names]  # labels that are numbers are words here, too
     for name in found.class_names:
         if name not in class_names:
             known = ", ".join(map(str, class_names))

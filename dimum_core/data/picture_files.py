@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from pathlib import Path
 
@@ -32,16 +33,27 @@ def read_square(path: Path, size: int) -> np.ndarray:
 
 def read_picture(path: Path) -> Image.Image:
     """A picture as it is to be seen: upright, opaque, RGB, 8 bits. DataError if it cannot be read."""
+    return _read(path, str(path))
+
+
+def read_bytes(content: bytes, name: str) -> Image.Image:
+    """The same from the bytes of a file; name: what to call it."""
+    return _read(io.BytesIO(content), name)
+
+
+def _read(source: Path | io.BytesIO, name: str) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large, and not too large
-            with Image.open(path, formats=("JPEG", "PNG", "WEBP")) as image:
+            with Image.open(source, formats=("JPEG", "PNG", "WEBP")) as image:
                 return upright(image)
     except Image.DecompressionBombError as error:
         most = f"{2 * Image.MAX_IMAGE_PIXELS / 1e6:.0f} million"
-        raise DataError(f"{path} has more than {most} pixels: scale it down first.") from error
+        raise DataError(f"{name} has more than {most} pixels: scale it down first.") from error
+    except FileNotFoundError as error:
+        raise DataError(f"{name} is not there.") from error
     except (OSError, ValueError, SyntaxError) as error:  # the last two: of damaged PNG files
-        raise DataError(f"{path} cannot be read as a picture ({error}): download it again.") from error
+        raise DataError(f"{name} cannot be read as a picture ({error}): download it again.") from error
 
 
 def upright(image: Image.Image) -> Image.Image:

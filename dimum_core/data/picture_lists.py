@@ -13,7 +13,7 @@ import pandas as pd
 from PIL import Image
 
 from ..errors import DataError, brief
-from .picture_files import SUFFIXES, pictures_in, read_picture, upright, visible
+from .picture_files import SUFFIXES, pictures_in, read_bytes, read_picture, upright, visible
 
 SPLITS = {"train": "train", "training": "train", "test": "test", "val": "test", "valid": "test", "validation": "test"}
 PATH_COLUMNS = ("path", "file", "file_name", "filename", "image", "image_path")
@@ -130,7 +130,7 @@ def _read_table(path: Path) -> pd.DataFrame:
 
 
 def _of_table(table: pd.DataFrame, folder: Path, name: str, source: Path | None = None) -> PictureList:
-    """Rows of a path, relative to the table's folder, and a label; a column `split` says train or test."""
+    """Rows of a path, relative to the table's folder, or of a picture's bytes, and a label; a column `split` says train or test."""
     paths, labels = _column(table, PATH_COLUMNS, name, "the paths"), _column(table, LABEL_COLUMNS, name, "the labels")
     splits = table["split"].map(lambda split: SPLITS.get(str(split).lower())) if "split" in table else None
     if splits is not None and splits.isna().any():
@@ -141,9 +141,22 @@ def _of_table(table: pd.DataFrame, folder: Path, name: str, source: Path | None 
         if pd.isna(path) or pd.isna(label):
             found.left_out.append((f"row {row}", "has no path or no label"))
             continue
-        file, split = folder / str(path), None if splits is None else splits.iloc[row]
+        split = None if splits is None else splits.iloc[row]
+        if isinstance(path, Mapping) and path.get("bytes"):  # as Hugging Face's Parquet files hold pictures
+            name = f"row {row}"
+            found.pictures.append(Picture(name, _said(label), split, partial(read_bytes, path["bytes"], name)))
+            continue
+        file = _on_this_system(folder, str(path))
         found.pictures.append(Picture(str(path), _said(label), split, partial(read_picture, file), file))
+    if any(picture.path is None for picture in found.pictures):
+        found.source = None  # there are no files whose change could be seen
     return found
+
+
+def _on_this_system(folder: Path, path: str) -> Path:
+    """A path of a table, also of one that was made on Windows."""
+    file = folder / path
+    return folder / path.replace("\\", "/") if "\\" in path and not file.exists() else file
 
 
 def _column(table: pd.DataFrame, names: Iterable[str], name: str, what: str) -> pd.Series:
@@ -174,14 +187,24 @@ def _of_arrays(images, labels) -> PictureList:
         raise DataError("Arrays need their labels, a class name or number for each: load_images(images, labels=labels).")
     try:
         count, said = len(images), [value.item() if hasattr(value, "item") else value for value in labels]
+    except (ValueError, RuntimeError) as error:  # numpy's and torch's, of a row of numbers
+        raise DataError("Labels are one name or number for each image, and these are rows of numbers: give argmax(1).") from error
     except TypeError as error:
         raise DataError(f"Pictures are a folder, a table, arrays or a datasets object, not {brief(images)}.") from error
     if count != len(said):
         raise DataError(f"{count} images need {count} labels, not {len(said)}.")
     first = getattr(images, "ndim", 0) == 4 and images.shape[1] in (1, 3, 4) and images.shape[3] not in (1, 3, 4)
-    read = [partial(_image_of, image, f"Image {i}", first) for i, image in enumerate(images)]
-    pictures = [Picture(f"number {i}", _said(label), None, each) for i, (label, each) in enumerate(zip(said, read, strict=True))]
-    return PictureList("arrays", pictures, _names(said))
+    found = PictureList("arrays", [], _names(label for label in said if _is_label(label)))
+    for i, (image, label) in enumerate(zip(images, said, strict=True)):
+        if _is_label(label):
+            found.pictures.append(Picture(f"number {i}", _said(label), None, partial(_image_of, image, f"Image {i}", first)))
+        else:
+            found.left_out.append((f"number {i}", "has no label"))
+    return found
+
+
+def _is_label(value) -> bool:
+    return value is not None and value == value  # NaN is not itself
 
 
 def _image_of(value, name: str, channels_first: bool = False) -> Image.Image:
@@ -215,7 +238,7 @@ def _of_hugging_face(splits: dict) -> PictureList:
     for split, part in splits.items():
         for i, value in enumerate(part[label]):
             name = f"{split} row {i}".strip()
-            if value is None or (names and value not in range(len(names))):  # -1, in many a test split that nobody labelled
+            if not _is_label(value) or (names and value not in range(len(names))):  # -1, in many a test split that nobody labelled
                 found.left_out.append((name, "has no label"))
                 continue
             there.append(value)
