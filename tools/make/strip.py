@@ -15,6 +15,7 @@ from film import COUNT, METHODS, TARGET
 from dimum_core import load_dataset, load_pipeline, relearn, unlearn
 from dimum_core.evaluation import draw_samples
 from dimum_core.judges import load_judge
+from dimum_core.models.fresh_noise import FRESH_STEPS, with_fresh_noise
 from dimum_core.plots import image_rows, use_style
 
 OUT = Path(__file__).resolve().parent.parent.parent / "docs" / "story.png"
@@ -34,7 +35,8 @@ def rows_of_images(seed: int = 0) -> dict:
         forgot = unlearn(pipe, target=TARGET, data=data, steps=75, until=0.9, seed=seed, progress=False, **settings)
         models |= {f"{name}: forgotten": forgot, f"{name}: attacked": attacked(forgot)}
     models["never saw a 3: attacked"] = attacked(load_pipeline(f"digits-without-{TARGET}"))
-    return {title: draw_samples(model, [TARGET] * COUNT, seed=seed, progress=False) for title, model in models.items()}
+    fresh = {"seed": seed, "num_inference_steps": FRESH_STEPS, "progress": False}  # as the film and every measurement
+    return {title: draw_samples(with_fresh_noise(model), [TARGET] * COUNT, **fresh) for title, model in models.items()}
 
 
 def main() -> None:
