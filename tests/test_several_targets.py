@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -47,6 +48,8 @@ def test_a_list_is_the_union_of_its_targets_in_the_order_of_their_labels():
     assert (target.name, target.labels, target.said, target.in_words) == ("3 and 7", (3, 7), ["3", "7"], "the classes 3 and 7")
     assert target.others.tolist() == [0, 1, 2, 4, 5, 6, 8, 9]
     assert find_target(["3"], DIGITS) == find_target("3", DIGITS)
+    for several in ({"7", "3"}, np.array([3, 7]), np.array(["7", "3"]), (3, "7")):
+        assert find_target(several, DIGITS) == target
     styles = find_target(["outline", "hatched"], CLASS_NAMES)
     assert styles.position == 0 and {CLASS_NAMES[i].split()[0] for i in styles.labels} == {"outline", "hatched"}
 

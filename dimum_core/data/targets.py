@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Protocol
@@ -115,19 +115,19 @@ class Target:
         return torch.tensor(labels or there, dtype=torch.int64)
 
 
-Wanted = str | int | Target | Labelled | Sequence  # whatever `find_target` takes
+Wanted = str | int | Target | Labelled | Sequence | Set | np.ndarray  # whatever `find_target` takes
 
 
 def find_target(target: Wanted, class_names: tuple[str, ...]) -> Target:
-    """A class by name or number, a word of class names, a prompt that has such words in it, or an image set: just these images. A
-    list: several of these at once, but of images.
+    """A class by name or number, a word of class names, a prompt that has such words in it, or an image set: just these images.
+    A list, a set or an array: several of these at once, but of images.
 
     Raises UnknownName for a name that is none of these, DataError for a prompt that has none, or two of a kind, for images of
     other classes, and for several targets that are not of one kind.
     """
     if isinstance(target, Target):
         return target
-    if isinstance(target, (list, tuple)):
+    if isinstance(target, (list, tuple, set, frozenset, np.ndarray)):
         return _several([find_target(each, class_names) for each in target])
     if hasattr(target, "item_hashes"):
         return _single_images(target, class_names)
