@@ -193,9 +193,12 @@ def _add_benchmark(commands) -> None:
 
 
 def _add_grade(commands) -> None:
-    grade = commands.add_parser("grade", help="mark the exercises that a class has handed in")
+    grade = commands.add_parser("grade", help="mark the exercises that a class has handed in, or its capstones")
     grade.add_argument("folder", type=Path, metavar="FOLDER", help="submissions: .ipynb, .py or .json, or a folder a student")
     grade.add_argument("--out", type=Path, required=True, metavar="DIR", help="for marks.csv and a page a student")
+    grade.add_argument(
+        "--capstone", action="store_true", help="the folder has capstones (mine.py, a folder a student): run on seeds drawn now"
+    )
     grade.add_argument("--points", type=Path, metavar="FILE", help="what an exercise is worth (default: the course's points.yaml)")
     grade.add_argument("--seconds", type=float, default=20.0, help="limit for each answer (default: 20)")
     grade.add_argument("--memory", type=float, default=2.0, metavar="GB", help="limit beyond what torch needs (default: 2)")

@@ -244,7 +244,13 @@ def run_grade(args) -> None:
     from .course.grade import POINTS, grade
     from .course.marks import one_line
 
-    for result in grade(args.folder, args.out, args.points or POINTS, args.seconds, args.memory):
+    if args.capstone:
+        from .course.capstones import grade_capstones
+
+        results = grade_capstones(args.folder, args.out, memory=args.memory)
+    else:
+        results = grade(args.folder, args.out, args.points or POINTS, args.seconds, args.memory)
+    for result in results:
         note = f" ({result.note})" if result.note else ""
         print(one_line(f"{result.student}: {result.points:g} of {result.out_of:g}{note}"))
 

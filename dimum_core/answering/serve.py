@@ -20,6 +20,11 @@ def serve(line: wire.Line) -> None:
     """Run what was handed in, say what was answered, then answer calls until the grader has enough."""
     order = line.receive()
     sys.meta_path.insert(0, NoCourse)
+    if "checkpoint" in order:
+        from .forgetting import forget  # answers to exercises do without
+
+        forget(order, line)
+        return
     hand = Hand(wire.decode(order["questions"]), order["student"], order["seconds"], order["reading"])
     limit(order["memory"])
     files = [([read_cell(source) for source in cells], whole) for cells, whole in order["pieces"]]

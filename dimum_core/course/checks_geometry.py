@@ -197,6 +197,12 @@ def _best_elsewhere(table: dict[float, list[float]]) -> float:
     return best_attacks(rows, ["d"], ["rate"], "v")["v"].mean()
 
 
+def _worst_elsewhere(table: dict[float, list[float]]) -> float:
+    values = np.array(list(table.values()))
+    others = values.sum(axis=1, keepdims=True) - values
+    return float(values[others.argmin(axis=0), np.arange(values.shape[1])].mean())
+
+
 @exercise(
     "12.1",
     "Whoever chooses and reports on the same seeds counts luck as strength.",
@@ -211,6 +217,7 @@ def _attacker_at_their_best(function, seed=0):
             lambda t: float(np.mean(np.max(list(t.values()), axis=0))),
         "That is the mean over all rates; the attacker may choose.": lambda t: float(np.mean(list(t.values()))),
         "The rate was chosen on the seeds that it is reported on.": lambda t: max(float(np.mean(v)) for v in t.values()),
+        "That is the rate that helps them least.": _worst_elsewhere,
     })
 
 
