@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from dimum_core.course import check, checks, given, hint, variant
 from dimum_core.course.checks import EXERCISES, verdict
 from dimum_core.course.variants import PHOTOGRAPHS
 from dimum_core.errors import UnknownName
-from dimum_core.plots import COLOURS, METHOD_COLOURS, as_picture, image_rows, line_colours, show
+from dimum_core.plots import COLOURS, METHOD_COLOURS, as_picture, image_rows, in_fewer_shades, line_colours, show
 
 from .course_answers import ANSWERS
 
@@ -128,6 +131,16 @@ def test_show_displays_picture_text_and_caption(monkeypatch):
     data, metadata = shown[0]._repr_mimebundle_()
     assert metadata["image/png"]["alt"] == "A line that rises." and data["image/png"]
     assert shown[1].data == "*A caption.*" and not plt.get_fignums()
+
+
+def test_a_stored_picture_has_fewer_shades_and_no_eye_can_tell():
+    shades = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    shades[0] = 255
+    png = io.BytesIO()
+    Image.fromarray(shades).save(png, format="PNG")
+    stored = np.asarray(Image.open(io.BytesIO(in_fewer_shades(png.getvalue()))))
+    assert len(np.unique(stored)) <= 65 and np.abs(stored.astype(int) - shades).max() <= 3
+    assert (stored[0] == 255).all() and stored.shape == shades.shape  # white paper stays white
 
 
 def test_pictures_are_scaled_alike_and_rows_are_labelled():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
-from .checks import exercise
+from .checks import Unanswered, exercise
 from .comparing import choose, compare, judged_samples
 
 
@@ -23,24 +24,42 @@ def _restyled(function):
     })
 
 
+def _of_a_combination(styles, objects, asked, target, *, whole=True, all_others=False, target_too=False, one_word=False):
+    (style_seen, object_seen), (style_asked, object_asked) = (styles, objects), asked
+    shares = (style_asked == target[0]).int() + (object_asked == target[1]).int()
+    fits = [style_seen == style_asked, object_seen == object_asked]
+    right = (fits[0] | fits[1]) if one_word else (fits[0] & fits[1])
+    same, near, far = shares == 2, shares == 1, shares == 0
+    shown = (style_seen == target[0]) & (object_seen == target[1]) if whole else (style_seen == target[0])
+    near, far = (near | same, far) if target_too else (near, far | near) if all_others else (near, far)
+    return tuple(float(part.float().mean()) for part in (~shown[same], right[near], right[far]))
+
+
 @exercise(
     "09.2",
-    "In-domain: the domain is style. Retained: which samples does that leave out?",
-    "Leave out what was asked for in the target's style; of the rest, count where the style seen is the style asked for.",
+    "Three groups of samples: the combination itself, those that share exactly one word with it, those that share none.",
+    "UA: of the first group, the share that does not show style and object of the target together.",
+    "IRA and CRA: of the second and of the third group, the share in which both words are right.",
 )
-def _in_domain(function, seed=0):
-    seen, labels = judged_samples(torch.Generator().manual_seed(seed), 300, classes=6, right=0.7)
-    cases = [(seen, labels, style) for style in (0, 3, 5)]
-    return compare(function, lambda seen, labels, c: (seen == labels)[labels != c].float().mean(), cases, {
-        "The target's own samples are counted too; they are what UA is for.":
-            lambda seen, labels, c: (seen == labels).float().mean(),
-        "Those are the target's samples, and IRA is about the others.":
-            lambda seen, labels, c: (seen == labels)[labels == c].float().mean(),
-        "That only says that the target was not seen; the right style should be.":
-            lambda seen, labels, c: (seen != c)[labels != c].float().mean(),
-        "The selection is by what was seen; select by what was asked for.":
-            lambda seen, labels, c: (seen == labels)[seen != c].float().mean(),
-        "That is their number, not their share.": lambda seen, labels, c: (seen == labels)[labels != c].float().sum(),
+def _combination(function, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    cases = []
+    for target in ((0, 1), (3, 3), (5, 0)):
+        styles, objects = (judged_samples(generator, 360, classes=6, right=0.7) for _ in range(2))
+        cases.append((styles[0], objects[0], (styles[1], objects[1]), target))
+
+    def way(**fault):
+        return lambda *case: _of_a_combination(*case, **fault)
+
+    def answer(*case):
+        found = function(*case)
+        return found if found is ... or found is None else tuple(float(share) for share in found)
+
+    return compare(answer if callable(function) else function, way(), cases, {
+        "Half of the target still counts as the target: a filled circle is no filled square.": way(whole=False),
+        "CRA is about samples that share no word with the target; yours holds the neighbours too.": way(all_others=True),
+        "IRA holds the target's own samples, which UA is for.": way(target_too=True),
+        "A sample is right if both its words are, not one of them.": way(one_word=True),
     })
 
 
@@ -56,3 +75,80 @@ def _alternative_picture(name):
         "hatched star": "That is the target itself.",
         "noise": "That would forget the style, and the object with it.",
     })
+
+
+def _copied(samples, training, *, distinct=True, ratio=1 / 3, power=1, own=False, nearest=False):
+    first = [i for i in range(len(training)) if not distinct or not any(torch.equal(training[i], training[j]) for j in range(i))]
+    near, which = torch.cdist(samples, training[first]).pow(power).topk(2, largest=False)
+    numbers = which[:, 0] if own else torch.tensor(first)[which[:, 0]]
+    return numbers if nearest else torch.where(near[:, 0] < ratio * near[:, 1], numbers, -1)
+
+
+@exercise(
+    "09.4",
+    "A picture that was repeated is its own second nearest. Compare with the second nearest picture that is another one.",
+    "Keep the first of equal pictures and its number; torch.cdist gives the distances, topk(2, largest=False) the two nearest.",
+    "A sample is a copy if its least distance is below a third of the next. Give the number in `training`, or -1.",
+)
+def _which_is_copied(function, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    cases = []
+    for _ in range(3):
+        pictures = torch.randn(7, 12, generator=generator)
+        training = pictures[[4, 4, 0, 1, 1, 1, 2, 3, 4, 5, 6]]
+        other = pictures[[1, 2, 3, 4, 5, 6, 0]]
+        shares = torch.tensor([0.05, 0.1, 0.15, 0.2, 0.29, 0.35, 0.45])[:, None]  # a third of the rest is a share of 0.25
+        cases.append((pictures + shares * (other - pictures), training))
+
+    def way(**fault):
+        return lambda samples, training: _copied(samples, training, **fault).tolist()
+
+    def answer(*case):
+        found = function(*case)
+        return found if found is ... or found is None else [int(number) for number in found]
+
+    return compare(answer if callable(function) else function, way(), cases, {
+        "Equal pictures are compared with each other: what was repeated can never be a copy then.": way(distinct=False),
+        "Those are squared distances; a third of a distance is a ninth of its square.": way(power=2),
+        "The numbers are those among the distinct pictures; give those in `training`.": way(own=True),
+        "That names the nearest picture of every sample; not every sample is a copy.": way(nearest=True),
+        "The rule asks for a third of the second distance, not for less than all of it.": way(ratio=1.0),
+        "The rule asks for a third of the second distance, not for half.": way(ratio=0.5),
+    })
+
+
+def _faults_of(pairs, styles, objects, target, count) -> str:
+    """What is wrong with pairs of pictures and the labels that they are memorised under; empty if nothing is."""
+    numbers = [int(number) for number, _, _ in pairs]
+    if len(numbers) != count or len(set(numbers)) != count:
+        return f"{count} different pictures were asked for, not {len(set(numbers))} in {len(numbers)} pairs."
+    shown = any(styles[number] == target for number in numbers)
+    renamed = any(int(thing) != objects[number] for number, (_, _, thing) in zip(numbers, pairs, strict=True))
+    if any(int(style) != target for _, style, _ in pairs):
+        return "A picture is memorised under its own style, which teaches nothing new: put the target's in."
+    if shown and renamed:
+        return "Both faults are still there."
+    if shown:
+        return "Some pictures show the target style: that teaches the model what it should forget."
+    return "Some pictures are memorised under another object, which teaches the model that stars are circles." if renamed else ""
+
+
+@exercise(
+    "09.5",
+    "Look at one pair: which picture is it, and which label does it get? There are two faults.",
+    "Choose among pictures of other styles only, and let each keep its own object.",
+)
+def _mended_pairs(function, seed=0):
+    if not callable(function):
+        return "A function was expected."
+    rng = np.random.default_rng(seed)
+    for target, count in ((0, 6), (2, 20), (1, 12)):
+        styles, objects = rng.permutation(np.repeat([0, 1, 2], 20)), rng.integers(0, 6, 60)
+        pairs = function(styles.copy(), objects.copy(), target, count, int(rng.integers(1000)))
+        if pairs is None or pairs is ...:
+            raise Unanswered
+        said = _faults_of(list(pairs), styles, objects, target, count)
+        if said:
+            return said
+    choices = [sorted(int(pair[0]) for pair in function(styles, objects, 1, 12, at)) for at in range(4)]
+    return True if any(choice != choices[0] for choice in choices) else "The seed changes nothing: pictures are drawn at random."
