@@ -111,6 +111,35 @@ def test_the_film_runs_once_and_stands_still_if_motion_is_unwanted(tmp_path, fla
         assert re.search(rf'aria-valuetext="{told}[^"]*{name}: {count} of 24', seen)
 
 
+BETS = """<!doctype html><main><p><strong>Before you look:</strong> will it come back?</p>
+<details class="bet"><summary>I have a guess: show me</summary>yes</details>
+<p>It does.</p><p><strong>Before you look:</strong> and with noise?</p>
+<details class="bet"><summary>I have a guess: show me</summary>no</details>{guesses}</main>
+<script>
+const lines = document.querySelectorAll(".guess");
+lines[1].value = "never <b>";
+lines[1].dispatchEvent(new Event("input"));
+document.querySelector("#guesses a").click();
+document.querySelector("#guesses input").click();
+</script>"""
+
+
+@pytest.mark.skipif(not BROWSER, reason="needs a browser")
+def test_a_guess_is_kept_and_stands_beside_what_came(tmp_path):
+    page = tmp_path / "01_x.html"
+    page.write_text(BETS.format(guesses=(PARTS / "guesses.html").read_text()))
+    command = [BROWSER, *FLAGS, f"--user-data-dir={tmp_path}/profile", "--virtual-time-budget=5000", "--dump-dom", page.as_uri()]
+    seen = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+    section = re.search(r"(?s)<section id=.guesses.>.*?</section>", seen)[0]  # no longer hidden
+    assert section.count("<li>") == 1 and "and with noise? <strong>never &lt;b&gt;</strong>" in section
+    assert "1 of 1 as I thought." in section and 'href="#bet-1"' in section
+    first, second = re.findall(r"<details[^>]*>", seen)
+    assert "open" not in first and "open" in second
+    page.write_text(page.read_text().split("<script>\nconst lines")[0])  # another day
+    again = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+    assert "never &lt;b&gt;" in again and "1 of 1 as I thought." in again
+
+
 GLOSSARY = ("<p><strong>retrained model</strong> Never saw <math>x</math> the target. Chapter 04.</p>"
             "<p><strong>pass, network evaluation, NFE</strong> One call.</p>")
 

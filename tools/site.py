@@ -26,7 +26,8 @@ from links import Linker, terms, with_anchors  # noqa: E402
 from reading import Chapter, contents, read_chapter, read_page, sections  # noqa: E402
 from slides import slides  # noqa: E402
 
-PAGES = {"glossary": "Glossary", "cheat_sheet": "Cheat sheet", "failures": "What goes wrong", "bibliography": "Sources"}
+PAGES = {"glossary": "Glossary", "cheat_sheet": "Cheat sheet", "failures": "What goes wrong", "quizzes": "Quizzes",
+         "bibliography": "Sources"}
 
 
 def check_pictures(page: str, name: str) -> None:

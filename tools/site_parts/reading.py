@@ -141,9 +141,10 @@ def with_own_ids(body: str) -> str:
 def fold(cell, body: str) -> str:
     """A solution stays out of sight until it is asked for, and what answers a bet until the reader has one."""
     found = SOLUTION.search(cell.source)
-    folded = f"Solution of {found[1]}" if found else "I have a guess: show me"
-    if found or cell.metadata.get("jupyter", {}).get("outputs_hidden"):
-        return f"<details><summary>{folded}</summary>{body}</details>"
+    if found:
+        return f"<details><summary>Solution of {found[1]}</summary>{body}</details>"
+    if cell.metadata.get("jupyter", {}).get("outputs_hidden"):
+        return f'<details class="bet"><summary>I have a guess: show me</summary>{body}</details>'
     return body
 
 
