@@ -74,3 +74,33 @@ def test_every_question_has_an_answer():
 def test_the_failures_use_methods_that_exist():
     settings = [row["settings"].split()[0] for row in csv.DictReader((ROOT / "data" / "results" / "failures.csv").open())]
     assert set(settings) <= {*METHODS, "DiMRA"}
+
+
+KINDS = {"predict": 0, "compute": 0, "recall": 0, "build": 1, "bug hunt": 2, "derive": 3, "to try": 4, "design": 5}
+
+
+def test_the_syllabus_adds_up_the_minutes_of_the_exercises():
+    chapters, difficulties = {}, {}
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        text = "".join("".join(cell["source"]) for cell in json.loads(path.read_text("utf-8"))["cells"])
+        for kind, difficulty, minutes in re.findall(r"\*\*\d\d\.\d+\*\* \*\(([a-z ,]+); difficulty (\d), (\d+) minutes\)\*", text):
+            chapters.setdefault(path.name[:2], [0] * 6)[KINDS[kind.split(",")[0]]] += int(minutes)
+            difficulties.setdefault(difficulty, []).append(int(minutes))
+    page = (ROOT / "docs" / "teaching" / "syllabus.md").read_text("utf-8")
+    for chapter, minutes in chapters.items():
+        row = " | ".join(str(number or "") for number in minutes).replace("  ", " ")
+        assert f"| {chapter} | {row} | {sum(minutes)} |".replace("  ", " ") in page, chapter
+    for difficulty, minutes in difficulties.items():
+        assert f"| {difficulty} | {len(minutes)} | {min(minutes)} to {max(minutes)} | {sum(minutes)} |" in page
+
+
+def test_each_question_of_the_quizzes_has_one_right_option_and_feedback_on_all():
+    parts = re.split(r"(?m)^## ", (ROOT / "docs" / "quizzes.md").read_text("utf-8"))[1:]
+    assert len(parts) == 4
+    for part in parts:
+        questions = re.split(r"(?m)^\*\*\d\.\*\* ", part)[1:]
+        assert len(questions) == 5
+        for question in questions:
+            options = re.findall(r"(?s)<details>\n<summary>.+?</summary>\n\n(\w+)\. (.+?)\n\n</details>", question)
+            assert len(options) == question.count("<details>") == 3, question
+            assert [said for said, _ in options].count("Right") == 1 and all(said in ("Right", "No") for said, _ in options)

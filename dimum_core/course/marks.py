@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import html
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+CANVAS = ("Student", "ID", "SIS User ID", "SIS Login ID", "Section")  # the columns that its import asks for, before the marks
 LONGEST = 255 - len(".html")  # bytes of a page's name that file systems take
 AS_TEXT = {"encoding": "utf-8", "errors": "backslashreplace"}  # what a student's code says may be no text
 
@@ -42,17 +44,32 @@ class Result:
 
 @contextmanager
 def book(out: Path, numbers: list[str]) -> Iterator:
-    """Opens marks.csv in `out`, with a column for each exercise; yields a function that enters a result and writes its page."""
-    with (out / "marks.csv").open("w", newline="", **AS_TEXT) as file:
-        writer = csv.writer(file)
+    """Opens marks.csv in `out`, with a column for each exercise; yields a function that enters a result and writes its page.
+
+    Beside it stand moodle.csv and canvas.csv, the sums alone, for the import of marks into those platforms.
+    """
+    with contextlib.ExitStack() as files:
+        marks, moodle, canvas = (
+            files.enter_context((out / name).open("w", newline="", **AS_TEXT)) for name in ("marks.csv", "moodle.csv", "canvas.csv")
+        )
+
+        def write(file, *row) -> None:
+            csv.writer(file).writerow(row)
+            file.flush()  # a run that is killed keeps what it had
 
         def enter(result: Result) -> None:
             (out / page_name(result.student)).write_text(page(result), **AS_TEXT)
+            student = no_formula(result.student)
             points = [f"{points:g}" for points in (result.points, result.out_of, *(mark.points for mark in result.marks))]
-            writer.writerow([no_formula(result.student), *points, no_formula(result.note)])
-            file.flush()  # a run that is killed keeps what it had
+            if canvas.tell() == 0:
+                write(canvas, *CANVAS, out.name)
+                write(canvas, "    Points Possible", *[""] * (len(CANVAS) - 1), f"{result.out_of:g}")
+            write(marks, student, *points, no_formula(result.note))
+            write(moodle, student, points[0])
+            write(canvas, student, "", student, student, "", points[0])
 
-        writer.writerow(["student", "points", "out of", *numbers, "note"])
+        write(marks, "student", "points", "out of", *numbers, "note")
+        write(moodle, "ID number", out.name)
         yield enter
 
 

@@ -33,6 +33,11 @@ def test_reference_answers_get_full_marks_and_an_empty_hand_in_none(tmp_path, ca
     assert float(rows["grace"]["points"]) == sum(worth.values()) == float(rows["grace"]["out of"])
     assert float(rows["empty"]["points"]) == 0 and float(rows["numbers"]["points"]) == 3
     assert f"grace: {sum(worth.values()):g} of" in capsys.readouterr().out
+    moodle, canvas = (list(csv.reader((tmp_path / "marks" / f"{name}.csv").open())) for name in ("moodle", "canvas"))
+    assert moodle[0] == ["ID number", "marks"] and ["numbers", "3"] in moodle and len(moodle) == 5
+    assert canvas[0] == ["Student", "ID", "SIS User ID", "SIS Login ID", "Section", "marks"] and len(canvas) == 6
+    assert canvas[1][0].strip() == "Points Possible" and canvas[1][-1] == f"{sum(worth.values()):g}"
+    assert ["numbers", "", "numbers", "numbers", "", "3"] in canvas
     page = (tmp_path / "marks" / "numbers.html").read_text()
     assert "name other classes" in page and "not answered" in page and "http" not in page
 
