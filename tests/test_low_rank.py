@@ -13,7 +13,7 @@ from dimum_core import load_pipeline, relearn, unlearn
 from dimum_core.attacks import few_shot
 from dimum_core.cli import main
 from dimum_core.data import load_unlearn_canvas
-from dimum_core.errors import CheckpointError, ModelError
+from dimum_core.errors import CheckpointError, ModelError, TrainingError
 from dimum_core.evaluation import draw_samples
 from dimum_core.models.checkpoints import save_checkpoint
 from dimum_core.models.history import HISTORY_FILE
@@ -138,6 +138,12 @@ def test_updates_that_are_attached_count_as_what_the_model_is(forgotten, canvas)
     ).pipeline
     half = by_hand(folder / "forget", 0.5)
     assert same(weights(attack), {key: value + half.get(key, 0) for key, value in weights(start).items()}, rtol=1e-4, atol=1e-6)
+
+
+def test_a_method_that_edits_weights_leaves_no_empty_updates(prompted, shapes):
+    """They would be saved as an adapter, and what was edited would not be in it."""
+    with pytest.raises(TrainingError, match="uce edits the weights themselves, so no low-rank updates train"):
+        unlearn(prompted, "uce", target="outline", data=shapes, **LORA)
 
 
 def test_our_own_model_of_shapes_keeps_its_updates_the_same_way(prompted, shapes, tmp_path):

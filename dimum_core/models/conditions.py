@@ -133,13 +133,12 @@ class PromptConditions(Conditions):
     def output(self, model: nn.Module, x_t: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         if self.text_trains:
             captions = [self.caption(number) for number in condition.tolist()]
-            said = {"input_ids": self.pipe.tokenize(captions).to(x_t.device)}
-        else:
-            parts = [part.to(x_t.device) for part in self._embed(condition)]
+            tokens = self.pipe.tokenize(captions).to(x_t.device)
             with short_attention(x_t):
-                return predicted(self.pipe, model, x_t, self.schedule.told(t), parts).float()
+                return model(x_t, t, tokens).sample.float()
+        parts = [part.to(x_t.device) for part in self._embed(condition)]
         with short_attention(x_t):
-            return model(x_t, t, **said).sample.float()
+            return predicted(self.pipe, model, x_t, self.schedule.told(t), parts).float()
 
     def embeddings(self, condition: Tensor) -> Tensor:
         """B x L x D from the frozen text encoder, or from all of them; each caption is embedded once."""
