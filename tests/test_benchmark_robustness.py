@@ -270,7 +270,8 @@ def test_network_evaluations_are_those_that_were_made():
         with counted(pipe.unet) as seen:
             unlearn(pipe, method, data=data, steps=2, until=1.0, evaluate_every=2, **settings)
         assert seen["training"] == a_step * 2 * 8, method  # predictions of a step x steps x batch
-        assert seen["sampling"] in (0, 32 * 25 * 2)  # what decides when to stop; nothing if the very same was drawn before
+        looks = seen["sampling"] / (32 * 25 * 2)  # at the original and at the end; nothing if the very same was drawn before
+        assert looks in (0, 1, 2)
     with counted(pipe.unet) as seen:
         unlearn(pipe, "esd", data=data, steps=3, **settings)
     stops = [int(torch.randint(10, (1,), generator=step_generator(0, index))) for index in range(3)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import warnings
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from ..checking import check_apart, check_kind, check_number, check_whole
 from ..data import Dataset, ImageSet
 from ..data.targets import Wanted, find_target
-from ..errors import DataError, TrainingError
+from ..errors import DataError, TrainingError, brief
 from ..evaluation import draw_samples
 from ..judges import Judge, PairJudge, judge_for
 from ..models.conditions import ClassConditions, PromptConditions, conditions_of, image_size
@@ -196,6 +197,8 @@ def unlearn(
         objective = UnlearningObjective.of(method, pipe, conditions, sets, config, about)
         objective.prepare(network_of(forgetful), seed)
         looks = [lambda step, pipe: objective.trace(network_of(pipe), config), *filter(None, (accuracy, evaluate))]
+        if until:
+            _warn_of_nothing_to_forget(accuracy(0, forgetful)["UA"], until, target)
         with objective.masked(network_of(forgetful)):
             result = _train(remember(forgetful, history), objective, config, looks, until, evaluate_every, out, resume, progress)
     record = _record(objective, result, target, data, pipe)
@@ -234,6 +237,16 @@ def _unlearning_accuracy(
         return {"UA": float((~judge.judge(images).shows(target)).float().mean())}
 
     return measure
+
+
+def _warn_of_nothing_to_forget(before: float, until: float, target) -> None:
+    """Say that a UA which the model had from the start is no sign of forgetting."""
+    if before >= until:
+        warnings.warn(
+            f"Before any unlearning the judge sees {brief(target)} in {1 - before:.0%} of {UNTIL_SAMPLES} samples that were asked for it, "
+            f"so reaching a UA of {until:g} says nothing: train the model longer, or give a judge that knows its images.",
+            stacklevel=3,
+        )
 
 
 def _made_with(pipe: DiffusionPipeline, method: Method, lora_rank: int, steps: int) -> dict:

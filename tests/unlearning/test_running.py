@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -25,7 +26,9 @@ from tests.unlearning.toys import toy_step
 def test_unlearning_stops_at_a_wanted_level_and_dimum_traces_its_convergence():
     pipe, data = load_pipeline("digits"), load_dataset("digits")
     settings = {"target": "3", "data": data, "learning_rate": 1e-3, "batch_size": 32, "evaluate_every": 5, "progress": False}
-    early = unlearn(pipe, "random-label", steps=60, until=0.5, **settings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        early = unlearn(pipe, "random-label", steps=60, until=0.5, **settings)
     measured = early.unlearning["log"]["UA"].dropna()
     assert early.unlearning["steps"] < 60 and measured.iloc[-1] >= 0.5 and (measured.iloc[:-1] < 0.5).all()
     memorised = unlearn(pipe, "dimum", steps=20, **settings).unlearning
@@ -76,6 +79,12 @@ def test_who_says_when_to_stop_is_known_before_anything_takes_long(pipe, data, m
     judge = Judge(8, 1, pipe.class_names, (4,), (2,))
     settings = {"target": "top", "data": data, "steps": 4, "batch_size": 6, "evaluate_every": 1, "progress": False}
     assert unlearn(pipe, "finetune", until=0.0, judge=judge, **settings).unlearning["steps"] == 1
+
+
+def test_a_model_that_never_drew_the_target_is_no_proof_of_forgetting():
+    never, data = load_pipeline("digits-without-3"), load_dataset("digits")
+    with pytest.warns(UserWarning, match=r"sees '3' in \d% of 32 samples .* so reaching a UA of 0.9 says nothing"):
+        unlearn(never, "random-label", target="3", data=data, steps=1, until=0.9, batch_size=8, progress=False)
 
 
 def test_another_models_unlearning_is_not_gone_on_with(pipe, data, tmp_path, tiny_preset):
