@@ -243,8 +243,8 @@ def _warn_of_nothing_to_forget(before: float, until: float, target) -> None:
     """Say that a UA which the model had from the start is no sign of forgetting."""
     if before >= until:
         warnings.warn(
-            f"Before any unlearning the judge sees {brief(target)} in {1 - before:.0%} of {UNTIL_SAMPLES} samples that were asked for "
-            f"it, so reaching a UA of {until:g} says nothing: train the model longer, or give a judge that knows its images.",
+            f"Before any unlearning the judge sees {brief(target)} in {1 - before:.0%} of {UNTIL_SAMPLES} samples that were asked "
+            f"for it, so reaching a UA of {until:g} says nothing: train the model longer, or give a judge that knows its images.",
             stacklevel=3,
         )
 
