@@ -295,10 +295,10 @@ def test_slides_show_the_display_formulas_of_a_section(tmp_path):
 def test_a_link_that_leads_nowhere_is_refused(executed, tmp_path):
     docs = tmp_path / "docs"
     docs.mkdir()
-    (docs / "glossary.md").write_text("# Glossary\n\n## A word\n\n[there](glossary.md#A-word) and $x_t$")
+    (docs / "glossary.md").write_text("# Glossary\n\n## A word\n\n[there](glossary.md#a-word) and $x_t$")
     built = site.build(executed / "out", tmp_path / "site", docs).parent
     page = (built / "glossary.html").read_text()
-    assert 'href="glossary.html#A-word"' in page and "<math" in page
+    assert 'href="glossary.html#a-word"' in page and "<math" in page
     for link in ("nowhere.md", "glossary.md#no-such-word"):
         (docs / "glossary.md").write_text(f"# Glossary\n\n[there]({link})")
         with pytest.raises(SystemExit, match="leads nowhere"):

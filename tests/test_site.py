@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from jinja2 import Environment, FileSystemLoader
+from nbformat.v4 import new_markdown_cell
 from PIL import Image
 
 PARTS = Path(__file__).resolve().parent.parent / "tools" / "site_parts"
@@ -20,7 +21,7 @@ from folding import split  # noqa: E402
 from landing import landing  # noqa: E402
 from links import Linker, slug, terms, with_anchors  # noqa: E402
 from maps import needs, parts  # noqa: E402
-from reading import Chapter, plain, sections, with_own_ids  # noqa: E402
+from reading import Chapter, plain, render, sections, with_own_ids  # noqa: E402
 from site_check import FLAGS  # noqa: E402
 
 NUMBERS = [f"{k:02}" for k in range(13)]
@@ -177,6 +178,12 @@ def test_set_up_and_plots_are_folded_and_no_line_is_lost(source, tags, seen, cal
     shown, folded, name = split(source, tags)
     assert (shown, name) == (seen, called)
     assert "\n".join(filter(None, (shown, folded))) == source
+
+
+@pytest.mark.parametrize("anchor", ["", "#attack-and-defend"])
+def test_a_chapters_link_to_a_page_of_docs_leads_to_the_sites_page(anchor):
+    page = render([new_markdown_cell(f"[there](../docs/quizzes.md{anchor})", id="there")])
+    assert f'href="quizzes.html{anchor}"' in page
 
 
 def test_headings_of_the_same_words_have_ids_of_their_own():

@@ -95,7 +95,7 @@ def render(cells: list) -> str:
     notebook.cells = cells
     body, _ = _exporter().from_notebook_node(notebook)
     body = body.replace('href="student/', 'href="downloads/student/')
-    body = re.sub(r'href="(?:\.\./)+docs/(\w+)\.md"', r'href="\1.html"', body)
+    body = re.sub(r'href="(?:\.\./)+docs/(\w+)\.md(#[\w-]+)?"', r'href="\1.html\2"', body)
     return body if "<h" not in body else ANCHOR.sub("", body)
 
 
@@ -164,10 +164,11 @@ def first_picture(notebook) -> tuple[bytes | None, str, bool]:
 
 
 def read_page(path: Path) -> tuple[str, str]:
-    """Title and body of a Markdown page; links to other pages point at their HTML, headings can be linked."""
+    """Title and body of a Markdown page; links to other pages point at their HTML, headings have the
+    anchors that they have on GitHub, where chapters and pages link to them, too."""
     text = path.read_text(encoding="utf-8")
     title = text.split("\n", 1)[0].lstrip("# ").strip()
-    body = markdown2html(with_mathml(text))
+    body = re.sub(r'<h[1-6][^>]*\bid="[^"]+"', lambda heading: heading[0].lower(), markdown2html(with_mathml(text)))
     body = ANCHOR.sub("", re.sub(r'href="(?!https?:)(?:\.\./)*(?:docs/)?([\w/-]+)\.md(#[\w-]+)?"', r'href="\1.html\2"', body))
     return title, body
 
