@@ -193,12 +193,12 @@ def unlearn(
     history = dataclasses.replace(history_of(pipe).having_seen(*sets.values()), training_set=data.train, weights="raw")
     with student(pipe, lora_rank, gradient_checkpointing, seed) as forgetful:
         train_only(network_of(forgetful), method.trains)
+        if until:
+            _warn_of_nothing_to_forget(accuracy(0, forgetful)["UA"], until, target)
         about = _made_with(pipe, method, lora_rank, steps) if out else {}
         objective = UnlearningObjective.of(method, pipe, conditions, sets, config, about)
         objective.prepare(network_of(forgetful), seed)
         looks = [lambda step, pipe: objective.trace(network_of(pipe), config), *filter(None, (accuracy, evaluate))]
-        if until:
-            _warn_of_nothing_to_forget(accuracy(0, forgetful)["UA"], until, target)
         with objective.masked(network_of(forgetful)):
             result = _train(remember(forgetful, history), objective, config, looks, until, evaluate_every, out, resume, progress)
     record = _record(objective, result, target, data, pipe)
