@@ -53,14 +53,14 @@ EFFECTS = {  # name -> results, budget, first, second: recovery area of the firs
 
 
 @lru_cache
-def contest_of(source: str, budget: str):
-    return next(c for c in contests(results(source)) if c.budget == budget)
+def contests_of(source: str) -> dict:
+    return {contest.budget: contest for contest in contests(results(source))}
 
 
 @lru_cache
 def comparisons_of(source: str, budget: str) -> pd.DataFrame:
     """All comparisons of the ranked methods of one contest, in both directions, by (first, second)."""
-    found = comparisons(contest_of(source, budget))
+    found = comparisons(contests_of(source)[budget])
     turned = found.rename(columns={"first": "second", "second": "first", "low": "high", "high": "low"})
     turned[["difference", "low", "high"]] *= -1
     return pd.concat([found, turned]).set_index(["first", "second"])
@@ -99,7 +99,7 @@ def table(source: str, budget: str) -> str:
 
 def standings(source: str, budget: str) -> str:
     """Ranked methods on the pairs that they all have, with Holm's letters, as a Markdown table; the best defence first."""
-    contest = contest_of(source, budget)
+    contest = contests_of(source)[budget]
     lines = ["| method | pairs | recovery area | behind the best | mean rank | group |", "|" + "---|" * 6]
     for _, row in leaderboard(contest).iterrows():
         place = f"{row['behind']:.2f} [{row['behind low']:.2f}, {row['behind high']:.2f}] | {row['rank']:.1f} | {row['group']}"

@@ -19,6 +19,7 @@ from ..data.targets import Target
 from ..errors import SettingError, UnknownName
 from ..evaluation import draw_samples
 from ..judges import Judge, PairJudge, Verdict
+from ..judges.counting import accuracy_on_each
 from ..metrics import Interval, accuracy, wilson_interval
 from ..models.conditions import conditions_of
 from ..models.fresh_noise import FRESH_STEPS, with_fresh_noise
@@ -154,19 +155,14 @@ def attack(pipe: DiffusionPipeline, kind: Attack, means: Means) -> Outcome:
     return Outcome(
         kind.name, asdict(kind), kind.has, "samples" if attacked.pipeline is None else "a model", attacked.steps, seconds,
         wilson_interval(int(shown.sum()), count), _retained(verdict, means) if afresh else None,
-        attacked.details | (_apart(verdict, means) if afresh else {}), images[: min(8, count)],
+        attacked.details | (accuracy_on_each(verdict, _asked(means), means.target) if afresh else {}),
+        images[: min(8, count)],
     )
 
 
 def _retained(verdict: Verdict, means: Means) -> Interval:
     labels = _asked(means)
     return accuracy(verdict.labels[means.samples :], labels[means.samples :])
-
-
-def _apart(verdict: Verdict, means: Means) -> dict[str, float]:
-    """Of several targets, the accuracy on each."""
-    labels = torch.tensor(_asked(means))
-    return {f"accuracy on {p.name}": float(verdict.shows(p)[p.among(labels)].float().mean()) for p in means.target.parts}
 
 
 def _asked(means: Means) -> list[int]:

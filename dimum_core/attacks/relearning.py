@@ -20,7 +20,8 @@ from ..data import Dataset, ImageSet
 from ..data.targets import Wanted
 from ..errors import DataError
 from ..evaluation import copying_rate, draw_samples
-from ..judges import Judge, PairJudge, Verdict, judge_for
+from ..judges import Judge, PairJudge, judge_for
+from ..judges.counting import accuracy_on_each
 from ..metrics import Interval, accuracy, wilson_interval
 from ..models.conditions import ClassConditions, PromptConditions, conditions_of, image_size
 from ..models.fresh_noise import FRESH_STEPS, with_fresh_noise
@@ -197,12 +198,7 @@ class _Measure:
         kept = accuracy(verdict.labels[self.samples :], self.labels[self.samples :])
         now = weights_of(network_of(self.pipe))
         values = (back.value, back.low, back.high, kept.value, float((now - self.start).norm()))
-        return dict(zip(MEASURES, values, strict=True)) | self.apart(verdict)
-
-    def apart(self, verdict: Verdict) -> dict[str, float]:
-        """Of several targets, the accuracy on each."""
-        labels, parts = torch.tensor(self.labels), self.conditions.forgotten.parts
-        return {f"accuracy on {part.name}": float(verdict.shows(part)[part.among(labels)].float().mean()) for part in parts}
+        return dict(zip(MEASURES, values, strict=True)) | accuracy_on_each(verdict, self.labels, self.conditions.forgotten)
 
     def recovered(self, images: Tensor, shown: Tensor) -> Interval:
         """The share of the target's samples that show it, or that copy one of its single images."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 import torch
 from torch import Tensor
@@ -34,6 +36,12 @@ def accuracies(judged: Verdict | Tensor, labels: Tensor, target: Target | None) 
             rows |= retained_accuracies(judged, labels, target)
     rows["none of these"] = wilson_interval(int((seen < 0).sum()), len(seen))
     return rows
+
+
+def accuracy_on_each(verdict: Verdict, labels: Sequence[int], target: Target) -> dict[str, float]:
+    """Of several targets, the accuracy on each, "accuracy on NAME"; nothing of one. labels: what was asked for, N."""
+    asked = torch.tensor(labels)
+    return {f"accuracy on {part.name}": float(verdict.shows(part)[part.among(asked)].float().mean()) for part in target.parts}
 
 
 def retained_accuracies(verdict: PairVerdict, labels: Tensor, target: Target) -> dict[str, Interval]:

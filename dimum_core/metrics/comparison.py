@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -55,6 +56,7 @@ def sign_flip_interval(first, second, confidence: float = 0.95) -> Interval:
     return Interval(float(difference.mean()), float(low), float(high), len(difference))
 
 
+@lru_cache(maxsize=2)
 def _flipped(pairs: int) -> np.ndarray:
     """Which pairs change their sign: a row of zeros and ones for each pattern, all of them or 9,999 drawn with a fixed seed."""
     if pairs <= EXACT_UP_TO:

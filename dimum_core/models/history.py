@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..data import ImageSet
 from ..data.targets import Target, class_index, find_target, is_target
+from .networks import network_name
 
 HISTORY_FILE = "history.json"
 NO_HASHES = np.array([], dtype="V8")
@@ -153,7 +154,6 @@ def with_unet(pipe: DiffusionPipeline, unet: nn.Module) -> DiffusionPipeline:
     scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
     names = [name for name in inspect.signature(type(pipe).__init__).parameters if name in pipe.config]
     parts = {name: getattr(pipe, name) if name in pipe.components else pipe.config[name] for name in names}
-    network = "transformer" if "transformer" in parts else "unet"
-    new = type(pipe)(**parts | {network: unet, "scheduler": scheduler})
+    new = type(pipe)(**parts | {network_name(pipe): unet, "scheduler": scheduler})
     new.set_progress_bar_config(leave=False)
     return remember(new, history_of(pipe))

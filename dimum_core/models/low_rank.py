@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..errors import CheckpointError, ModelError
 from .folders import loading_errors, quiet_diffusers, saved_whole
 from .history import HISTORY_FILE, History, history_of, remember
-from .networks import network_of
+from .networks import network_name
 
 ADAPTER_FILE = "pytorch_lora_weights.safetensors"
 
@@ -41,7 +41,7 @@ def save_adapter(pipe: DiffusionPipeline, folder: str | os.PathLike, card: dict 
         raise ModelError("This pipeline has no low-rank updates of its own: take what unlearn or relearn give with lora_rank=8.")
 
     def write(aside: Path) -> None:
-        pipe.save_lora_weights(aside, **{f"{_part(pipe)}_lora_layers": convert_state_dict_to_diffusers(updates)})
+        pipe.save_lora_weights(aside, **{f"{network_name(pipe)}_lora_layers": convert_state_dict_to_diffusers(updates)})
         (aside / HISTORY_FILE).write_text(history_of(pipe).to_json(), "utf-8")
 
     title = {"title": "Low-rank updates", "summary": "Low-rank updates in diffusers' format, of another model.", "kind": "adapter"}
@@ -68,10 +68,6 @@ def add_adapter(pipe: DiffusionPipeline, folder: Path) -> None:
     pipe.unload_lora_weights()
     before = history_of(pipe)
     remember(pipe, history.having_seen(before) if history.forgotten else before.having_seen(history))
-
-
-def _part(pipe: DiffusionPipeline) -> str:
-    return "transformer" if network_of(pipe) is pipe.components.get("transformer") else "unet"
 
 
 def has_attached(network: nn.Module) -> bool:

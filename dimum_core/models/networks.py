@@ -23,9 +23,14 @@ def is_kind(pipe: DiffusionPipeline, *kinds: str) -> bool:
     return any(kind.__name__ in kinds for kind in type(pipe).__mro__)
 
 
+def network_name(pipe: DiffusionPipeline) -> str:
+    """What diffusers calls a pipeline's network that denoises: unet or transformer."""
+    return "transformer" if "transformer" in pipe.components else "unet"
+
+
 def network_of(pipe: DiffusionPipeline) -> ModelMixin:
     """The network that is noised images' denoiser: what is unlearned and attacked."""
-    return pipe.transformer if "transformer" in pipe.components else pipe.unet
+    return getattr(pipe, network_name(pipe))
 
 
 def schedule_of(pipe: DiffusionPipeline) -> Schedule | FlowSchedule:

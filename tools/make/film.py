@@ -40,9 +40,11 @@ class Camera:
         return {}
 
 
-def attack(model, data, seed: int):
-    return relearn(model, data.without(TARGET), target=TARGET, steps=STEPS, learning_rate=3e-4, samples=COUNT, evaluate_every=EVERY,
-                   seed=seed, progress=False)
+def attack(model, data, seed: int, samples: int = COUNT, every: int = EVERY):
+    return relearn(
+        model, data.without(TARGET), target=TARGET, steps=STEPS, learning_rate=3e-4, samples=samples, evaluate_every=every,
+        seed=seed, progress=False,
+    )
 
 
 def filmed(settings: dict, seed: int = 0) -> list[tuple]:

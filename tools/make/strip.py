@@ -10,9 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import matplotlib as mpl
-from film import COUNT, METHODS, TARGET
+from film import COUNT, METHODS, STEPS, TARGET, attack
 
-from dimum_core import load_dataset, load_pipeline, relearn, unlearn
+from dimum_core import load_dataset, load_pipeline, unlearn
 from dimum_core.evaluation import draw_samples
 from dimum_core.judges import load_judge
 from dimum_core.models.fresh_noise import FRESH_STEPS, with_fresh_noise
@@ -27,8 +27,7 @@ def rows_of_images(seed: int = 0) -> dict:
     pipe, data = load_pipeline("digits"), load_dataset("digits")
 
     def attacked(model):
-        return relearn(model, data.without(TARGET), target=TARGET, steps=40, learning_rate=3e-4, samples=4, evaluate_every=40,
-                       seed=seed, progress=False).pipeline
+        return attack(model, data, seed, samples=4, every=STEPS).pipeline
 
     models = {"before": pipe}
     for name, settings in METHODS.items():
