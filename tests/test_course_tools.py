@@ -273,14 +273,26 @@ def test_what_answers_a_bet_is_folded_until_the_reader_has_a_guess(tmp_path):
     assert page.count("I have a guess") == 2
 
 
-def test_no_command_of_latex_survives_in_a_formula(tmp_path):
-    latex = r"$$\mathbb E\,\big\lVert x \big\rVert + \Big\| y \Big\| + \Big\langle z \Big\rangle \sim \mathcal N$$"
-    page = sys.modules["reading"].with_mathml(latex)
-    drawn = html.unescape(page)
-    assert "\\" not in drawn and drawn.count("\N{DOUBLE VERTICAL LINE}") == 4 and "mathvariant" not in drawn
-    assert all(character in drawn for character in "\U0001d53c\U0001d4a9\u27e8\u27e9")
-    with pytest.raises(SystemExit, match=r"cannot draw \\nonsense"):
-        sys.modules["reading"].with_mathml(r"$\nonsense$")
+def test_no_command_of_latex_survives_in_a_formula():
+    formulas = sys.modules["formulas"]
+    latex = r"a $x_t|c$ `$PATH` $$\mathbb E\,\big\lVert x \big\rVert + \Big\| y \Big\| + \Big\langle z\Big\rangle\sim\mathcal N$$"
+    held = formulas.with_mathml(latex)
+    page = formulas.typeset(sys.modules["reading"].render([new_markdown_cell(held, id="held")]))
+    heard = [html.unescape(re.sub(r"<[^>]+>|\s", "", m)) for m in re.findall(r"<math.*?</math>", page, re.DOTALL)]
+    assert heard == ["xt\N{DIVIDES}c", "E\u2225x\u2225+\u2225y\u2225+\u27e8z\u27e9\u223cN"]
+    assert page.count('class="katex-html" aria-hidden="true"') == 2 and page.count('class="katex-display"') == 1
+    assert '<span class="mord mathbb">E</span>' in page and "$PATH" in page and "data-tex" not in page and "\\" not in page
+    formulas.check_formulas(page, "here")
+    with pytest.raises(SystemExit, match=r"cannot draw the formula \$\\nonsense\$ \(Undefined control sequence"):
+        formulas.with_mathml(r"$\nonsense$")
+
+
+@pytest.mark.parametrize("left", [r"<p>the loss \lVert x</p>", "<td>$$x$$</td>"])
+def test_a_page_on_which_a_command_of_latex_survives_is_refused(left):
+    check = sys.modules["formulas"].check_formulas
+    check(r"<pre>\lVert</pre><p><code>$$</code> for $5</p><script>'\lVert'</script>", "here")
+    with pytest.raises(SystemExit, match="here: .* would stand on the page"):
+        check(left, "here")
 
 
 def test_slides_show_the_display_formulas_of_a_section(tmp_path):

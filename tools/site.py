@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PARTS = Path(__file__).resolve().parent / "site_parts"
 sys.path.insert(0, str(PARTS))
 
+from formulas import KATEX, check_formulas, typeset  # noqa: E402
 from landing import landing  # noqa: E402
 from links import Linker, terms, with_anchors  # noqa: E402
 from reading import Chapter, contents, read_chapter, read_page, sections  # noqa: E402
@@ -57,6 +58,7 @@ def write_style(site: Path) -> None:
     dark = [line for line in dark if line.startswith(".")]
     system = "\n".join(f"@media (prefers-color-scheme: dark) {{ :root:not([data-theme=light]) {line} }}" for line in dark)
     chosen = "\n".join(f":root[data-theme=dark] {line}" for line in dark)
+    shutil.copytree(KATEX, site / "katex", ignore=shutil.ignore_patterns("*.js", "*.md"))
     (site / "style.css").write_text("\n".join([(PARTS / "style.css").read_text("utf-8"), light, system, chosen]), "utf-8")
 
 
@@ -95,8 +97,9 @@ def writer(site: Path, pages: list[tuple[str, str]]):
     templates = Environment(loader=FileSystemLoader(PARTS), autoescape=True)
 
     def write(name: str, template: str, **parts) -> Path:
-        text = templates.get_template(template).render(pages=pages, here=name, **parts)
+        text = typeset(templates.get_template(template).render(pages=pages, here=name, **parts))
         check_pictures(text, name)
+        check_formulas(text, name)
         (site / f"{name}.html").write_text(text, "utf-8")
         return site / f"{name}.html"
 

@@ -1,4 +1,4 @@
-"""What the site reads: chapters (notebooks) and pages (Markdown), as HTML with formulas that a browser draws itself."""
+"""What the site reads: chapters (notebooks) and pages (Markdown), as HTML."""
 
 from __future__ import annotations
 
@@ -10,21 +10,15 @@ from pathlib import Path
 
 import nbformat
 from folding import split
-from latex2mathml.converter import convert as to_mathml
+from formulas import with_mathml
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown import markdown2html
 from outputs import is_progress
 
-MATH = re.compile(r"(?P<code>```.*?```|`[^`\n]*`)|\$\$(?P<block>.+?)\$\$|(?<![\\$\w])\$(?P<inline>[^$\n]+?)\$(?!\w)", re.DOTALL)
 BADGE = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\(([^)]*)\)\n*")  # its picture would need a network
 SOLUTION = re.compile(r"# @title Solution of ([\d.]+)")
 ANCHOR = re.compile(r'<a class="anchor-link".*?</a>')
 HEADING = re.compile(r'<h([23])[^>]*\bid="([^"]+)"[^>]*>(.*?)</h\1>', re.DOTALL)
-UNREAD = (  # what latex2mathml leaves as it stands, in a form that it reads
-    (re.compile(r"(\\[bB]igg?[lr]?)\s*(?:\\\||\\[lr]?Vert\b)"), r"\1‖"),
-    (re.compile(r"(\\[bB]igg?[lr]?)\s*\\langle\b"), r"\1⟨"), (re.compile(r"(\\[bB]igg?[lr]?)\s*\\rangle\b"), r"\1⟩"),
-    (re.compile(r"\\(mathbb|mathcal)\s+([A-Za-z])"), r"\\\1{\2}"),  # without braces, a variant that browsers ignore
-)
 TAG = re.compile(r"<(script|style|svg)\b.*?</\1>|<[^>]+>", re.DOTALL)
 MATHML = re.compile(r"<math\b.*?</math>", re.DOTALL)
 CODE = re.compile(r'<div class="highlight hl-.*?</pre></div>', re.DOTALL)
@@ -45,28 +39,6 @@ class Chapter:
     samples: bool = False  # does the picture show samples, or is it a chart?
     colab: str = ""
     cells: list = field(default_factory=list)
-
-
-def with_mathml(markdown: str) -> str:
-    """LaTeX between dollars as MathML, which browsers draw themselves; code is left alone."""
-
-    def draw(match: re.Match) -> str:
-        if match["code"]:
-            return match["code"]
-        return formula((match["block"] or match["inline"]).strip(), "block" if match["block"] else "inline")
-
-    return MATH.sub(draw, markdown)
-
-
-def formula(latex: str, display: str) -> str:
-    """MathML of a formula; one with a command that is not understood is refused, since readers would see the command."""
-    read = latex
-    for unread, form in UNREAD:
-        read = unread.sub(form, read)
-    drawn = re.sub(r"\s*\n\s*", " ", to_mathml(read, display=display))
-    if left := re.search(r"\\[A-Za-z|]+", drawn):
-        raise SystemExit(f"The site cannot draw {left[0]} in the formula ${latex}$: write it another way.")
-    return drawn
 
 
 def read_chapter(path: Path) -> Chapter:
