@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
 from collections.abc import Iterable
 
 import matplotlib.pyplot as plt
@@ -32,6 +33,7 @@ STYLE = {
     "figure.figsize": (7.2, 3.4),
     "legend.frameon": False,
 }
+SVG_FONTS = "DejaVu Sans, Verdana, sans-serif"  # matplotlib's, and one as wide that most machines have
 
 
 def use_style() -> None:
@@ -43,13 +45,37 @@ def show(figure: Figure, caption: str, alt: str) -> None:
     """Display a figure with its caption, and with a text for those who cannot see it, which the site keeps.
 
     alt: what the picture shows and what is to be seen in it, in a sentence or two.
+
+    The picture is a PNG, which every viewer of notebooks shows with its text. A chart has its drawing as SVG in the PNG's metadata
+    as well: the site shows that, sharp at any size and in the colours of its page.
     """
     from IPython.display import Image, Markdown, display
 
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", facecolor="white")
+    drawing = as_svg(figure)
     plt.close(figure)
-    display(Image(in_fewer_shades(buffer.getvalue()), format="png", alt=alt), Markdown(f"*{caption}*"))
+    picture = Image(in_fewer_shades(buffer.getvalue()), format="png", alt=alt, metadata={"svg": drawing} if drawing else None)
+    display(picture, Markdown(f"*{caption}*"))
+
+
+def as_svg(figure: Figure) -> str | None:
+    """A chart as SVG with its words as text, black on white. None for a figure that holds images, and for a drawing of more than
+    100 kB, such as a cloud of thousands of points: a notebook has 2 MB."""
+    if any(ax.images for ax in figure.axes):
+        return None
+    buffer = io.StringIO()
+    with plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": "dimum"}):  # the same chart is the same text
+        figure.savefig(buffer, format="svg", bbox_inches="tight", facecolor="white",
+                       metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    drawing = re.sub(r"<[^>]*>", lambda tag: _short(tag[0]), buffer.getvalue())
+    drawing = drawing[drawing.index("<svg"):].replace("<svg", f'<svg font-family="{SVG_FONTS}"', 1)
+    return drawing if len(drawing) <= 100_000 else None
+
+
+def _short(tag: str) -> str:
+    """A tag of an SVG without fonts, which its root names, with hundredths of a point."""
+    return re.sub(r" *font-family: [^;\"]*;?", "", re.sub(r"(\d\.\d\d)\d+", r"\1", tag))
 
 
 def in_fewer_shades(png: bytes) -> bytes:

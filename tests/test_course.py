@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+from xml.etree import ElementTree
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,7 +16,7 @@ from dimum_core.course import check, checks, given, hint, variant
 from dimum_core.course.checks import EXERCISES, verdict
 from dimum_core.course.variants import PHOTOGRAPHS
 from dimum_core.errors import UnknownName
-from dimum_core.plots import COLOURS, METHOD_COLOURS, as_picture, image_rows, in_fewer_shades, line_colours, show
+from dimum_core.plots import COLOURS, METHOD_COLOURS, as_picture, as_svg, image_rows, in_fewer_shades, line_colours, show
 
 from .course_answers import ANSWERS
 
@@ -131,6 +133,30 @@ def test_show_displays_picture_text_and_caption(monkeypatch):
     data, metadata = shown[0]._repr_mimebundle_()
     assert metadata["image/png"]["alt"] == "A line that rises." and data["image/png"]
     assert shown[1].data == "*A caption.*" and not plt.get_fignums()
+    assert metadata["image/png"]["svg"].startswith("<svg ")
+    show(image_rows({"real": torch.zeros(3, 1, 4, 4)}), "A row.", "Three grey images.")
+    assert set(shown[2]._repr_mimebundle_()[1]["image/png"]) == {"alt"}  # images stay images
+
+
+def test_a_chart_as_svg_is_its_picture_with_words_that_can_be_read():
+    """Oracles: an XML parser, matplotlib's own SVG, and the numbers that were drawn."""
+    figure, ax = plt.subplots()
+    ax.plot([0, 1, 2], [0.1, 0.123456, 0.9], color="#0072b2")
+    ax.set(title="A & B < C", xlabel="share of 0.123456", xlim=(0, 2), ylim=(0, 1))
+    drawing, own = as_svg(figure), io.StringIO()
+    with plt.rc_context({"svg.fonttype": "none"}):
+        figure.savefig(own, format="svg", bbox_inches="tight")
+    short, whole = ElementTree.fromstring(drawing), ElementTree.fromstring(own.getvalue())
+    words = [text.text for text in short.iter("{http://www.w3.org/2000/svg}text")]
+    assert words == [text.text for text in whole.iter("{http://www.w3.org/2000/svg}text")]
+    assert "A & B < C" in words and "share of 0.123456" in words
+    paths = [[np.array(re.findall(r"-?[\d.]+", path.get("d")), dtype=float)
+              for path in svg.iter("{http://www.w3.org/2000/svg}path")] for svg in (short, whole)]
+    assert all(np.abs(a - b).max() < 0.011 for a, b in zip(*paths, strict=True))
+    assert as_svg(figure) == drawing and len(drawing) < 0.8 * len(own.getvalue())
+    ax.plot(*np.random.default_rng(0).random((2, 4000)), "o")
+    assert as_svg(figure) is None  # too much for a notebook
+    plt.close(figure)
 
 
 def test_a_stored_picture_has_fewer_shades_and_no_eye_can_tell():

@@ -9,14 +9,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pytest
 from jinja2 import Environment, FileSystemLoader
-from nbformat.v4 import new_markdown_cell
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 from PIL import Image
+
+from dimum_core.plots import as_svg
 
 PARTS = Path(__file__).resolve().parent.parent / "tools" / "site_parts"
 sys.path[:0] = [str(PARTS), str(PARTS.parent)]
 
+from charts import with_charts  # noqa: E402
 from folding import split  # noqa: E402
 from landing import landing  # noqa: E402
 from links import Linker, slug, terms, with_anchors  # noqa: E402
@@ -139,6 +143,24 @@ def test_a_guess_is_kept_and_stands_beside_what_came(tmp_path):
     page.write_text(page.read_text().split("<script>\nconst lines")[0])  # another day
     again = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
     assert "never &lt;b&gt;" in again and "1 of 1 as I thought." in again
+
+
+def test_charts_take_the_colours_of_the_page_and_have_ids_of_their_own():
+    figure, ax = plt.subplots()
+    ax.fill_between([0, 1], [0, 1], color="#0072b2")
+    ax.plot([0, 1], "o", color="black")
+    metadata = {"image/png": {"alt": 'It "rises" & rests.', "svg": as_svg(figure)}}
+    plt.close(figure)
+    drawn, old = (new_output("display_data", {"image/png": "iVBORw0="}, metadata={"image/png": kept})
+                  for kept in (metadata["image/png"], {"alt": "An old one."}))
+    cell = new_code_cell("show()", outputs=[drawn, old, drawn], id="cell")
+    page = render([cell])
+    assert page.count('<svg class="chart" role="img" aria-label="It &quot;rises&quot; &amp; rests."') == 2
+    assert page.count("<img") == 1 and 'alt="An old one."' in page
+    ids, uses = re.findall(r' id="([^"]+)"', page), re.findall(r'(?:href="|url\()#([^")]+)', page)
+    assert len(ids) == len(set(ids)) and {name for name in ids if re.match(r"cell-\d", name)} == set(uses)
+    assert not re.search(r"#000000|#ffffff|<style", page) and "fill: #0072b2" in page and "currentColor" in page
+    assert cell.outputs[0].data == {"image/png": "iVBORw0="} and with_charts(new_markdown_cell("x"))[1] == {}
 
 
 GLOSSARY = ("<p><strong>retrained model</strong> Never saw <math>x</math> the target. Chapter 04.</p>"

@@ -32,8 +32,8 @@ PAGES = {"glossary": "Glossary", "cheat_sheet": "Cheat sheet", "failures": "What
 
 
 def check_pictures(page: str, name: str) -> None:
-    for tag in re.findall(r"<img\b[^>]*>", page):
-        alt = re.search(r'\balt="([^"]*)"', tag)
+    for tag in re.findall(r'<img\b[^>]*>|<svg class="chart"[^>]*>', page):
+        alt = re.search(r'\b(?:alt|aria-label)="([^"]*)"', tag)
         if not alt or not alt[1] or alt[1].startswith("No description has been provided"):  # nbconvert's stopgap
             raise SystemExit(f"{name}: a picture has no text for those who cannot see it (use dimum_core.plots.show).")
 

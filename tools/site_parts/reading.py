@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import nbformat
+from charts import with_charts
 from folding import split
 from formulas import with_mathml
 from nbconvert import HTMLExporter
@@ -64,8 +65,11 @@ def read_chapter(path: Path) -> Chapter:
 
 def render(cells: list) -> str:
     notebook = nbformat.v4.new_notebook()
-    notebook.cells = cells
+    marked = [with_charts(cell) for cell in cells]
+    notebook.cells = [cell for cell, _ in marked]
     body, _ = _exporter().from_notebook_node(notebook)
+    for mark, chart in (item for _, charts in marked for item in charts.items()):
+        body = body.replace(mark, chart)
     body = body.replace('href="student/', 'href="downloads/student/')
     body = re.sub(r'href="(?:\.\./)+docs/(\w+)\.md(#[\w-]+)?"', r'href="\1.html\2"', body)
     return body if "<h" not in body else ANCHOR.sub("", body)
