@@ -22,6 +22,7 @@ PARTS = Path(__file__).resolve().parent / "site_parts"
 sys.path.insert(0, str(PARTS))
 
 from formulas import KATEX, check_formulas, typeset  # noqa: E402
+from games import Game, games, played, write_games  # noqa: E402
 from landing import landing  # noqa: E402
 from links import Linker, terms, with_anchors  # noqa: E402
 from reading import Chapter, contents, read_chapter, read_page, sections  # noqa: E402
@@ -80,10 +81,12 @@ def build(source: Path, site: Path, docs: Path = ROOT / "docs") -> Path:
     (aside / "pictures").mkdir(parents=True)
     write_style(aside)
     copy_downloads(source, aside)
-    write = writer(aside, [(name, title) for name, title in PAGES.items() if (docs / f"{name}.md").exists()])
+    there = [(name, title) for name, title in PAGES.items() if (docs / f"{name}.md").exists()]
+    write = writer(aside, [(game.name, "Play") for game in games(docs)[:1]] + there)
     read = read_pages(docs)
     link = Linker({chapter.number: chapter.stem for chapter in chapters}, terms(read["glossary"][1]) if "glossary" in read else {})
-    entries = write_chapters(chapters, aside, write, link) + write_pages(read, docs, aside, write, link)
+    entries = write_chapters(chapters, aside, write, link, games(docs)) + write_pages(read, docs, aside, write, link)
+    entries += write_games(docs, aside, chapters, write)
     write("search", "search.html", entries=json.dumps(entries).replace("</", "<\\/"))
     write("index", "index.html", **landing(chapters, docs, aside))
     check_links(aside)
@@ -123,7 +126,7 @@ def write_pages(read: dict, docs: Path, site: Path, write, link: Linker) -> list
     return entries
 
 
-def write_chapters(chapters: list[Chapter], site: Path, write, link: Linker) -> list[dict]:
+def write_chapters(chapters: list[Chapter], site: Path, write, link: Linker, all_games: tuple[Game, ...]) -> list[dict]:
     """A page and slides for each chapter; returns what the search knows of them."""
     entries = []
     for before, chapter, after in zip([None, *chapters], chapters, [*chapters[1:], None], strict=False):
@@ -131,7 +134,7 @@ def write_chapters(chapters: list[Chapter], site: Path, write, link: Linker) -> 
             (site / "pictures" / f"{chapter.stem}.png").write_bytes(chapter.picture)
         student = (site / "downloads" / "student" / f"{chapter.stem}.ipynb").exists()
         write(chapter.stem, "chapter.html", chapter=chapter, before=before, after=after, student=student, chapters=chapters,
-              contents=contents(chapter.body), body=link(chapter.body, chapter.stem))
+              contents=contents(chapter.body), body=link(chapter.body, chapter.stem), games=played(chapter, all_games))
         write(f"{chapter.stem}-slides", "slides.html", chapter=chapter, slides=slides(chapter))
         entries += sections(f"{chapter.stem}.html", f"{chapter.number} {chapter.title}", chapter.body)
     return entries

@@ -7,13 +7,14 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from games import games
 from maps import Part, chapter_map, parts
 from nbconvert.filters.markdown import markdown2html
 from notebook_check import repository
 from PIL import Image
 from reading import Chapter
 
-START, LAB, PLACE = "00", "07", "Try-it"  # the chapter to begin with, and the one with the forget lab, and where in it
+START = "00"  # the chapter to begin with
 SAYS = {
     "Forget": "A method trains the model until the label no longer draws it. A retraining from nothing would cost far more.",
     "Attack": "The attacker trains it for a moment on other pictures, none of what was forgotten, and it comes back.",
@@ -36,18 +37,11 @@ def landing(chapters: list[Chapter], docs: Path, site: Path) -> dict:
     by_number = {chapter.number: chapter for chapter in chapters}
     return {
         "chapters": chapters, "parts": columns, "alone": [c for c in chapters if c.number not in grouped],
-        "start": by_number.get(START), "lab": lab_place(by_number.get(LAB)), "film": film,
+        "start": by_number.get(START), "games": games(docs), "film": film,
         "strip": "story.png" if (docs / "story.png").exists() else None, "panels": panels(film, docs, site) if film else [],
         "found": what_we_found(docs.parent / "README.md"), "repository": repository(),
         "map": chapter_map(columns) + chapter_map([_in_one(columns)], "narrow"),
     }
-
-
-def lab_place(chapter: Chapter | None) -> str | None:
-    """The link to the forget lab, if its chapter is there."""
-    if chapter is None:
-        return None
-    return f"{chapter.stem}.html" + (f"#{PLACE}" if f'id="{PLACE}"' in chapter.body else "")
 
 
 def _in_one(columns: list[Part]) -> Part:
