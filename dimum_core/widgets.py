@@ -60,13 +60,12 @@ def denoising_scrubber() -> Frames:
     """One sample of each of some classes on its way from noise, and the model's guess of the image at each step."""
     stored = _load("denoising", "names", "t", "samples", "guesses")
     names, steps = stored["names"].tolist(), tuple(int(t) for t in stored["t"])
-    keys = [(step,) for step in range(len(steps))]
-    return Frames(
-        "From noise to an image", {"step": tuple(range(len(steps)))},
-        {(k,): picture_of({"x_t": stored["samples"][k], "guess": stored["guesses"][k]}, size=64) for (k,) in keys},
-        {(k,): f"Step {k + 1} of {len(steps)}, at t = {steps[k]}. Above, the samples; below, what the model takes them for. "
-               f"Asked for {', '.join(names)}." for (k,) in keys},
-    )
+    pictures, texts = {}, {}
+    for k, t in enumerate(steps, start=1):
+        pictures[(k,)] = picture_of({"x_t": stored["samples"][k - 1], "guess": stored["guesses"][k - 1]}, size=64)
+        texts[(k,)] = (f"Step {k} of {len(steps)}, at t = {t}. Above, the samples; below, what the model takes them for. "
+                       f"Asked for {', '.join(names)}.")
+    return Frames("From noise to an image", {"step": tuple(range(1, len(steps) + 1))}, pictures, texts)
 
 
 def guidance_explorer() -> Frames:
@@ -82,7 +81,10 @@ def guidance_explorer() -> Frames:
 
 
 def forget_lab() -> Frames:
-    """Before, after unlearning and after the attack, for every target, method, budget and attack that was computed."""
+    """Before, after unlearning and after the attack, for every target, method, budget and attack that was computed.
+
+    Of those that forget best, the one that comes back most is shown first.
+    """
     stored = _load("forget-lab", "target", "method", "budget", "attack", "count", "accuracy", "before", "after", "attacked")
     choices = {name: tuple(stored[name].tolist()) for name in ("target", "method", "budget", "attack")}
     pictures, texts = {}, {}
@@ -95,7 +97,10 @@ def forget_lab() -> Frames:
         }, size=40)
         texts[key] = (f"Asked for {target}: {method}, {budget} steps, then DiMRA at learning rate {rate:g}. The judge sees the "
                       f"digit in {counts[0]} of {int(stored['count'])} samples after unlearning, in {counts[1]} after the attack.")
-    return Frames("Forget lab", choices, pictures, texts)
+    after, attacked = np.moveaxis(stored["accuracy"], -1, 0)
+    most = np.unravel_index(np.where(after == after.min(), attacked, -1).argmax(), after.shape)
+    first = {name: options[i] for (name, options), i in zip(choices.items(), most, strict=True)}
+    return Frames("Forget lab", choices, pictures, texts, first)
 
 
 def recovery_explorer(
@@ -103,7 +108,7 @@ def recovery_explorer(
 ) -> Frames:
     """Mean recovery curves of some methods and of the controls, by budget of unlearning and learning rate of the attack.
 
-    The middle rate is shown first: at the highest, the attack only wrecks the model.
+    The largest budget and the middle rate are shown first: at the highest rate, the attack only wrecks the model.
     """
     from .benchmark import read_results
 
@@ -119,7 +124,7 @@ def recovery_explorer(
             ends = ", ".join(f"{name} {curve.iloc[-1]:.2f}" for name, curve in curves.items())
             texts[budget, rate] = f"Accuracy on the target after the attack at rate {rate:g}, unlearning {budget}: {ends}."
     choices, middle = {"unlearning": budgets, "attack rate": rates}, rates[len(rates) // 2]
-    return Frames("What comes back", choices, pictures, texts, {"attack rate": middle})
+    return Frames("What comes back", choices, pictures, texts, {"unlearning": budgets[-1], "attack rate": middle})
 
 
 def walk(title: str, out, back, drawn) -> Frames:
