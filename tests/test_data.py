@@ -11,6 +11,7 @@ import torch
 from dimum_core.attacks import auxiliary_set
 from dimum_core.data import Dataset, batch_indices, draw_batch, load_dataset, loaders, step_generator
 from dimum_core.errors import DataError, UnknownName
+from dimum_core.models.checkpoints import load_pipeline
 from dimum_core.models.diffusion import drop_labels
 
 
@@ -157,6 +158,13 @@ def test_names_that_do_not_exist_are_refused_with_the_nearest(tiny_data):
 def test_what_is_no_image_set_is_refused(tiny_data, change, said):
     with pytest.raises(DataError, match=said):
         replace(tiny_data, **change(tiny_data))
+
+
+def test_a_set_and_a_history_are_printed_in_a_line():
+    data = load_dataset("digits").train
+    assert repr(data) == "ImageSet(digits: 1,442 images of 1 x 8 x 8, 10 classes)"
+    pipe = load_pipeline("digits-without-3")
+    assert len(repr(pipe.history)) < 500 and "'3'" in repr(pipe.history)
 
 
 def test_zero_images_make_a_set_but_no_batch(tiny_data):

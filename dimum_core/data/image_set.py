@@ -45,6 +45,10 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.images)
 
+    def __repr__(self) -> str:  # not a thousand numbers
+        size = " x ".join(map(str, self.images.shape[1:]))
+        return f"ImageSet({self.name}: {len(self):,} images of {size}, {len(self.class_names)} classes)"
+
     def class_index(self, target: str | int) -> int:
         return class_index(target, self.class_names)
 

@@ -30,7 +30,7 @@ class Forgotten:
     """
 
     target: Target
-    item_hashes: np.ndarray
+    item_hashes: np.ndarray = field(repr=False)
     images: ImageSet | None = None
     record: dict = field(default_factory=dict)
 
@@ -63,7 +63,7 @@ class History:
     weights: "ema" or "raw"; "as loaded" if nobody knows.
     """
 
-    item_hashes: np.ndarray = field(default_factory=NO_HASHES.copy)
+    item_hashes: np.ndarray = field(default_factory=NO_HASHES.copy, repr=False)
     forgotten: tuple[Forgotten, ...] = ()
     training_set: ImageSet | None = None
     weights: str = "as loaded"
