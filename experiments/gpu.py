@@ -27,7 +27,8 @@ import torch
 from dimum_core import evaluate, load_dataset, load_pipeline, relearn, unlearn
 from dimum_core.files import write_atomically
 from dimum_core.judges import load_judge
-from dimum_core.judges.training import JUDGE_PRESETS, train_judge
+from dimum_core.judges.presets import JUDGE_PRESETS
+from dimum_core.judges.training import train_judge
 from dimum_core.models.cards import read_card
 from dimum_core.models.checkpoints import save_checkpoint
 from dimum_core.models.conditions import conditions_of
@@ -114,9 +115,9 @@ def judge(run: Run, seconds: float) -> dict:
 
 def attacks(run: Run, seconds: float) -> dict:
     """Six methods forget an automobile to UA 0.9; DiMRA at three rates, to 2,000 steps; the retrained twin beside them."""
-    data, folder = run.data(), run.out / "cifar10-latent"
+    data, folder = run.data(), run.out / "cifar10-small"
     pipe, rows, ends = load_pipeline(folder), [], time.monotonic() + seconds
-    twin = run.out / f"cifar10-latent-without-{TARGET}"
+    twin = run.out / f"cifar10-small-without-{TARGET}"
     few = {"samples": 2, "num_inference_steps": 2, "evaluate_every": 2} if run.tiny else {"samples": 100, "num_inference_steps": 20}
     for entry in (*METHODS[: 1 if run.tiny else None], *(["retrained"] if twin.exists() else [])):
         settings = dict(entry) if isinstance(entry, dict) else {"method": entry}
@@ -164,9 +165,9 @@ def sizes(run: Run, seconds: float) -> dict:
 BIG = {"batch_size": 512, "learning_rate": 1e-3, "warmup_steps": 1_000, "ema_decay": 0.9998}
 STAGES: dict[str, tuple[float, Callable[[Run, float], dict]]] = {  # name -> share of the minutes, work
     "judge": (0.14, judge),
-    "base": (0.22, lambda run, seconds: base(run, "cifar10-latent", seconds, **BIG)),
-    f"without-{TARGET}": (0.12, lambda run, seconds: base(run, "cifar10-latent", seconds, TARGET, **BIG)),
-    "without-horse": (0.12, lambda run, seconds: base(run, "cifar10-latent", seconds, "horse", **BIG)),
+    "base": (0.22, lambda run, seconds: base(run, "cifar10-small", seconds, **BIG)),
+    f"without-{TARGET}": (0.12, lambda run, seconds: base(run, "cifar10-small", seconds, TARGET, **BIG)),
+    "without-horse": (0.12, lambda run, seconds: base(run, "cifar10-small", seconds, "horse", **BIG)),
     "attacks": (0.14, attacks),
     "pixels": (0.24, lambda run, seconds: base(run, "cifar10", seconds, learning_rate=4e-4, warmup_steps=500)),
     "sizes": (0.02, sizes),

@@ -11,12 +11,19 @@ import pytest
 
 from tests import tiny_pipelines
 
-EXPERIMENTS = Path(__file__).parent.parent / "experiments"
+ROOT = Path(__file__).parent.parent
+EXPERIMENTS, SPEED = ROOT / "experiments", ROOT / "speed"
 
 
 def run(monkeypatch, script: str, *arguments: str) -> None:
     monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
     runpy.run_path(str(EXPERIMENTS / script), run_name="__main__")
+
+
+@pytest.mark.parametrize("script", sorted([*EXPERIMENTS.glob("*.py"), *SPEED.glob("*.py")]), ids=lambda path: path.name)
+def test_what_a_script_imports_is_there(script, monkeypatch):
+    monkeypatch.syspath_prepend(script.parent)  # as for a script that is run
+    runpy.run_path(str(script), run_name="imported")
 
 
 @pytest.mark.parametrize("kind", ["stable_diffusion", "stable_diffusion_3"])
