@@ -95,21 +95,29 @@ def as_picture(images: Tensor) -> np.ndarray:
     return picture.repeat(3, axis=2) if picture.shape[2] == 1 else picture
 
 
-def image_rows(rows: dict[str, Tensor], title: str = "", column_titles=(), size: float = 0.72, raw: bool = False) -> Figure:
+def image_rows(
+    rows: dict[str, Tensor], title: str = "", column_titles=(), size: float = 0.72, raw: bool = False, judge=None
+) -> Figure:
     """A labelled row of images for each entry; each a tensor N x C x H x W in [-1, 1].
 
     size: inches an image. raw: pixels as squares, for noise; else they are smoothed, as the eye does from farther away.
+    judge: under each image stands what it takes it for; "none" for none of its classes.
     """
     columns = max(len(images) for images in rows.values())
-    label, header = 0.15 + 0.075 * max(map(len, rows)), 0.32 + 0.2 * bool(len(column_titles))
-    width, height = label + columns * size, header + len(rows) * size
+    label, header, words = 0.15 + 0.075 * max(map(len, rows)), 0.32 + 0.2 * bool(len(column_titles)), 0.17 * bool(judge)
+    width, height = label + columns * size, header + len(rows) * (size + words)
     figure, axes = plt.subplots(
         len(rows), columns, figsize=(width, height), squeeze=False,
-        gridspec_kw={"wspace": 0.06, "hspace": 0.06, "left": label / width, "right": 1, "bottom": 0, "top": 1 - header / height},
+        gridspec_kw={
+            "wspace": 0.06, "hspace": 0.06 + words / size, "left": label / width, "right": 1, "bottom": words / height,
+            "top": 1 - header / height,
+        },
     )
     for line, (name, images) in zip(axes, rows.items(), strict=True):
-        for ax, image in zip(line, images, strict=False):
+        said = [(*judge.class_names, "none")[label] for label in judge.judge(images).labels] if judge else [""] * len(images)
+        for ax, image, word in zip(line, images, said, strict=False):
             ax.imshow(as_picture(image), interpolation="nearest" if raw else "bicubic")
+            ax.set_xlabel(word, fontsize=7, labelpad=2)
         for ax in line:
             ax.set(xticks=[], yticks=[])
             ax.grid(False)

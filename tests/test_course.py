@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import matplotlib.pyplot as plt
@@ -179,6 +180,10 @@ def test_pictures_are_scaled_alike_and_rows_are_labelled():
     plt.close(figure)
     ways = [image_rows({"x": torch.zeros(1, 1, 4, 4)}, raw=raw).axes[0].images[0].get_interpolation() for raw in (False, True)]
     assert ways == ["bicubic", "nearest"]
+    verdict = SimpleNamespace(labels=torch.tensor([1, -1, 0]))
+    judge = SimpleNamespace(class_names=("cat", "ship"), judge=lambda images: verdict)
+    said = [ax.get_xlabel() for ax in image_rows({"drawn": torch.zeros(3, 1, 4, 4)}, judge=judge).axes]
+    assert said == ["ship", "none", "cat"]
     plt.close("all")
 
 
