@@ -54,6 +54,7 @@ def _add_train(commands) -> None:
     )
     train.add_argument("--out", type=Path, required=True, help="folder for the checkpoint and the resumable state")
     train.add_argument("--data", help=f"{OWN} (default: the preset's own data set)")
+    train.add_argument("--image-size", type=int, metavar="N", help="side of your own pictures, for a model of pixels")
     train.add_argument("--steps", type=int, help="optimisation steps (default: the preset's)")
     train.add_argument(
         "--without", nargs="+", action="extend", metavar="CLASS", help="leave a class out, or several: the model that never saw it"

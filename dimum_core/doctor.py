@@ -102,11 +102,12 @@ def preset_minutes(preset: Preset, steps: int = 3, channels: int | None = None) 
 
 def presets_for(data: OwnPictures) -> dict[Preset, float]:
     """Presets that one's own pictures can be trained with, smallest first, with the minutes that each takes here, up to the first
-    that takes too long: to time larger ones takes too long itself."""
-    fitting = [preset for preset in PRESETS.values() if not preset.text_width and not preset.autoencoder]
+    that takes too long: to time larger ones takes too long itself. Those of an autoencoder take pictures in colour."""
+    channels = data.train.images.shape[1]
+    fitting = [preset for preset in PRESETS.values() if not preset.text_width and (channels == 3 or not preset.autoencoder)]
     minutes = {}
-    for preset in sorted(fitting, key=lambda preset: preset.image_size):
-        minutes[preset] = preset_minutes(preset, channels=data.train.images.shape[1])
+    for preset in sorted([*fitting, replace(PRESETS["digits"], image_size=16)], key=lambda preset: preset.image_size):
+        minutes[preset] = preset_minutes(preset, channels=channels)
         if minutes[preset] > EVENING:
             break
     return minutes
@@ -131,7 +132,8 @@ def report_pictures(named: str) -> None:
         size = f"{preset.image_size} x {preset.image_size}"
         mark = "  <- suggested" if preset is best else ""
         print(f"  {preset.name:<22} {size:<8} {preset.training.steps:>7,} steps, about {_duration(needed)}{mark}")
-    print(f"\ndimum train {best.name} --data {named} --out my-model\n"
+    other_size = f" --image-size {best.image_size}" if best.image_size != PRESETS[best.name].image_size else ""
+    print(f"\ndimum train {best.name}{other_size} --data {named} --out my-model\n"
           f"dimum judge train --data {named} --image-size {best.image_size} --out my-judge")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from .errors import DimumError
@@ -105,9 +106,16 @@ def _train_base(args, settings: dict):
     from .models.denoiser import get_preset
     from .pretraining import train_base
 
-    data = _own_data(args, get_preset(args.preset).image_size)
+    preset = get_preset(args.preset)
+    if args.image_size is not None:
+        if not args.data or preset.autoencoder:
+            raise DimumError(
+                "--image-size is for a model of the pixels of your own pictures: give --data, and a preset without autoencoder."
+            )
+        preset = replace(preset, image_size=args.image_size)
+    data = _own_data(args, preset.image_size)
     return train_base(
-        args.preset, args.out, without=one_or_several(args.without), data=data and data.train, start=args.start,
+        preset, args.out, without=one_or_several(args.without), data=data and data.train, start=args.start,
         evaluate_every=args.samples_every or 0, evaluate=_grid_writer(args.out) if args.samples_every else None, **settings,
     )[1]
 

@@ -24,6 +24,8 @@ from dimum_core.errors import DataError
 from dimum_core.evaluation import draw_samples
 from dimum_core.files import write_atomically
 from dimum_core.metrics import accuracy, confusion_matrix
+from dimum_core.models.fresh_noise import FRESH_STEPS, with_fresh_noise
+from dimum_core.plots import in_fewer_shades
 
 TILE, MARGIN, HEADING = 96, 8, 16  # pixels
 
@@ -43,12 +45,12 @@ def sheet(images: np.ndarray, columns: int = 10) -> Image.Image:
 def draw(checkpoint: str, seed: int, out: Path) -> None:
     pipe = load_pipeline(checkpoint)
     labels = np.random.default_rng(secrets.randbits(64)).permutation(np.repeat(np.arange(len(pipe.class_names)), 10))
-    images = draw_samples(pipe, labels, seed=seed)
+    images = draw_samples(with_fresh_noise(pipe), labels, seed=seed, num_inference_steps=FRESH_STEPS)
     pixels = ((images + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).squeeze(-1).numpy()
     buffer = io.BytesIO()
     sheet(pixels).save(buffer, format="PNG")
     answers = pd.DataFrame({"number": np.arange(len(labels)) + 1, "class": [pipe.class_names[label] for label in labels]})
-    write_atomically(out / "sheet.png", buffer.getvalue())
+    write_atomically(out / "sheet.png", in_fewer_shades(buffer.getvalue()))
     write_atomically(out / "answers.csv", answers.to_csv(index=False).encode())
     print(f"{out / 'sheet.png'}: {len(labels)} pictures of {', '.join(pipe.class_names)}. Name all, then open answers.csv.")
 

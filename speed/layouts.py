@@ -1,6 +1,6 @@
 """One step of training, and one prediction, computed in several ways: does another layout or precision save time?
 
-    python speed/layouts.py [--preset cifar10-latent] [--rounds 7]
+    python speed/layouts.py [--preset cifar10-small] [--rounds 7]
 
 All ways take turns in one process, on one thread and in processor seconds, so that their ratios hold on a busy machine, too. "Half
 weights" keeps the network in bf16 and float32 copies for the optimiser, so that nothing is cast on the way.
@@ -59,7 +59,7 @@ def seconds(work) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", default="cifar10-latent")
+    parser.add_argument("--preset", default="cifar10-small")
     parser.add_argument("--rounds", type=int, default=7)
     args = parser.parse_args()
     torch.set_num_threads(1)

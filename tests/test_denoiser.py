@@ -10,7 +10,7 @@ from dimum_core.models.denoiser import PRESETS, build_denoiser, get_preset
 
 
 @pytest.mark.parametrize(("name", "low", "high"), [
-    ("digits", 2e6, 3e6), ("cifar10-small", 5e6, 8e6), ("cifar10", 35e6, 40e6),
+    ("digits", 2e6, 3e6), ("cifar10-small", 10e6, 12e6), ("cifar10", 35e6, 40e6),
 ])
 def test_parameters_are_of_the_expected_number(name, low, high):
     with torch.device("meta"):

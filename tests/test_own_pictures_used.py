@@ -79,16 +79,28 @@ def test_whoever_has_classes_of_their_own_is_told_what_to_give(patterns, tiny_pr
 
 
 def test_the_doctor_suggests_by_the_pictures_and_the_machine(patterns, monkeypatch, capsys):
-    minutes = {"digits": 5.0, "cifar10-small": 70.0, "cifar10": 9e5}
-    monkeypatch.setattr(doctor, "preset_minutes", lambda preset, channels: minutes[preset.name] * channels)
+    minutes = {8: 5.0, 16: 20.0, 32: 9e5}
+    monkeypatch.setattr(doctor, "preset_minutes", lambda preset, channels: minutes[preset.image_size] * channels)
     assert main(["doctor", "--data", str(patterns)]) == 0
     said = capsys.readouterr().out
-    assert "cifar10-small          16 x 16    6,000 steps, about 70 minutes  <- suggested" in said
-    assert f"dimum train cifar10-small --data {patterns} --out" in said and "--image-size 16" in said
-    assert doctor.suggested(doctor.presets_for(load_images(patterns, 8)), 8).name == "digits"
-    minutes["cifar10-small"] = 300.0
-    assert doctor.suggested(doctor.presets_for(load_images(patterns, 8)), 16).name == "digits"
-    assert [preset.name for preset in doctor.presets_for(load_images(patterns, 8))] == ["digits", "cifar10-small"]
+    assert "digits                 16 x 16    2,000 steps, about 20 minutes  <- suggested" in said
+    assert f"dimum train digits --image-size 16 --data {patterns} --out" in said and "my-judge" in said
+    grey = load_images(patterns, 8)
+    assert doctor.suggested(doctor.presets_for(grey), 8).image_size == 8
+    minutes[16] = 300.0
+    assert doctor.suggested(doctor.presets_for(grey), 16).image_size == 8
+    assert [preset.image_size for preset in doctor.presets_for(grey)] == [8, 16]
+    minutes[16] = 20.0
+    colour = load_images(drawn(40, 32), 32, labels=[*NAMES] * 20)
+    assert [preset.name for preset in doctor.presets_for(colour)] == ["digits", "digits", "cifar10-small"]  # by an autoencoder
+
+
+def test_a_model_of_pixels_is_trained_at_the_size_of_ones_pictures(patterns, tmp_path, capsys):
+    size = ["--data", str(patterns), "--image-size", "16", "--steps", "1", "--out", str(tmp_path / "model")]
+    assert main(["train", "digits", *size]) == 0
+    assert load_pipeline(tmp_path / "model").image_shape == (1, 16, 16)
+    for command in (["train", "cifar10-small", *size], ["train", "digits", *size[2:]]):
+        assert main(command) == 1 and "model of the pixels of your own pictures" in capsys.readouterr().err
 
 
 # Few pictures, and other classes than a preset's ------------------------------------------------------------------------

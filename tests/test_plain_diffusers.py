@@ -16,7 +16,8 @@ from dimum_core.models.checkpoints import CHECKPOINT_FOLDER
 
 pytestmark = pytest.mark.release
 
-# What someone would write who has diffusers and one of our folders. The image is folded into channels, patch by patch.
+# What someone would write who has diffusers and one of our folders. The image is folded into channels, patch by patch, and
+# that of photographs is encoded.
 SCRIPT = """
 import json
 import sys
@@ -24,7 +25,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, UNet2DModel
+from diffusers import AutoencoderTiny, DDPMScheduler, DPMSolverMultistepScheduler, UNet2DModel
 
 torch.set_num_threads(1)
 labels = torch.tensor([0, 3])
@@ -47,10 +48,14 @@ for folder in sys.argv[1:]:
     name = folder.rstrip("/").split("/")[-1]
     config = json.load(open(f"{folder}/model_index.json"))
     unet = UNet2DModel.from_pretrained(f"{folder}/unet").float().eval()
+    vae = AutoencoderTiny.from_pretrained(f"{folder}/vae").float().eval() if "vae" in config else None
     solver = DPMSolverMultistepScheduler.from_pretrained(f"{folder}/scheduler")
     noise = torch.from_numpy(np.load(f"{name}-noise.npy"))
     for kind, scheduler in {"solver": solver, "ddpm": DDPMScheduler.from_config(solver.config)}.items():
-        images = torch.nn.functional.pixel_shuffle(draw(unet, scheduler, noise, config["guidance_scale"]), config["patch_size"])
+        x = draw(unet, scheduler, noise, config["guidance_scale"])
+        with torch.no_grad():
+            x = x if vae is None else vae.decode(x / vae.config.scaling_factor).sample
+        images = torch.nn.functional.pixel_shuffle(x, config["patch_size"])
         np.save(f"{name}-{kind}.npy", images.clamp(-1, 1).numpy())
 assert not any(name.startswith("dimum") for name in sys.modules)
 """

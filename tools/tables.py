@@ -30,7 +30,7 @@ COLUMNS = {
     "recovered": "accuracy on the target after the attack", "half recovery": "steps to half recovery",
 }
 EFFECT = re.compile(r"(?P<head><!-- effect (?P<name>[^>]+?) -->).*?(?P<tail><!-- end -->)")
-DIGITS, PHOTOGRAPHS = "digits+digits-0+digits-seeds", "cifar10-small"
+DIGITS, PHOTOGRAPHS = "digits+digits-0+digits-seeds", "photographs-16"
 EFFECTS = {  # name -> results, budget, first, second: recovery area of the first minus the second
     "generated - esd": (DIGITS, "matched", "dimum (generated)", "esd"),
     "mixed - esd": (DIGITS, "matched", "dimum (mixed)", "esd"),

@@ -51,13 +51,6 @@ JUDGE_PRESETS = {
                 steps=600, batch_size=128, learning_rate=3e-3, warmup_steps=60, weight_decay=0.05, ema_decay=0
             ),
         ),
-        JudgePreset(
-            "cifar10-small-judge", dataset="cifar10", image_size=16, widths=(64, 192, 256), pools=(1, 2, 2), crop=1,
-            flip=True, calibration_every=20,
-            training=TrainConfig(
-                steps=2_280, batch_size=250, learning_rate=4e-3, warmup_steps=400, weight_decay=0.05, ema_decay=0
-            ),
-        ),
         *(
             JudgePreset(
                 f"shapes-{kind}-judge", dataset="shapes", image_size=16, widths=(32, 64, 128), pools=(1, 2, 2), crop=1, flip=False,

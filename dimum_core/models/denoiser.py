@@ -58,15 +58,10 @@ PRESETS = {
             training=TrainConfig(steps=2_000, batch_size=128, learning_rate=1e-3, warmup_steps=50, ema_decay=0.995),
         ),
         Preset(
-            "cifar10-small", dataset="cifar10", image_size=16, patch_size=2, channels=(96, 192), layers=1,
-            attention=(False, True), guidance_scale=3.0,
-            training=TrainConfig(steps=6_000, batch_size=128, learning_rate=6e-4, warmup_steps=200, ema_decay=0.999),
-        ),
-        Preset(
-            "cifar10-latent", dataset="cifar10", image_size=32, patch_size=2, channels=(128, 256), layers=1,
-            attention=(False, True), autoencoder="cifar10-autoencoder", guidance_scale=3.0,
+            "cifar10-small", dataset="cifar10", image_size=32, patch_size=2, channels=(128, 256), layers=1,
+            attention=(False, True), autoencoder="cifar10-autoencoder", guidance_scale=4.0,
             training=TrainConfig(  # no decay: it can be gone on with for more steps, and the average does what a decay would
-                steps=80_000, batch_size=64, learning_rate=4e-4, warmup_steps=500, decay=False, ema_decay=0.9998
+                steps=20_000, batch_size=64, learning_rate=4e-4, warmup_steps=500, decay=False, ema_decay=0.9998
             ),
         ),
         Preset(
