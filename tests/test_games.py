@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 from jinja2 import Environment, FileSystemLoader
 from PIL import Image
@@ -15,15 +17,22 @@ from tests.browser import CHROMIUM, browser
 PARTS = Path(__file__).resolve().parent.parent / "tools" / "site_parts"
 sys.path[:0] = [str(PARTS), str(PARTS.parent)]
 
-from games import GAMES, games, played, write_games  # noqa: E402
+from games import GAMES, games, places, played, write_games  # noqa: E402
 from reading import Chapter  # noqa: E402
 
+ELEVEN = next((PARTS.parent.parent / "notebooks").glob("11_*.ipynb"))
 COUNT, SHOWN, STEPS = 24, 8, (0, 4, 40)
 needs_browser = pytest.mark.skipif(not CHROMIUM, reason="needs a browser")
 
 
 def chapter(number: str) -> Chapter:
     return Chapter(f"{number}_x", number, "", [], 1, "", None, "")
+
+
+@pytest.fixture(scope="module")
+def eleven() -> Chapter:
+    """Chapter 11 with its stored outputs."""
+    return Chapter("11_x", "11", "", [], 1, "", None, "", cells=nbformat.read(ELEVEN, as_version=4).cells)
 
 
 def state(row: int, seen: int) -> dict:
@@ -36,7 +45,7 @@ def model(first_row: int, gentle, strong) -> dict:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory) -> Path:
+def site(tmp_path_factory, eleven) -> Path:
     """Two targets, two methods, one budget: row k of the sheet has grey k."""
     docs, out = tmp_path_factory.mktemp("docs"), tmp_path_factory.mktemp("site")
     models = [{"target": target, "method": method, "budget": "for long", **model(10 * k, (0, 1, 2), (0, 3, last))}
@@ -55,8 +64,9 @@ def site(tmp_path_factory) -> Path:
     for name, content in (("playground", about), ("film", film)):
         (docs / f"{name}.json").write_text(json.dumps(content))
     templates = Environment(loader=FileSystemLoader(PARTS), autoescape=True)
+    (out / "pictures").mkdir()
     (out / "style.css").write_text((PARTS / "style.css").read_text())
-    write_games(docs, out, [chapter("06")], lambda name, template, **parts: (out / f"{name}.html").write_text(
+    write_games(docs, out, [chapter("06"), eleven], lambda name, template, **parts: (out / f"{name}.html").write_text(
         templates.get_template(template).render(here=name, pages=[], **parts)))
     return out
 
@@ -168,18 +178,48 @@ def test_a_curve_is_drawn_by_keys_and_by_dragging_before_it_is_shown(site, windo
 @pytest.mark.parametrize(("page", "part", "said"), [
     ("playground", "lab", ["3: forgot by A, in 10 steps", "20 of 24 are a 3", "7: never saw a 7"]),
     ("hiding", "game", ["Asked for a 7: forgotten, or hiding?"]), ("curve", "draw", ["I have drawn mine"]),
+    ("walk", None, ["The original weights", "samples show the digit", "Unlearning ends here."]),
 ])
 def test_without_scripts_there_is_a_form_to_read(site, window, page, part, said):
     window.open(site / f"{page}.html", scripts=False)
     shown = window.run("document.querySelector('main').innerText")
-    assert all(words in shown for words in said) and window.run(f"document.getElementById('{part}').hidden")
+    assert all(words in shown for words in said)
+    assert window.run(f"document.querySelector('{'#' + part if part else '.seen'}').hidden")
     assert window.run("document.documentElement.scrollWidth - innerWidth") <= 0
 
 
+@needs_browser
+@pytest.mark.parametrize("still", [False, True])
+def test_the_walk_goes_on_by_scrolling_or_by_a_slider_where_motion_is_unwanted(site, window, eleven, still):
+    walk = places([eleven], "11")
+    window.open(site / "walk.html", still=still)
+    window.until("!document.querySelector('.seen').hidden")
+    assert text(window, "li.here h2") == "The original weights"
+    if still:
+        assert window.run("Array.from(document.querySelectorAll('.places li')).filter(one => one.offsetHeight).length") == 1
+    tab_to(window, "input[type=range]")
+    window.press("End")
+    window.until(f"document.querySelector('li.here') === document.querySelectorAll('.places li')[{len(walk) - 1}]")
+    assert f"{walk[-1]['seen']} of {walk[-1]['of']} samples" in window.run("document.querySelector('.seen input').ariaValueText")
+    assert f"walk-{len(walk) - 1}.png" in window.run("document.querySelector('.way').style.backgroundImage")
+    if not still:
+        window.run("document.querySelectorAll('.places li')[2].scrollIntoView({block: 'center'})")
+        window.until("document.querySelector('.way').style.backgroundImage.includes('walk-2.png')")
+
+
+def test_the_walk_is_that_of_the_chapters_output(eleven):
+    printed = next(output["text"] for cell in eleven.cells for output in cell.get("outputs", [])
+                   if "show the target at places" in output.get("text", ""))
+    walk = places([eleven], "11")
+    assert [place["seen"] for place in walk] == json.loads(re.search(r"\[.*\]", printed)[0]) and len(walk) > 6
+    assert walk[0]["where"] == "the original weights" and walk[-1]["where"].startswith("relearning, ")
+    assert places([chapter("11")], "11") == [] == places([eleven], "07")
+
+
 def test_games_stand_only_where_their_data_are_and_at_their_chapters(tmp_path):
-    assert games(tmp_path) == ()
+    assert games(tmp_path, []) == ()
     (tmp_path / "film.json").write_text("{}")
-    assert [game.name for game in games(tmp_path)] == ["curve"]
+    assert [game.name for game in games(tmp_path, [])] == ["curve"]
     at = {number: {when: [game.name for game in found] for when, found in played(chapter(number), GAMES).items()}
           for number in ("03", "06", "07", "08")}
     assert at["03"] == {"before": [], "after": ["hiding"]} and at["06"] == {"before": ["curve"], "after": ["hiding"]}

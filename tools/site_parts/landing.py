@@ -37,7 +37,7 @@ def landing(chapters: list[Chapter], docs: Path, site: Path) -> dict:
     by_number = {chapter.number: chapter for chapter in chapters}
     return {
         "chapters": chapters, "parts": columns, "alone": [c for c in chapters if c.number not in grouped],
-        "start": by_number.get(START), "games": games(docs), "film": film,
+        "start": by_number.get(START), "games": games(docs, chapters), "film": film,
         "strip": "story.png" if (docs / "story.png").exists() else None, "panels": panels(film, docs, site) if film else [],
         "found": what_we_found(docs.parent / "README.md"), "repository": repository(),
         "map": chapter_map(columns) + chapter_map([_in_one(columns)], "narrow"),
