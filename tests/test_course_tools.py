@@ -300,9 +300,13 @@ def test_slides_show_the_display_formulas_of_a_section(tmp_path):
     path = chapter(tmp_path / "01_first.ipynb", "3 + 4")
     notebook = nbformat.read(path, as_version=4)
     notebook.cells.insert(2, new_markdown_cell("## Much\n\none\n\ntwo\n\nthree\n\n$$x = 1$$\n\nfour"))
+    notebook.cells.insert(3, new_markdown_cell("five\n\n$$y = 2$$\n\n| a | b |\n|---|---|\n| 6 | 7 |"))
+    for made in ("<table>8</table>", "<figure>9</figure>"):
+        notebook.cells.insert(4, new_code_cell("secret()", outputs=[new_output("display_data", {"text/html": made})]))
     nbformat.write(notebook, path)
     shown = "".join(site.slides(site.read_chapter(path)))
-    assert 'display="block"' in shown and "three" in shown and "four" not in shown
+    assert shown.count('display="block"') == 2 and "three" in shown and "four" not in shown and "five" not in shown
+    assert re.search(r"(?s)<td>6</td>.*<figure>9</figure>.*<table>8</table>", shown) and "secret" not in shown
 
 
 def test_a_link_that_leads_nowhere_is_refused(executed, tmp_path):

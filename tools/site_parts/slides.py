@@ -1,4 +1,5 @@
-"""Slides of a chapter for teaching: a slide a section, with its first paragraphs, formulas and question, and a slide a picture.
+"""Slides of a chapter for teaching: a slide a section, with its first paragraphs, formulas, tables and question, and a slide for
+each picture, table or widget that a cell shows.
 
 One page, no scripts from elsewhere; arrow keys or scrolling go on, and printing gives a slide a page.
 """
@@ -10,7 +11,7 @@ import re
 
 from reading import Chapter, render
 
-PARAGRAPH = re.compile(r"<(p|ol|ul)>.*?</\1>|<math[^>]*display=\"block\".*?</math>", re.DOTALL)
+PARAGRAPH = re.compile(r"<(p|ol|ul|table)>.*?</\1>|<math[^>]*display=\"block\".*?</math>", re.DOTALL)
 QUESTION = re.compile(r"\*\*Before you[^*]*\*\*.*")
 
 
@@ -24,28 +25,28 @@ def slides(chapter: Chapter) -> list[str]:
                     return found
                 found += [text for text in [_text_slide(part)] if text]
         elif not cell.source.startswith("# @title"):
-            found += [f'<div class="picture">{body}</div>' for body in _pictures(cell)]
+            found += [f'<div class="picture">{body}</div>' for body in _shown(cell)]
     return found
 
 
 def _text_slide(part: str) -> str:
     question = QUESTION.search(part)
     asked = f'<div class="question">{render([_markdown(question[0])])}</div>' if question else ""
-    if not part.startswith("#"):
-        return asked
-    heading, _, rest = part.partition("\n")
+    heading, _, rest = part.partition("\n") if part.startswith("#") else ("", "", part)
     body = render([_markdown(QUESTION.sub("", rest))])
-    shown = "".join(match[0] for k, match in enumerate(PARAGRAPH.finditer(body)) if k < 3 or 'display="block"' in match[0])
-    return render([_markdown(heading)]) + shown + asked
+    shown = [match[0] for k, match in enumerate(PARAGRAPH.finditer(body))
+             if (heading and k < 3) or 'display="block"' in match[0] or match[0].startswith("<table")]
+    return (render([_markdown(heading)]) if heading else "") + "".join(shown) + asked
 
 
-def _pictures(cell) -> list[str]:
+def _shown(cell) -> list[str]:
+    """What a cell shows, without its code: pictures with their captions, tables, widgets."""
     from nbformat.v4 import new_code_cell
 
     bodies = []
     outputs = cell.get("outputs", [])
     for k, output in enumerate(outputs):
-        if "image/png" in output.get("data", {}) and "text/html" not in output.data:
+        if {"image/png", "text/html"} & output.get("data", {}).keys():
             caption = outputs[k + 1:k + 2] if k + 1 < len(outputs) and "text/markdown" in outputs[k + 1].get("data", {}) else []
             bodies.append(re.sub(r'(?s)<div class="input">.*?(?=<div class="output_wrapper">)', "",
                                  render([new_code_cell("", outputs=[output, *caption], id=f"{cell.id}-{k}")])))
