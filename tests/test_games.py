@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import sys
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
+import torch
 from jinja2 import Environment, FileSystemLoader
 from PIL import Image
 
@@ -17,7 +20,7 @@ from tests.browser import CHROMIUM, browser
 PARTS = Path(__file__).resolve().parent.parent / "tools" / "site_parts"
 sys.path[:0] = [str(PARTS), str(PARTS.parent)]
 
-from games import GAMES, games, places, played, write_games  # noqa: E402
+from games import GAMES, games, places, played, rounds, write_games  # noqa: E402
 from reading import Chapter  # noqa: E402
 
 ELEVEN = next((PARTS.parent.parent / "notebooks").glob("11_*.ipynb"))
@@ -107,7 +110,7 @@ def test_the_playground_is_played_by_keys_alone(site, window):
     pen = "document.querySelector('figure.model canvas').getContext('2d')"
     middle = window.run(f"Array.from({pen}.getImageData(96, 96, 1, 1).data)")
     assert middle[:3] == [3 * 42] * 3  # row 40 + 2 of the sheet
-    assert "23, 0, 3, 9" in window.run("document.querySelector('.chart').getAttribute('aria-label')")
+    assert "23, 0, 3, 9" in window.run("document.querySelector('.stage-chart').getAttribute('aria-label')")
     assert window.run("document.querySelector('.line.model').getAttribute('d').split('L').length") == 4
     window.press("ArrowLeft")
     assert text(window, ".phase") == "Attack, step 4 of 40"
@@ -224,3 +227,46 @@ def test_games_stand_only_where_their_data_are_and_at_their_chapters(tmp_path):
           for number in ("03", "06", "07", "08")}
     assert at["03"] == {"before": [], "after": ["hiding"]} and at["06"] == {"before": ["curve"], "after": ["hiding"]}
     assert at["07"] == {"before": [], "after": ["playground"]} and at["08"] == {"before": [], "after": []}
+
+
+DOCS = PARTS.parent.parent / "docs"
+
+
+def shipped() -> tuple[dict, list[dict]]:
+    """The playground's data, and each state of it with its target."""
+    about = json.loads((DOCS / "playground.json").read_text())
+    models = [*about["models"], *({"target": target, **model} for target, model in about["retrained"].items())]
+    states = [{"target": model["target"], **found} for model in models for way in model["attacks"] for found in way]
+    return about, states + [{"target": target, **found} for target, found in about["original"].items()]
+
+
+def test_the_playground_has_every_combination_and_all_its_pictures():
+    about, states = shipped()
+    wanted = list(itertools.product(about["targets"], about["methods"], about["budgets"]))
+    assert [(model["target"], model["method"], model["budget"]) for model in about["models"]] == wanted
+    assert {len(way) for model in about["models"] for way in model["attacks"]} == {len(about["steps"])}
+    assert {len(model["attacks"]) for model in about["models"]} == {len(about["rates"])}
+    sheet = Image.open(DOCS / "playground.png")
+    tile = sheet.width // about["shown"]
+    assert {state["row"] for state in states} == set(range(sheet.height // tile))
+
+
+def test_frames_of_the_playground_are_what_the_judge_says_of_the_pictures():
+    from dimum_core.judges import load_judge
+
+    about, states = shipped()
+    sheet = torch.from_numpy(np.array(Image.open(DOCS / "playground.png"))).float() / 127.5 - 1
+    tile, judge = sheet.shape[1] // about["shown"], load_judge(f"{about['data']}-judge")
+    tiles = sheet.unfold(0, tile, tile).unfold(1, tile, tile)  # rows x shown x tile x tile
+    said = judge.judge(tiles.reshape(-1, 1, tile, tile)).labels.reshape(tiles.shape[:2])
+    marks = torch.stack([said[state["row"]] == int(state["target"]) for state in states])
+    wanted = torch.tensor([state["marks"] for state in states]).bool()
+    assert (marks == wanted).float().mean() > 0.99  # rounding to bytes may turn one
+    assert all(sum(state["marks"]) <= state["seen"] <= about["count"] for state in states)
+
+
+def test_there_is_something_to_bet_on():
+    about, _ = shipped()
+    hiding = [game["hiding"] for game in rounds(about)]
+    assert min(hiding.count(True), hiding.count(False)) >= 3
+    assert all(model["attacks"][-1][-1]["seen"] <= about["count"] / 12 for model in about["retrained"].values())
