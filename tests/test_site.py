@@ -206,6 +206,9 @@ def test_set_up_and_plots_are_folded_and_no_line_is_lost(source, tags, seen, cal
 def test_a_chapters_link_to_a_page_of_docs_leads_to_the_sites_page(anchor):
     page = render([new_markdown_cell(f"[there](../docs/quizzes.md{anchor})", id="there")])
     assert f'href="quizzes.html{anchor}"' in page
+    page = render([new_markdown_cell(f"[there](../docs/performance.md{anchor}) [lost](../docs/nothing.md)", id="there")])
+    assert re.search(rf'href="https://github.com/[\w/-]+/blob/main/docs/performance.md{anchor}"', page)  # the site has no such page
+    assert 'href="nothing.html"' in page  # which is refused when links are checked
 
 
 def test_headings_of_the_same_words_have_ids_of_their_own():

@@ -25,11 +25,8 @@ from formulas import KATEX, check_formulas, typeset  # noqa: E402
 from games import Game, games, played, write_games  # noqa: E402
 from landing import landing  # noqa: E402
 from links import Linker, terms, with_anchors  # noqa: E402
-from reading import Chapter, contents, read_chapter, read_page, sections  # noqa: E402
+from reading import PAGES, Chapter, contents, read_chapter, read_page, sections  # noqa: E402
 from slides import slides  # noqa: E402
-
-PAGES = {"glossary": "Glossary", "cheat_sheet": "Cheat sheet", "failures": "What goes wrong", "quizzes": "Quizzes",
-         "bibliography": "Sources"}
 
 
 def check_pictures(page: str, name: str) -> None:

@@ -38,4 +38,4 @@ def inline(drawing: str, alt: str, name: str) -> str:
     for colour, seen in COLOURS.items():
         drawing = drawing.replace(colour, seen)
     said = f'<svg class="chart" role="img" aria-label="{html.escape(alt)}" '
-    return f'<div class="plot" tabindex="0">{drawing.replace("<svg ", said, 1)}</div>'  # a phone scrolls it, by keyboard as well
+    return f'<div class="plot">{drawing.replace("<svg ", said, 1)}</div>'

@@ -59,11 +59,11 @@ def _place(at: tuple[int, int]) -> tuple[int, int]:
 def _box(chapter: Chapter, at: tuple[int, int]) -> str:
     x, y = _place(at)
     title = textwrap.wrap(chapter.title, 18)[:3]
-    spans = "".join(f'<tspan x="{x + 36}" dy="{17 if k else 0}">{html.escape(line)}</tspan>' for k, line in enumerate(title))
+    spans = "".join(f'<tspan x="{x + 36}" dy="{17 if k else 0}">{html.escape(line)} </tspan>' for k, line in enumerate(title))
     first = y + HEIGHT / 2 + 4.5 - 8.5 * (len(title) - 1)
-    return (f'<a href="{chapter.stem}.html" aria-label="{chapter.number}, {html.escape(chapter.title)}">'
+    return (f'<a href="{chapter.stem}.html" aria-label="{chapter.number} {html.escape(chapter.title)}">'
             f'<rect x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}" rx="8"/>'
-            f'<text class="number" x="{x + 10}" y="{first}">{chapter.number}</text><text y="{first}">{spans}</text></a>')
+            f'<text class="number" x="{x + 10}" y="{first}">{chapter.number}</text> <text y="{first}">{spans}</text></a>')
 
 
 def _arrow(start: tuple[int, int], end: tuple[int, int]) -> str:

@@ -14,8 +14,12 @@ from folding import split
 from formulas import with_mathml
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown import markdown2html
+from notebook_check import repository
 from outputs import is_progress
 
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGES = {"glossary": "Glossary", "cheat_sheet": "Cheat sheet", "failures": "What goes wrong", "quizzes": "Quizzes",
+         "bibliography": "Sources"}  # those of docs/ that the site has
 BADGE = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\(([^)]*)\)\n*")  # its picture would need a network
 SOLUTION = re.compile(r"# @title Solution of ([\d.]+)")
 ANCHOR = re.compile(r'<a class="anchor-link".*?</a>')
@@ -71,8 +75,16 @@ def render(cells: list) -> str:
     for mark, chart in (item for _, charts in marked for item in charts.items()):
         body = body.replace(mark, chart)
     body = body.replace('href="student/', 'href="downloads/student/')
-    body = re.sub(r'href="(?:\.\./)+docs/(\w+)\.md(#[\w-]+)?"', r'href="\1.html\2"', body)
+    body = re.sub(r'href="(?:\.\./)+docs/(\w+)\.md(#[\w-]+)?"', _page_of_docs, body)
     return body if "<h" not in body else ANCHOR.sub("", body)
+
+
+def _page_of_docs(link: re.Match) -> str:
+    """Where a link to a page of docs/ leads: to the site's page, or to the repository's where the site has none."""
+    name, anchor = link[1], link[2] or ""
+    if name not in PAGES and (DOCS / f"{name}.md").exists():
+        return f'href="{repository()}/blob/main/docs/{name}.md{anchor}"'
+    return f'href="{name}.html{anchor}"'
 
 
 _EXPORTERS: list[HTMLExporter] = []
@@ -145,7 +157,7 @@ def read_page(path: Path) -> tuple[str, str]:
     text = path.read_text(encoding="utf-8")
     title = text.split("\n", 1)[0].lstrip("# ").strip()
     body = re.sub(r'<h[1-6][^>]*\bid="[^"]+"', lambda heading: heading[0].lower(), markdown2html(with_mathml(text)))
-    body = ANCHOR.sub("", re.sub(r'href="(?!https?:)(?:\.\./)*(?:docs/)?([\w/-]+)\.md(#[\w-]+)?"', r'href="\1.html\2"', body))
+    body = ANCHOR.sub("", re.sub(r'href="(?!https?:)(?:\.\./)*(?:docs/)?([\w/-]+)\.md(#[\w-]+)?"', _page_of_docs, body))
     return title, body
 
 
