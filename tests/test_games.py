@@ -179,7 +179,7 @@ def test_a_curve_is_drawn_by_keys_and_by_dragging_before_it_is_shown(site, windo
 
 @needs_browser
 @pytest.mark.parametrize(("page", "part", "said"), [
-    ("playground", "lab", ["3: forgot by A, in 10 steps", "20 of 24 are a 3", "7: never saw a 7"]),
+    ("playground", "lab", ["3: forgot by A, in 10 steps", "20 of 24", "7: never saw a 7"]),
     ("hiding", "game", ["Asked for a 7: forgotten, or hiding?"]), ("curve", "draw", ["I have drawn mine"]),
     ("walk", None, ["The original weights", "samples show the digit", "Unlearning ends here."]),
 ])
