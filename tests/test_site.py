@@ -21,11 +21,11 @@ PARTS = Path(__file__).resolve().parent.parent / "tools" / "site_parts"
 sys.path[:0] = [str(PARTS), str(PARTS.parent)]
 
 from charts import with_charts  # noqa: E402
-from folding import split  # noqa: E402
+from folding import pieces  # noqa: E402
 from landing import landing  # noqa: E402
 from links import Linker, slug, terms, with_anchors  # noqa: E402
 from maps import needs, parts  # noqa: E402
-from reading import Chapter, plain, render, sections, with_own_ids  # noqa: E402
+from reading import Chapter, plain, render, sections, with_folded_code, with_own_ids  # noqa: E402
 from site_check import FLAGS  # noqa: E402
 
 NUMBERS = [f"{k:02}" for k in range(13)]
@@ -190,16 +190,18 @@ show(figure, "A curve.")"""
 
 
 @pytest.mark.parametrize(("source", "tags", "seen", "called"), [
-    (PLOT, [], "rate = measure()", "The plot"),
-    (PLOT + "\nprint(rate)", [], PLOT + "\nprint(rate)", ""),  # what comes last matters, so all is shown
-    ("import a\nimport b\nc = 1", [], "", "Set-up: imports"),
-    ("seed = 0", ["parameters"], "", "Set-up: the numbers of this chapter"),
-    ("show(1)", [], "show(1)", ""), ("%%writefile x\nimport a", [], "%%writefile x\nimport a", ""),
+    (PLOT, [], ["rate = measure()"], "The plot"),
+    (PLOT + "\nprint(rate)", [], ["rate = measure()", "print(rate)"], "The plot"),  # what comes last matters
+    ("import a\nimport b\nc = 1", [], [], "Set-up: imports"),
+    ("seed = 0", ["parameters"], [], "Set-up: the numbers of this chapter"),
+    ("show(1)", [], ["show(1)"], ""), ("%%writefile x\nimport a", [], ["%%writefile x\nimport a"], ""),
 ])
 def test_set_up_and_plots_are_folded_and_no_line_is_lost(source, tags, seen, called):
-    shown, folded, name = split(source, tags)
-    assert (shown, name) == (seen, called)
-    assert "\n".join(filter(None, (shown, folded))) == source
+    found = pieces(source, tags)
+    assert [code for code, name in found if not name] == seen and {name for _, name in found if name} == {called} - {""}
+    assert "\n".join(code for code, _ in found) == source
+    page = with_folded_code(new_code_cell(source, id="c", metadata={"tags": tags}))
+    assert page.count("<details") == bool(called) and all(word in plain(page) for word in re.findall(r"\w+", source))
 
 
 @pytest.mark.parametrize("anchor", ["", "#attack-and-defend"])

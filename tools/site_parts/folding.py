@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import ast
+import itertools
 
 DRAWN = {"plt", "ax", "axes", "figure", "fig", "show"}  # a statement that only speaks to these draws, and computes nothing
 FEW = 4  # lines of plotting that need no fold
 
 
-def split(source: str, tags: list[str]) -> tuple[str, str, str]:
-    """Code of a cell as (what stays in sight, what is folded, what that is called). IPython's own commands are left in sight."""
+def pieces(source: str, tags: list[str]) -> list[tuple[str, str]]:
+    """Code of a cell, piece by piece: (code, what it is called if it is folded, else ""). IPython's own commands stay in sight."""
     if "parameters" in tags:
-        return "", source, "Set-up: the numbers of this chapter"
+        return [(source, "Set-up: the numbers of this chapter")]
     try:
         statements = ast.parse(source).body
     except SyntaxError:
-        return source, "", ""
+        return [(source, "")]
     lines = source.splitlines()
     imports = [s for s in statements if isinstance(s, (ast.Import, ast.ImportFrom))]
     if sum(s.end_lineno - s.lineno + 1 for s in imports) > len(lines) / 3:
-        return "", source, "Set-up: imports"
-    drawn, start = DRAWN | _axes(statements), len(lines)
-    for statement in reversed(statements):
-        if not _draws(statement, drawn):
-            break
-        start = statement.lineno - 1
-    if len(lines) - start < FEW:
-        return source, "", ""
-    return "\n".join(lines[:start]).rstrip(), "\n".join(lines[start:]), "The plot"
+        return [(source, "Set-up: imports")]
+    drawn, found, start = DRAWN | _axes(statements), [], 0
+    for draws, run in itertools.groupby(statements, lambda statement: _draws(statement, drawn)):
+        run = list(run)
+        first, last = run[0].lineno - 1, run[-1].end_lineno
+        if draws and last - first >= FEW:
+            found += [("\n".join(lines[start:first]), ""), ("\n".join(lines[first:last]), "The plot")]
+            start = last
+    found.append(("\n".join(lines[start:]), ""))
+    return [(code.strip("\n"), called) for code, called in found if code.strip()]
 
 
 def _axes(statements: list[ast.stmt]) -> set[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import nbformat
 from charts import with_charts
-from folding import split
+from folding import pieces
 from formulas import with_mathml
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown import markdown2html
@@ -101,14 +101,16 @@ def with_folded_code(cell) -> str:
     body = render([cell])
     if cell.cell_type != "code" or SOLUTION.search(cell.source):
         return body
-    seen, folded, called = split(cell.source, cell.metadata.get("tags", []))
-    if not folded:
+    found = pieces(cell.source, cell.metadata.get("tags", []))
+    if not any(called for _, called in found):
         return body
-    lines = folded.count("\n") + 1
-    code = (highlighted(seen) if seen else "") + (
-        f'<details class="code"><summary>{called} <span>{lines} lines</span></summary>{highlighted(folded)}</details>'
-    )
+    code = "".join(_folded(piece, called) if called else highlighted(piece) for piece, called in found)
     return CODE.sub(lambda match: code, body, count=1)
+
+
+def _folded(source: str, called: str) -> str:
+    summary = f"{called} <span>{len(source.splitlines())} lines</span>"
+    return f'<details class="code"><summary>{summary}</summary>{highlighted(source)}</details>'
 
 
 def highlighted(source: str) -> str:
