@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import json
 import os
-import shutil
 import signal
 import sys
 import time
@@ -14,9 +13,8 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent / "tools")]
 
-from site_check import FLAGS  # noqa: E402
+from site_check import CHROMIUM, FLAGS  # noqa: E402
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 KEYS = {"Tab": (9, ""), "Enter": (13, "\r"), " ": (32, " "), "End": (35, ""), "Home": (36, ""), "ArrowLeft": (37, ""),
         "ArrowUp": (38, ""), "ArrowRight": (39, ""), "ArrowDown": (40, "")}
 LONGEST = 120  # seconds that a browser may take to answer, on a machine with much else to do

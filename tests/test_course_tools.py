@@ -15,6 +15,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from tests.browser import CHROMIUM
+
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ROOT / "tools"
 
@@ -322,15 +324,14 @@ def test_a_link_that_leads_nowhere_is_refused(executed, tmp_path):
             site.build(executed / "out", tmp_path / "site", docs)
 
 
-@pytest.mark.skipif(not (shutil.which("chromium") or shutil.which("google-chrome")), reason="needs a browser")
+@pytest.mark.skipif(not CHROMIUM, reason="needs a browser")
 def test_the_site_is_sound_in_a_real_browser(executed, tmp_path):
     check = load("site_check")
     built = site.build(executed / "out", tmp_path / "site", tmp_path).parent
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    assert check.audit([built / "index.html", built / "01_first.html", built / "search.html"], browser) == []
+    assert check.audit([built / "index.html", built / "01_first.html", built / "search.html"], CHROMIUM) == []
     (built / "bad.html").write_text(
         '<!doctype html><html lang="en"><head></head><body><p style="color:#ddd;background:#fff">faint</p><img src="no.png">'
         '<div style="width:2000px">wide</div><script>throw new Error("broken")</script></body></html>'
     )
-    said = "\n".join(check.audit([built / "bad.html"], browser))
+    said = "\n".join(check.audit([built / "bad.html"], CHROMIUM))
     assert all(words in said for words in ("contrast 1.", "does not load", "has no text", "wider than", "console:", "broken")), said

@@ -26,7 +26,7 @@ from landing import landing  # noqa: E402
 from links import Linker, slug, terms, with_anchors  # noqa: E402
 from maps import needs, parts  # noqa: E402
 from reading import Chapter, plain, render, sections, with_folded_code, with_own_ids  # noqa: E402
-from site_check import FLAGS  # noqa: E402
+from site_check import CHROMIUM, FLAGS  # noqa: E402
 
 NUMBERS = [f"{k:02}" for k in range(13)]
 
@@ -94,10 +94,8 @@ def test_panels_are_cut_from_the_frames_that_they_name(tmp_path):
                      ("B: attacked: 2 of 9 are a 3", 180)]
 
 
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 
-
-@pytest.mark.skipif(not BROWSER, reason="needs a browser")
+@pytest.mark.skipif(not CHROMIUM, reason="needs a browser")
 @pytest.mark.parametrize(("flags", "told", "counts"), [([], "Attack, step 40", [17, 11]),
                                                         (["--force-prefers-reduced-motion"], "The original", [24, 24])])
 def test_the_film_runs_once_and_stands_still_if_motion_is_unwanted(tmp_path, flags, told, counts):
@@ -106,7 +104,7 @@ def test_the_film_runs_once_and_stands_still_if_motion_is_unwanted(tmp_path, fla
     shutil.copy(docs / "film.png", tmp_path)
     page = tmp_path / "film.html"
     page.write_text("<!doctype html>" + parts_of_page.get_template("film.html").render(film=film, strip=None))
-    command = [BROWSER, *FLAGS, *flags, f"--user-data-dir={tmp_path}/profile", "--virtual-time-budget=20000", "--dump-dom"]
+    command = [CHROMIUM, *FLAGS, *flags, f"--user-data-dir={tmp_path}/profile", "--virtual-time-budget=20000", "--dump-dom"]
     seen = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=120).stdout
     assert f'<p class="phase">{told}</p>' in seen and ">Play</button>" in seen
     for (name, frames), count in zip(film["methods"].items(), counts, strict=True):
@@ -129,11 +127,11 @@ document.querySelector("#guesses input").click();
 </script>"""
 
 
-@pytest.mark.skipif(not BROWSER, reason="needs a browser")
+@pytest.mark.skipif(not CHROMIUM, reason="needs a browser")
 def test_a_guess_is_kept_and_stands_beside_what_came(tmp_path):
     page = tmp_path / "01_x.html"
     page.write_text(BETS.format(guesses=(PARTS / "guesses.html").read_text()))
-    command = [BROWSER, *FLAGS, f"--user-data-dir={tmp_path}/profile", "--virtual-time-budget=5000", "--dump-dom", page.as_uri()]
+    command = [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path}/profile", "--virtual-time-budget=5000", "--dump-dom", page.as_uri()]
     seen = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
     section = re.search(r"(?s)<section id=.guesses.>.*?</section>", seen)[0]  # no longer hidden
     assert section.count("<li>") == 1 and "and with noise? <strong>never &lt;b&gt;</strong>" in section

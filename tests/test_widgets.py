@@ -6,7 +6,6 @@ import html
 import io
 import json
 import re
-import shutil
 import subprocess
 import time
 from html.parser import HTMLParser
@@ -20,6 +19,7 @@ from dimum_core import widgets
 from dimum_core.errors import DataError, UnknownName
 from dimum_core.frames import Frames
 from dimum_core.widgets import picture_of
+from tests.browser import CHROMIUM, FLAGS
 
 
 @pytest.fixture
@@ -134,7 +134,6 @@ def test_the_scrubber_counts_steps_as_its_texts_do():
     assert frames.start == (1,) and all(f"Step {step} of {len(frames.texts)}," in text for (step,), text in frames.texts.items())
 
 
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 PLAYED = """<script>
 const figure = document.querySelector("figure"), button = figure.querySelector("button"), slider = figure.querySelector("input");
 const said = [], note = () => said.push([figure.querySelectorAll(".asleep").length, button.hidden, button.textContent,
@@ -151,15 +150,15 @@ setTimeout(() => {  // after one step of 0.6 s
 </script>"""
 
 
-@pytest.mark.skipif(not BROWSER, reason="needs a browser")
+@pytest.mark.skipif(not CHROMIUM, reason="needs a browser")
 @pytest.mark.parametrize("still", [False, True])
 def test_a_slider_wakes_plays_in_silence_and_stops_when_it_is_taken(tmp_path, still):
     keys = [(k,) for k in range(5)]
     frames = Frames("one", {"k": tuple(range(5))}, dict.fromkeys(keys, b""), {key: f"frame {key[0]}" for key in keys})
     page = tmp_path / "page.html"
     page.write_text(f"<!doctype html>{frames.html()}{PLAYED}")
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile", "--virtual-time-budget=5000"]
-    command = [BROWSER, *flags, *["--force-prefers-reduced-motion"] * still, "--dump-dom", page.as_uri()]
+    flags = [*FLAGS, f"--user-data-dir={tmp_path}/profile", "--virtual-time-budget=5000"]
+    command = [CHROMIUM, *flags, *["--force-prefers-reduced-motion"] * still, "--dump-dom", page.as_uri()]
     seen = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
     asleep, playing, later, taken = json.loads(html.unescape(re.search(r"<title>(.*?)</title>", seen)[1]))
     assert asleep == [0, still, "Play", "polite", "0", "frame 0"] and playing == [0, still, "Stop", "off", "0", "frame 0"]

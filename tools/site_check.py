@@ -18,6 +18,7 @@ from html import unescape
 from pathlib import Path
 
 WIDTHS, THEMES = (390, 1280), ("light", "dark")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync", "--allow-file-access-from-files", "--enable-logging=stderr", "--v=0")
 AUDIT = """<script>
@@ -96,11 +97,10 @@ def audited_copy(page: Path, folder: Path, width: int, theme: str) -> str:
 
 def main(arguments: list[str]) -> int:
     site = (Path(arguments[0]) if arguments else Path(__file__).parent.parent / "build" / "site").resolve()
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if not chromium:
+    if not CHROMIUM:
         raise SystemExit("There is no chromium to look with: apt-get install chromium.")
     pages = sorted(site.glob("*.html"))
-    found = [problem for k in range(0, len(pages), 4) for problem in audit(pages[k:k + 4], chromium)]
+    found = [problem for k in range(0, len(pages), 4) for problem in audit(pages[k:k + 4], CHROMIUM)]
     print("\n".join(found) if found else f"{len(pages)} pages at {len(WIDTHS)} widths, light and dark: nothing to complain of")
     return bool(found)
 
