@@ -107,7 +107,11 @@ def pairwise_comparisons(table: pd.DataFrame, confidence: float = 0.95) -> pd.Da
             "pairs": difference.n, "p": sign_flip_test(table[first], table[second]),
         })
     columns = ["first", "second", "difference", "low", "high", "pairs", "p"]
-    found = pd.DataFrame(rows, columns=columns)
+    return judged(pd.DataFrame(rows, columns=columns), confidence)
+
+
+def judged(found: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
+    """A family of comparisons, with p corrected by Holm over its rows, and their verdicts, as `pairwise_comparisons` has them."""
     corrected = holm(found["p"])
     equivalent = (found["low"] >= -MARGIN) & (found["high"] <= MARGIN)
     verdict = np.where(corrected <= 1 - confidence, "distinguishable", np.where(equivalent, "equivalent", "open"))
