@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -20,27 +21,35 @@ from .frames import Frames
 FRAMES_FOLDER = DATA_FOLDER / "frames"
 
 
-def picture_of(rows: dict[str, np.ndarray], size: int = 48) -> bytes:
-    """Labelled rows of images as PNG. rows: name -> uint8, N x C x H x W. size: pixels an image."""
+def picture_of(rows: dict[str, np.ndarray], size: int = 48, columns: Sequence[str] = (), crisp: Collection[str] = ()) -> bytes:
+    """Labelled rows of images as PNG, enlarged smoothly. rows: name -> uint8, N x C x H x W. size: pixels an image.
+
+    columns: what stands above the images, such as the class that was asked for. crisp: rows whose every pixel stays a square, as in
+    noise, which smoothing would turn into shapes.
+    """
     from PIL import Image, ImageDraw, ImageFont
 
-    font, gap = ImageFont.load_default(13), 4
-    left = 16 + max(int(font.getlength(name)) for name in rows)
+    font, gap = ImageFont.load_default(12), 4
+    left, top = 16 + max(int(font.getlength(name)) for name in rows), 20 if columns else 0
     width = left + max(len(images) for images in rows.values()) * (size + gap)
-    canvas = Image.new("RGB", (width, len(rows) * (size + gap)), "white")
+    canvas = Image.new("RGB", (width, top + len(rows) * (size + gap)), "white")
     pen = ImageDraw.Draw(canvas)
+    for column, name in enumerate(columns):
+        pen.text((left + column * (size + gap) + size // 2, top - 4), name, fill="black", font=font, anchor="ms")
     for row, (name, images) in enumerate(rows.items()):
-        pen.text((left - 8, row * (size + gap) + size // 2), name, fill="black", font=font, anchor="rm")
+        pen.text((left - 8, top + row * (size + gap) + size // 2), name, fill="black", font=font, anchor="rm")
+        way = Image.Resampling.NEAREST if name in crisp else Image.Resampling.BICUBIC
         for column, image in enumerate(images):
             pixels = np.repeat(image, 3, axis=0) if len(image) == 1 else image
-            tile = Image.fromarray(pixels.transpose(1, 2, 0)).resize((size, size), Image.Resampling.NEAREST)
-            canvas.paste(tile, (left + column * (size + gap), row * (size + gap)))
-    return as_png(canvas)
+            tile = Image.fromarray(pixels.transpose(1, 2, 0)).resize((size, size), way)
+            canvas.paste(tile, (left + column * (size + gap), top + row * (size + gap)))
+    grey = all(images.shape[1] == 1 for images in rows.values())
+    return as_png(canvas, *((64, Image.Quantize.FASTOCTREE) if grey else (192,)))  # fewer colours of a photograph leave contours
 
 
-def as_png(image, method=None) -> bytes:
+def as_png(image, colours: int, method=None) -> bytes:
     buffer = io.BytesIO()
-    image.quantize(128, method).save(buffer, format="PNG", optimize=True)
+    image.quantize(colours, method).save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
 
 
@@ -62,7 +71,8 @@ def denoising_scrubber() -> Frames:
     names, steps = stored["names"].tolist(), tuple(int(t) for t in stored["t"])
     pictures, texts = {}, {}
     for k, t in enumerate(steps, start=1):
-        pictures[(k,)] = picture_of({"x_t": stored["samples"][k - 1], "guess": stored["guesses"][k - 1]}, size=64)
+        rows = {"x_t": stored["samples"][k - 1], "guess": stored["guesses"][k - 1]}
+        pictures[(k,)] = picture_of(rows, size=64, columns=names, crisp={"x_t"})
         texts[(k,)] = (f"Step {k} of {len(steps)}, at t = {t}. Above, the samples; below, what the model takes them for. "
                        f"Asked for {', '.join(names)}.")
     return Frames("From noise to an image", {"step": tuple(range(1, len(steps) + 1))}, pictures, texts)
@@ -75,7 +85,7 @@ def guidance_explorer() -> Frames:
     pictures, texts = {}, {}
     for i, s in enumerate(scales):
         for j, k in enumerate(steps):
-            pictures[s, k] = picture_of({"": stored["samples"][i, j]}, size=64)
+            pictures[s, k] = picture_of({"": stored["samples"][i, j]}, size=64, columns=names)
             texts[s, k] = f"Guidance scale {s:g}, {k} steps; asked for {', '.join(names)}, from the same noise throughout."
     return Frames("Guidance and steps", {"guidance scale": scales, "steps": steps}, pictures, texts)
 
@@ -104,7 +114,7 @@ def forget_lab() -> Frames:
 
 
 def recovery_explorer(
-    results: str = "digits.parquet", labels=("esd", "random-label", "salun", "erasediff", "dimum (class)")
+    results: str = "digits.parquet", labels=("esd", "random-label", "salun", "erasediff", "dimum (class)", "dimum (generated)")
 ) -> Frames:
     """Mean recovery curves of some methods and of the controls, by budget of unlearning and learning rate of the attack.
 
@@ -178,7 +188,7 @@ def _curves_picture(curves: dict, title: str) -> bytes:
     from .plots import line_colours
 
     figure, ax = plt.subplots(figsize=(6, 3))
-    for (name, curve), colour, marker in zip(curves.items(), line_colours(curves), "os^Dv<>", strict=False):
+    for (name, curve), colour, marker in zip(curves.items(), line_colours(curves), "os^Dv<>p", strict=False):
         ax.plot(curve.index, curve, marker=marker, color=colour, label=name)
     ax.set(title=title, xlabel="attack steps", ylabel="accuracy on the target", ylim=(-0.02, 1.02))
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=4, fontsize=8)
@@ -192,4 +202,4 @@ def _figure_png(figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=90, bbox_inches="tight", facecolor="white")
     plt.close(figure)
-    return as_png(Image.open(buffer).convert("RGB"), Image.Quantize.FASTOCTREE)  # keeps the hue of thin lines
+    return as_png(Image.open(buffer).convert("RGB"), 128, Image.Quantize.FASTOCTREE)  # keeps the hue of thin lines

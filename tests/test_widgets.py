@@ -59,6 +59,18 @@ def test_every_combination_has_a_picture(frames):
         Frames("bad", frames.choices, {}, {})
 
 
+def test_samples_are_enlarged_smoothly_and_noise_keeps_its_pixels():
+    edge = np.zeros((1, 1, 8, 8), np.uint8)
+    edge[..., 4:] = 255
+    rows = {"noise": edge, "sample": edge}
+    left = Image.open(io.BytesIO(picture_of(rows, size=64, crisp={"noise"}))).convert("L")
+    noise, sample = (np.asarray(left)[row:row + 64, -68:-4] for row in (0, 68))  # 4 pixels between two images
+    assert set(np.unique(noise // 64)) == {0, 3} and {1, 2} <= set(np.unique(sample // 64))
+    titled = Image.open(io.BytesIO(picture_of(rows, size=64, columns=["cat"]))).convert("L")
+    above = titled.crop((0, 0, titled.width, titled.height - left.height))
+    assert above.height > 12 and above.getextrema()[0] < 100  # something is written there
+
+
 def test_a_walk_has_a_frame_for_each_place_and_ends_where_the_attack_ends():
     out, back = np.array([[0, 0], [0.6, 0.1], [1, 0]]), np.array([[1, 0], [0.9, 0.5], [0.8, 1.1]])
     drawn = [torch.full((4, 1, 8, 8), value) for value in np.linspace(-1, 1, 5)]
