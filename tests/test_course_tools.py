@@ -44,8 +44,9 @@ def chapter(path: Path, *code: str, title: str = "First steps") -> Path:
     parameters = new_code_cell("value = 3", metadata={"tags": ["parameters"]})
     notebook = new_notebook(
         cells=[
-            new_markdown_cell(f"# {title}\n\n{notebook_check.badge(path.name, ADDRESS)}\n\nAbout $x_t$ and `$PATH`."),
-            new_code_cell(notebook_check.setup_source(ADDRESS)), parameters, *map(new_code_cell, code),
+            new_markdown_cell(f"# {title}\n\nAbout $x_t$ and `$PATH`.\n\n{notebook_check.colab_link(path.name, ADDRESS)}"),
+            new_code_cell(notebook_check.setup_source(ADDRESS), metadata={"jupyter": {"source_hidden": True}}), parameters,
+            *map(new_code_cell, code),
             new_code_cell(FACTS, metadata={"tags": [notebook_check.COMPARED]}),
             new_markdown_cell("## Exercises\n\nOne.\n\n## Where to read on\n\nThere."),
         ],
@@ -158,8 +159,10 @@ def break_it(notebook, how: str) -> None:
     printed = next(o for cell in notebook.cells for o in cell.get("outputs", []) if o.output_type == "stream")
     if how == "alt":
         picture.metadata["image/png"].pop("alt")
-    elif how == "badge":
+    elif how == "link":
         notebook.cells[0].source = "# First steps"
+    elif how == "fold":
+        notebook.cells[1].metadata.pop("jupyter")
     elif how == "path":
         printed.text = "/home/someone/file"
     elif how == "order":
@@ -179,7 +182,8 @@ def break_it(notebook, how: str) -> None:
 
 
 @pytest.mark.parametrize(("how", "said"), [
-    ("alt", "has no text"), ("badge", "Colab badge"), ("path", "path of the machine"), ("order", "one run from top"),
+    ("alt", "has no text"), ("link", "link to Colab"), ("fold", "set-up cell, folded"),
+    ("path", "path of the machine"), ("order", "one run from top"),
     ("parameters", "tagged parameters"), ("exercises", "'## Exercises'"), ("metadata", "dimum.minutes"),
     ("error", "ended in an error"), ("facts", "0 exact facts are compared, of 3"), ("size", "2.0 MB|2.1 MB"),
 ])
@@ -194,13 +198,13 @@ def test_each_breach_of_the_conventions_is_named(executed, tmp_path, how, said):
     assert any(part in found for part in said.split("|")), found
 
 
-def test_write_brings_badge_and_set_up_cell_up_to_date(tmp_path):
+def test_write_brings_link_and_set_up_cell_up_to_date(tmp_path):
     path = chapter(tmp_path / "01_first.ipynb", "print(value)")
     notebook_check.write(path, "https://github.com/moved/elsewhere")
     notebook = nbformat.read(path, as_version=4)
-    assert notebook.cells[0].source.count("colab-badge") == 1 and "moved/elsewhere" in notebook.cells[0].source
-    assert notebook.cells[0].source.endswith("About $x_t$ and `$PATH`.")
-    assert "moved/elsewhere" in notebook.cells[1].source
+    assert notebook.cells[0].source.count("in Colab](") == 1 and "moved/elsewhere" in notebook.cells[0].source
+    assert "About $x_t$ and `$PATH`.\n\n**No machine for it?**" in notebook.cells[0].source
+    assert "moved/elsewhere" in notebook.cells[1].source and notebook.cells[1].metadata["jupyter"]["source_hidden"]
 
 
 def test_the_site_has_cards_links_texts_and_formulas(executed, tmp_path):
@@ -211,7 +215,7 @@ def test_the_site_has_cards_links_texts_and_formulas(executed, tmp_path):
     assert (tmp_path / "site" / "pictures" / "01_first.png").read_bytes().startswith(b"\x89PNG")
     assert 'rel="next" href="02_second.html"' in first and 'rel="prev" href="01_first.html"' in second
     assert "<math" in first and "<code>$PATH</code>" in first
-    assert "Open this chapter in Colab" in first and "colab-badge" not in first
+    assert first.count("Open this chapter in Colab") == 1 and "No machine for it" not in first
     assert 'href="http://localhost:8888/lab/tree/notebooks/01_first.ipynb"' in first  # where `make lab` serves the clone
     assert '<li><a href="#Exercises">Exercises</a></li>' in first and first.count('aria-current="page"') == 1
     assert 'title="First steps" aria-current="page">01</a>' in first

@@ -38,9 +38,9 @@ def source():
         new_output("stream", text="Exercise 01.2: right.\n"),
         new_output("display_data", {"image/png": "iVBORw0="}, metadata={"image/png": {"alt": "A guess."}}),
     ]
-    badge = f"# First\n\n[More](../docs/more.md)\n\n[x](https://colab.research.google.com/github/a/b/blob/main/notebooks/{NAME})"
+    first = f"# First\n\n[More](../docs/more.md)\n\n[x](https://colab.research.google.com/github/a/b/blob/main/notebooks/{NAME})"
     return new_notebook(cells=[
-        new_markdown_cell(badge), new_code_cell('student = ""  # your id', metadata={"tags": ["parameters"]}),
+        new_markdown_cell(first), new_code_cell('student = ""  # your id', metadata={"tags": ["parameters"]}),
         new_code_cell("import torch\nfrom dimum_core.course import check", execution_count=1),
         new_markdown_cell(f"## Exercises\n\n{editions.main_note(NAME)}\n\n**01.2** Write it."), solution,
         new_code_cell("print('the end')"),

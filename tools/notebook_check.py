@@ -1,4 +1,4 @@
-"""Check that every chapter keeps the course's conventions; with --write, bring badge, set-up cell and folds up to date."""
+"""Check that every chapter keeps the course's conventions; with --write, bring link, set-up cell and folds up to date."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ COMPARED = "nbval-check-output"  # the tag of cells whose output the tests compa
 FACTS = 3  # a chapter
 BET = "**Before you look"
 FOLDED = {"source_hidden": True, "outputs_hidden": True}  # JupyterLab's marks; the site has its own fold
+COLAB = re.compile(r"\n*\*\*No machine for it\?\*\* \[Open this chapter in Colab\]\(([^)]*)\)\.")
 MACHINE_PATH = re.compile(r"(?<![\w.])/(work|home|root|tmp|Users)/\w")
 
 
@@ -26,13 +27,14 @@ def repository() -> str:
     return tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["dimum"]["repository"]
 
 
-def badge(name: str, address: str) -> str:
+def colab_link(name: str, address: str) -> str:
+    """The link in words: a badge is a broken picture where there is no network."""
     target = address.replace("https://github.com/", "https://colab.research.google.com/github/")
-    return f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({target}/blob/main/notebooks/{name})"
+    return f"**No machine for it?** [Open this chapter in Colab]({target}/blob/main/notebooks/{name})."
 
 
 def setup_source(address: str) -> str:
-    return f"""# On Colab, this fetches the course and installs it beside Colab's own torch. Elsewhere it does nothing.
+    return f"""# @title On Colab, this fetches the course and installs it. Elsewhere it does nothing. {{"display-mode": "form"}}
 import sys
 
 if "google.colab" in sys.modules:
@@ -56,10 +58,10 @@ def _structure(notebook, name: str, address: str) -> list[str]:
         if key not in about:
             found.append(f"its metadata lacks dimum.{key}")
     first, code = notebook.cells[0], [cell for cell in notebook.cells if cell.cell_type == "code"]
-    if first.cell_type != "markdown" or not first.source.startswith("# ") or badge(name, address) not in first.source:
-        found.append("its first cell should be a title with the Colab badge (notebook_check.py --write)")
-    if not code or code[0].source != setup_source(address):
-        found.append("its first code cell should be the set-up cell (notebook_check.py --write)")
+    if first.cell_type != "markdown" or not first.source.startswith("# ") or colab_link(name, address) not in first.source:
+        found.append("its first cell should be a title with the link to Colab (notebook_check.py --write)")
+    if not code or code[0].source != setup_source(address) or not code[0].metadata.get("jupyter", {}).get("source_hidden"):
+        found.append("its first code cell should be the set-up cell, folded (notebook_check.py --write)")
     if sum("parameters" in cell.metadata.get("tags", []) for cell in code) != 1:
         found.append("it needs one cell tagged parameters")
     text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
@@ -111,16 +113,13 @@ def _facts(notebook) -> list[str]:
 
 
 def write(path: Path, address: str) -> None:
-    """Put the current badge under the title and the current set-up cell first, and fold what answers a bet."""
+    """End the first cell with the link to Colab, make the first code cell the set-up, and fold it and what answers a bet."""
     notebook = nbformat.read(path, as_version=4)
     first = notebook.cells[0]
-    title, _, rest = re.sub(r"\n*\[!\[Open in Colab\].*?\n|\n*\[!\[Open in Colab\].*?$", "\n", first.source).partition("\n")
-    first.source = f"{title}\n\n{badge(path.name, address)}\n\n{rest.strip()}".strip()
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.source = setup_source(address)
-            break
-    for cell, marks in answers(notebook):
+    first.source = f"{COLAB.sub('', first.source).strip()}\n\n{colab_link(path.name, address)}"
+    setup = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    setup.source = setup_source(address)
+    for cell, marks in [(setup, {"source_hidden": True}), *answers(notebook)]:
         cell.metadata["jupyter"] = {**cell.metadata.get("jupyter", {}), **marks}
         if "source_hidden" in marks:
             cell.metadata["cellView"] = "form"  # the same on Colab

@@ -14,13 +14,12 @@ from folding import pieces
 from formulas import with_mathml
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown import markdown2html
-from notebook_check import repository
+from notebook_check import COLAB, repository
 from outputs import is_progress
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGES = {"glossary": "Glossary", "cheat_sheet": "Cheat sheet", "failures": "What goes wrong", "quizzes": "Quizzes",
          "bibliography": "Sources"}  # those of docs/ that the site has
-BADGE = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\(([^)]*)\)\n*")  # its picture would need a network
 SOLUTION = re.compile(r"# @title Solution of ([\d.]+)")
 ANCHOR = re.compile(r'<a class="anchor-link".*?</a>')
 HEADING = re.compile(r'<h([23])[^>]*\bid="([^"]+)"[^>]*>(.*?)</h\1>', re.DOTALL)
@@ -48,14 +47,14 @@ class Chapter:
 
 def read_chapter(path: Path) -> Chapter:
     notebook = nbformat.read(path, as_version=4)
-    colab = next((m[1] for cell in notebook.cells if (m := BADGE.search(cell.source))), "")
+    colab = next((m[1] for cell in notebook.cells if (m := COLAB.search(cell.source))), "")
     notebook.cells = [
         cell for cell in notebook.cells
         if "google.colab" not in cell.source and "injected-parameters" not in cell.metadata.get("tags", [])
     ]
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell.source = with_mathml(BADGE.sub("", cell.source))
+            cell.source = with_mathml(COLAB.sub("", cell.source))
         else:
             cell.outputs = [output for output in cell.get("outputs", []) if not is_progress(output)]
     body = with_own_ids("".join(fold(cell, with_folded_code(cell)) for cell in notebook.cells))
