@@ -9,18 +9,43 @@ from .checks import Unanswered, exercise
 from .comparing import choose, compare, judged_samples
 
 
+def _counted(names, target, *, own_too=False, others_only=False, as_feature=False, all_near=False, part=False):
+    words, labels = target.split(), range(len(names))
+    shared = [sum(word in (name if part else name.split()) for word in words) for name in names]
+    own = [k for k in labels if shared[k] == len(words)]
+    if len(words) == 1 or as_feature:
+        others = [k for k in labels if k not in own]
+        return own, list(labels) if own_too else others, others if others_only else list(labels)
+    near = [k for k in labels if (shared[k] > 0 if own_too else shared[k] < 2 if all_near else shared[k] == 1)]
+    return own, near, [k for k in labels if (shared[k] < 2 if others_only else shared[k] == 0)]
+
+
 @exercise(
     "09.1",
-    "What stays when only the style changes?",
-    "A class name is two words: split it, put the new style first, and keep the object.",
+    "Go through the three definitions. Does the target have one word or two? That decides what IRA and CRA count.",
+    "For a style or an object: UA counts the labels with that word, IRA all others, CRA all labels.",
+    "For a combination, count how many of its two words a name shares with it: 2 for UA, 1 for IRA, 0 for CRA.",
 )
-def _restyled(function):
-    cases = [("filled star", "hatched"), ("outline circle", "dotted"), ("hatched heart", "hatched")]
-    return compare(function, lambda name, style: f"{style} {name.split()[1]}", cases, {
-        "The object was lost.": lambda name, style: style,
-        "The style came second; class names have it first.": lambda name, style: f"{name.split()[1]} {style}",
-        "The old style is still there.": lambda name, style: f"{style} {name}",
-        "The object was replaced, and the style kept.": lambda name, style: f"{name.split()[0]} {style}",
+def _which_are_counted(function, seed=0):
+    styles, objects = ["filled", "dotted", "starry"], ["star", "heart", "cross", "dot"]
+    names = [f"{style} {thing}" for style in styles for thing in objects]
+    np.random.default_rng(seed).shuffle(names)
+    cases = [(names, target) for target in ("dotted", "star", "filled heart", "starry star")]
+
+    def way(**fault):
+        return lambda *case: _counted(*case, **fault)
+
+    def answer(*case):
+        found = function(*case)
+        return found if found is ... or found is None else tuple(sorted(int(label) for label in labels) for labels in found)
+
+    return compare(answer if callable(function) else function, way(), cases, {
+        "IRA holds the target's own labels, which UA is for.": way(own_too=True),
+        "Of a style or an object, CRA counts all samples, those of the target included.": way(others_only=True),
+        "A combination is counted like a style here: its IRA is over labels that share one word with it, its CRA over those that "
+        "share none.": way(as_feature=True),
+        "Of a combination, IRA counts only the labels that share a word with it.": way(all_near=True),
+        "A word counts only if it is the whole word: a starry heart is no star.": way(part=True),
     })
 
 

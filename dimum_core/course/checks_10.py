@@ -1,4 +1,4 @@
-"""Chapter 10: guidance away from a prompt, and a closed form."""
+"""Chapter 10: guidance away from prompts, a closed form, the search for an embedding, and what it proves."""
 
 from __future__ import annotations
 
@@ -9,27 +9,45 @@ from .checks import exercise
 from .comparing import compare, compare_value
 
 
+def _guided(null, negatives, prompt, s, strengths, *, tied=lambda s, count: (s - 1) / count, sign=1.0, origin=None, many=True):
+    strengths = [tied(s, len(negatives))] * len(negatives) if strengths is None else strengths
+    start = null if origin is None else prompt
+    pairs = list(zip(strengths, negatives, strict=True))[: None if many else 1]
+    return null + s * (prompt - null) - sign * sum(strength * (negative - start) for strength, negative in pairs)
+
+
 @exercise(
     "10.1",
-    "Start at the negative prompt's prediction and go towards the prompt's.",
-    "At s = 1 the negative prompt must not matter at all.",
+    "Write the formula above as s prompt + (1 - s) negative. How much of null does it hold?",
+    "null + s (prompt - null) - w (negative - null): for which w does null drop out?",
+    "w = s - 1, and null drops out. Several negative prompts get (s - 1) / len(negatives) each.",
 )
-def _guided(function, seed=0):
+def _free_strengths(function, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    cases = [(*torch.randn(2, 12, generator=generator), scale) for scale in (1.0, 3.0, 7.5)]
-    return compare(function, lambda negative, prompt, s: negative + s * (prompt - negative), cases, {
-        "That is the papers' w, which is s - 1: at s = 1 it already overshoots.":
-            lambda negative, prompt, s: prompt + s * (prompt - negative),
-        "That goes from the prompt towards the negative prompt.": lambda negative, prompt, s: prompt + s * (negative - prompt),
-        "The start is missing: add the negative prompt's prediction.": lambda negative, prompt, s: s * (prompt - negative),
-        "That is a mixture of the two, and goes beyond neither.":
-            lambda negative, prompt, s: prompt / s + negative * (1 - 1 / s),
-    })
+
+    def case(count, s, strengths):
+        null, prompt, *negatives = torch.randn(count + 2, 12, generator=generator)
+        return null, negatives, prompt, s, strengths
+
+    cases = [case(1, 3.0, None), case(1, 1.0, None), case(3, 7.0, None), case(1, 2.0, [0.5]), case(2, 4.0, [1.5, 0.0])]
+    cases.append(case(2, 3.0, [0.5, 2.0]))
+
+    def way(**fault):
+        return lambda *arguments: _guided(*arguments, **fault)
+
+    return compare(function, way(), cases, {
+        "Without strengths, one negative prompt should give the formula of the chapter: at s = 1 it must not matter at all.":
+            way(tied=lambda s, count: s / count),
+        "Several negative prompts share the strength evenly; yours take all of it, each.": way(tied=lambda s, count: s - 1),
+        "That goes towards the negative prompts.": way(sign=-1.0),
+        "The steps away start at null, not at the prompt.": way(origin="prompt"),
+        "Only the first negative prompt counts.": way(many=False),
+    }, tolerance=1e-4)
 
 
 @exercise(
     "10.2",
-    "Write both predictions as null plus a multiple of d, and put them into the formula of 10.1.",
+    "Write both predictions as null plus a multiple of d, and put them into the formula for negative prompts.",
     "negative = null - d, prompt = null. So null - d + s (null - (null - d)).",
 )
 def _turned_back(value):

@@ -19,20 +19,40 @@ def _pairs(seed: int) -> list[torch.Tensor]:
     return [torch.randn(2, 40, generator=generator, dtype=torch.float64) for _ in range(3)]
 
 
+def _nearest(original, unlearned, relearned, *, sign=-1.0, share_of_out=False, clip=True, end=False, from_start=False):
+    u, r = unlearned - original, relearned - unlearned
+    share = sign * float(r @ u) / float(u @ u if share_of_out else r @ r)
+    share = min(max(share, 0.0), 1.0) if clip else share
+    return share, float(((0 if from_start else u) + (1.0 if end else share) * r).norm())
+
+
 @exercise(
     "11.1",
-    "Which part of the attack's way leads back along the way of unlearning?",
-    "Project r on -u: <r, -u> / |u|, then take it as a share of |u|. The sign: going home is positive.",
+    "The distance from home at the share k of the walk is |u + k r|. Where is its square smallest?",
+    "The square is |u|^2 + 2 k <u, r> + k^2 |r|^2. Set its derivative by k to zero.",
+    "k = -<u, r> / |r|^2. The walk has two ends: k is never below 0 or above 1.",
 )
-def _share_undone(function, seed=0):
-    pairs = _pairs(seed)
-    pairs += [torch.stack([u, -0.25 * u]) for u, _ in pairs[:1]]
-    return compare(function, lambda u, r: -float(r @ u) / float(u @ u), [tuple(pair) for pair in pairs], {
-        "The sign is wrong: going home is positive.": lambda u, r: float(r @ u) / float(u @ u),
-        "That is how far the attack went, not whether it went home.": lambda u, r: float(r.norm() / u.norm()),
-        "The square is missing: divide by |u| twice, once for the direction and once for the share.":
-            lambda u, r: -float(r @ u) / float(u.norm()),
-        "That is the cosine; the length of r counts too.": lambda u, r: -float(r @ u) / float(u.norm() * r.norm()),
+def _nearest_to_home(function, seed=0):
+    cases = []
+    for u, r in _pairs(seed):
+        home = torch.ones_like(u)
+        across = r - (r @ u) / (u @ u) * u
+        steps = across - 0.6 * u, 0.1 * across - u, -0.25 * u, 0.5 * u  # the third ends before it is nearest, the last leads away
+        cases += [(home, home + u, home + u + step) for step in steps]
+
+    def way(**fault):
+        return lambda *case: _nearest(*case, **fault)
+
+    def answer(*case):
+        found = function(*case)
+        return found if found is ... or found is None else tuple(float(number) for number in found)
+
+    return compare(answer if callable(function) else function, way(), cases, {
+        "The sign is wrong: the walk comes nearer to home where r points against u.": way(sign=1.0),
+        "That share is one of the way out; divide by the square of the walk's own length, |r|.": way(share_of_out=True),
+        "The walk has two ends: the share is never below 0 or above 1.": way(clip=False),
+        "That is the distance from home at the end of the walk, not at the nearest place.": way(end=True),
+        "That is the distance from the unlearned weights, not from the original ones.": way(from_start=True),
     })
 
 
@@ -237,17 +257,37 @@ def _steps_for_a_budget(function, seed=0):
     })
 
 
+def _unmasked(looks, *, chosen=min, scale=100.0, area_of=lambda area: 1 - area):
+    return chosen([float(np.mean([scale * ua * ra * area_of(area) for ua, ra, area in seeds])) for seeds in looks.values()])
+
+
+def _score_of_means(looks):
+    return min(100 * ua * ra * (1 - area) for ua, ra, area in (np.mean(seeds, axis=0) for seeds in looks.values()))
+
+
+def _luckiest(looks):
+    scores = [[100 * ua * ra * (1 - area) for ua, ra, area in seeds] for seeds in looks.values()]
+    return float(np.min(scores, axis=0).mean())
+
+
 @exercise(
     "12.3",
-    "Should a model that draws nothing right win because nothing comes back?",
-    "100 UA RA (1 - area): a product, so that no factor can pay for another.",
+    "Three things happen: a product, a mean and a choice. In which order?",
+    "The score of each seed first, then its mean over seeds for each way, then the lowest of these means.",
 )
-def _score(function, seed=0):
-    cases = [(1.0, 1.0, 0.0), (0.9, 0.8, 0.25), (1.0, 0.0, 0.0), (0.5, 1.0, 1.0)]
-    cases += [tuple(row) for row in np.random.default_rng(seed).uniform(0.1, 0.9, (3, 3)).tolist()]
-    return compare(function, lambda ua, ra, area: 100 * ua * ra * (1 - area), cases, {
-        "That is a mean: a model that draws nothing would still score.": lambda ua, ra, area: 100 * (ua + ra + 1 - area) / 3,
-        "The area is what came back: 1 - area is what counts.": lambda ua, ra, area: 100 * ua * ra * area,
-        "The retained classes are missing.": lambda ua, ra, area: 100 * ua * (1 - area),
-        "The score goes up to 100.": lambda ua, ra, area: ua * ra * (1 - area),
+def _score_without_masks(function, seed=0):
+    rng = np.random.default_rng(seed)
+    ways = ["as it is", "old row back", "published seed's row"]
+    cases = [({"as it is": [(1.0, 1.0, 0.0), (0.9, 1.0, 0.1)], "old row back": [(0.0, 1.0, 0.9), (0.8, 0.9, 0.2)]},)]
+    cases += [({way: [tuple(row) for row in rng.uniform(0.1, 0.9, (4, 3)).tolist()] for way in ways},) for _ in range(5)]
+    return compare(function, _unmasked, cases, {
+        "That is the way that suits the method best; the attacker chooses.": lambda looks: _unmasked(looks, chosen=max),
+        "That is the mean over all ways; the attacker takes the worst for you.":
+            lambda looks: _unmasked(looks, chosen=lambda means: float(np.mean(means))),
+        "Only the first way was looked at, and there a mask looks like forgetting.":
+            lambda looks: _unmasked(looks, chosen=lambda means: means[0]),
+        "The attacker chose anew on each seed; they take one way for all seeds.": _luckiest,
+        "Score each seed first, then take the mean: the product of means is not the mean of products.": _score_of_means,
+        "The area is what came back: 1 - area is what counts.": lambda looks: _unmasked(looks, area_of=lambda area: area),
+        "The score goes up to 100.": lambda looks: _unmasked(looks, scale=1.0),
     })

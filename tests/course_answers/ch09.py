@@ -34,6 +34,24 @@ def pairs(styles, objects, target, count, seed, others=True, own=True, label=Tru
     return [(int(i), int(target if label else styles[i]), int(k)) for i, k in zip(chosen, things, strict=True)]
 
 
+def counted(names, target, own=False, rest=False, alike=False, near=(1,), whole=True):
+    """Name by name, with sets."""
+    words, found = target.split(), (set(), set(), set())
+    for number, name in enumerate(names):
+        here = sum(word in (name.split() if whole else name) for word in words)
+        if here == len(words):
+            found[0].add(number)
+            found[1].update({number} if own else ())
+            found[2].update(() if (len(words) > 1 and not alike) or rest else {number})
+        elif len(words) == 1 or alike:
+            found[1].add(number)
+            found[2].add(number)
+        else:
+            found[1].update({number} if here in near else ())
+            found[2].update({number} if here == 0 or rest else ())
+    return [sorted(numbers) for numbers in found]
+
+
 def combination(style_seen, object_seen, asked, target, whole=True, near=(1,), far=(0,), enough=2):
     """Sample by sample, with counts."""
     groups = {"target": [], "near": [], "far": []}
@@ -50,11 +68,13 @@ def combination(style_seen, object_seen, asked, target, whole=True, near=(1,), f
 
 
 ANSWERS = {
-    "09.1": (lambda name, style: style + " " + name.partition(" ")[2], [
-        (lambda name, style: style, "object was lost"),
-        (lambda name, style: f"{name.split()[1]} {style}", "came second"),
-        (lambda name, style: f"{style} {name}", "still there"),
-        (lambda name, style: f"{name.split()[0]} {style}", "style kept"),
+    "09.1": (counted, [
+        (lambda names, target: (counted(names, target)[0], list(range(len(names))), counted(names, target)[2]), "was expected"),
+        (lambda names, target: counted(names, target, own=True), "own labels"),
+        (lambda names, target: counted(names, target, rest=True), "those of the target included"),
+        (lambda names, target: counted(names, target, alike=True), "counted like a style"),
+        (lambda names, target: counted(names, target, near=(0, 1)), "share a word with it"),
+        (lambda names, target: counted(names, target, whole=False), "whole word"),
     ]),
     "09.2": (combination, [
         (lambda *case: combination(*case, whole=False), "Half of the target"),

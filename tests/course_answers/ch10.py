@@ -1,6 +1,17 @@
 import torch
 
 
+def guided(*case, tied=lambda s: s - 1, shared=True, sign=1.0, seen_from=0, many=True):
+    """Factor by factor: how much of null, of the prompt and of each negative prompt the prediction holds."""
+    null, negatives, prompt, s, strengths = case
+    if strengths is None:
+        strengths = [tied(s) / (len(negatives) if shared else 1) for _ in negatives]
+    found = (1 - s) * null + s * prompt
+    for strength, negative in list(zip(strengths, negatives, strict=True))[: len(negatives) if many else 1]:
+        found = found + sign * strength * case[seen_from] - sign * strength * negative
+    return found
+
+
 def edited(w, c, a, p):
     """By Sherman and Morrison: W' = W + (W a - W c) c^T / (p + c.c)."""
     return w + torch.outer(w @ a - w @ c, c) / (p + c @ c)
@@ -43,11 +54,13 @@ def read(found, silent, known, control=True, able=True, best=False):
 
 
 ANSWERS = {
-    "10.1": (lambda negative, prompt, s: s * prompt + (1 - s) * negative, [
-        (lambda negative, prompt, s: prompt + s * (prompt - negative), "s - 1"),
-        (lambda negative, prompt, s: prompt + s * (negative - prompt), "towards the negative"),
-        (lambda negative, prompt, s: s * (prompt - negative), "start is missing"),
-        (lambda negative, prompt, s: negative + (prompt - negative) / s, "goes beyond neither"),
+    "10.1": (guided, [
+        (lambda *case: guided(*case, tied=lambda s: s), "must not matter at all"),
+        (lambda *case: guided(*case, shared=False), "share the strength evenly"),
+        (lambda *case: guided(*case, sign=-1.0), "towards the negative prompts"),
+        (lambda *case: guided(*case, seen_from=2), "not at the prompt"),
+        (lambda *case: guided(*case, many=False), "Only the first"),
+        (lambda null, negatives, prompt, s, strengths: null + s * (prompt - null), "was expected"),
     ]),
     "10.2": (2.0, [(3.0, "starts at the negative"), (-2.0, "sign"), (-1.0, "without guidance"), (10.0, "too large")]),
     "10.3": (edited, [

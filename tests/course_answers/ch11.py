@@ -28,8 +28,23 @@ def ridge(loss, points, seed, fresh=False, places=None):
     return barrier(np.array(losses))
 
 
-def undone(u, r):
-    return -(r * u).sum() / (u * u).sum()
+def nearest(original, unlearned, relearned, ends=(0.0, 1.0)):
+    """The distance is a parabola's root: find its lowest point from three values."""
+    def square(share):
+        return float((torch.lerp(unlearned, relearned, torch.tensor(share, dtype=torch.float64)) - original).square().sum())
+
+    bend, slope = (square(1.0) + square(-1.0)) / 2 - square(0.0), (square(1.0) - square(-1.0)) / 2
+    share = min(max(-slope / (2 * bend), ends[0]), ends[1])
+    return share, square(share) ** 0.5
+
+
+def at(share, original, unlearned, relearned):
+    return share, float(torch.dist(unlearned + share * (relearned - unlearned), original))
+
+
+def undone(original, unlearned, relearned):
+    u, r = unlearned - original, relearned - unlearned
+    return at(float((-(r @ u) / (u @ u)).clamp(0, 1)), original, unlearned, relearned)
 
 
 def barrier(losses):
@@ -38,9 +53,13 @@ def barrier(losses):
 
 
 ANSWERS = {
-    "11.1": (undone, [
-        (lambda u, r: (r * u).sum() / (u * u).sum(), "sign"), (lambda u, r: r.norm() / u.norm(), "how far"),
-        (lambda u, r: -(r * u).sum() / u.norm(), "square is missing"),
+    "11.1": (nearest, [
+        (lambda *case: at(nearest(case[0], case[1], 2 * case[1] - case[2])[0], *case), "sign"),
+        (lambda *case: undone(*case), "of the way out"),
+        (lambda *case: nearest(*case, ends=(-9.0, 9.0)), "two ends"),
+        (lambda *case: (nearest(*case)[0], at(1.0, *case)[1]), "end of the walk"),
+        (lambda *case: (nearest(*case)[0], nearest(*case)[0] * torch.dist(case[1], case[2])), "not from the original"),
+        (lambda *case: nearest(*case)[0], "TypeError"),
     ]),
     "11.2": (barrier, [
         (lambda losses: losses.max() - losses.min(), "range"), (lambda losses: losses.max() - losses[0], "first point"),
