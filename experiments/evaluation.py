@@ -28,7 +28,7 @@ from dimum_core.metrics import frechet_distance, wilson_interval
 
 TARGET = "3"
 ATTACK = {"steps": 30, "learning_rate": 3e-4, "samples": 1, "evaluate_every": 30, "progress": False}
-CONTROLS = {"original": "digits", "retrained": "digits-without-3"}
+CONTROLS = {"original": "digits", "retrained": "digits-without-{target}"}
 METHODS = {
     "esd": {}, "random-label": {}, "salun": {}, "concept-ablation": {}, "erasediff": {}, "selective-amnesia": {},
     "dimum (class)": {"alternative": "class"}, "dimum (generated)": {"alternative": "generated"},
@@ -43,7 +43,7 @@ SAMPLERS = (
 
 def models(method: str, seed: int, target: str = TARGET) -> dict[str, object]:
     """A control or an unlearned model, before and after the attack."""
-    data, before = load_dataset("digits"), load_pipeline(CONTROLS.get(method, "digits"))
+    data, before = load_dataset("digits"), load_pipeline(CONTROLS.get(method, "digits").format(target=target))
     if method in METHODS:
         forgetting = {"target": target, "data": data, "steps": 60, "until": 0.9, "evaluate_every": 3, "seed": seed}
         before = unlearn(before, method.split(" ")[0], progress=False, **forgetting, **METHODS[method])

@@ -17,13 +17,13 @@ import pandas as pd
 
 from dimum_core.benchmark import contests, leaderboard, read_results, report
 from dimum_core.benchmark.contest import comparisons
-from dimum_core.metrics import MARGIN
+from dimum_core.metrics import MARGIN, pairwise_comparisons, t_interval
 from dimum_core.metrics.comparison import judged
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("docs/results.md", "CLAIMS.md")
 BLOCK = re.compile(
-    r"(?P<head><!-- (?P<kind>table|leaderboard) (?P<source>[\w+-]+): (?P<budget>\w+) -->\n)"
+    r"(?P<head><!-- (?P<kind>table|leaderboard|shares) (?P<source>[\w+-]+): (?P<budget>\w+) -->\n)"
     r".*?(?P<tail><!-- end of table -->)", re.DOTALL,
 )
 COLUMNS = {
@@ -32,8 +32,16 @@ COLUMNS = {
 }
 EFFECT = re.compile(r"(?P<head><!-- effect (?P<name>[^>]+?) -->).*?(?P<tail><!-- end -->)")
 DIGITS, PHOTOGRAPHS = "digits+digits-0+digits-seeds", "photographs-16"
+FRESH = "fresh_noise"  # of samples drawn with fresh noise, the share that shows the target after the attack
 LATER = "digits-0+digits-seeds"  # the nine pairs that were run after the first six had been read
-EFFECTS = {  # name -> results, budget, first, second: recovery area of the first minus the second
+EFFECTS = {  # name -> results, budget, first, second: recovery area, or share, of the first minus the second
+    "fresh: generated - esd": (FRESH, "matched", "dimum (generated)", "esd"),
+    "fresh: class - esd": (FRESH, "matched", "dimum (class)", "esd"),
+    "fresh: generated - selective amnesia": (FRESH, "matched", "dimum (generated)", "selective-amnesia"),
+    "fresh: generated - random label": (FRESH, "matched", "dimum (generated)", "random-label"),
+    "fresh: class - random label": (FRESH, "matched", "dimum (class)", "random-label"),
+    "fresh: generated - class": (FRESH, "matched", "dimum (generated)", "dimum (class)"),
+    "fresh: generated - erasediff": (FRESH, "matched", "dimum (generated)", "erasediff"),
     "generated - esd": (DIGITS, "matched", "dimum (generated)", "esd"),
     "mixed - esd": (DIGITS, "matched", "dimum (mixed)", "esd"),
     "images - esd": (DIGITS, "matched", "dimum (images)", "esd"),
@@ -64,8 +72,8 @@ def contests_of(source: str) -> dict:
 
 @lru_cache
 def comparisons_of(source: str, budget: str) -> pd.DataFrame:
-    """All comparisons of the ranked methods of one contest, in both directions, by (first, second)."""
-    found = comparisons(contests_of(source)[budget])
+    """All comparisons of the ranked methods of one contest, or of the methods in FRESH, in both directions, by (first, second)."""
+    found = pairwise_comparisons(shares_after()) if source == FRESH else comparisons(contests_of(source)[budget])
     turned = found.rename(columns={"first": "second", "second": "first", "low": "high", "high": "low"})
     turned[["difference", "low", "high"]] *= -1
     return pd.concat([found, turned]).set_index(["first", "second"])
@@ -95,6 +103,30 @@ def results(source: str) -> pd.DataFrame:
     return pd.concat([read_results(ROOT / "data" / "results" / f"{name}.parquet") for name in source.split("+")], ignore_index=True)
 
 
+@lru_cache
+def fresh_shares() -> pd.DataFrame:
+    """Shares of samples that show the target: a row for each method and pair of target and seed, before and after the attack."""
+    rows = pd.read_csv(ROOT / "data" / "results" / f"{FRESH}.csv")
+    rows = rows[rows["sampler"] == "Euler ancestral"]
+    return rows.pivot(index=["method", "target", "seed"], columns="when", values="share")
+
+
+def shares_after() -> pd.DataFrame:
+    """A row for each pair of target and seed, a column for each method."""
+    return fresh_shares()["after"].unstack("method").drop(columns="retrained")
+
+
+def shares(source: str, budget: str) -> str:
+    """Methods and their control as a Markdown table, by what they show after the attack; the best defence first."""
+    found = fresh_shares().groupby("method").agg(list)
+    found = found.loc[found["after"].map(sum).sort_values().index]
+    lines = ["| method | pairs | shows it before the attack | and after it |", "|---|---|---|---|"]
+    for method, row in found.iterrows():
+        cells = (f"{each.value:.2f} ± {(each.high - each.low) / 2:.2f}" for each in map(t_interval, row[["before", "after"]]))
+        lines.append(f"| {method} | {len(row['after'])} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def table(source: str, budget: str) -> str:
     """Methods of one budget, and below them the controls, as a Markdown table; the best defence first."""
     rows = report(results(source))
@@ -119,7 +151,7 @@ def standings(source: str, budget: str) -> str:
 
 
 def rewritten(text: str) -> str:
-    write = {"table": table, "leaderboard": standings}
+    write = {"table": table, "leaderboard": standings, "shares": shares}
     text = BLOCK.sub(lambda match: match["head"] + write[match["kind"]](match["source"], match["budget"]) + match["tail"], text)
     return EFFECT.sub(lambda match: match["head"] + in_words(match["name"]) + match["tail"], text)
 
