@@ -4,8 +4,8 @@
 
 As in `evaluation.py`, but on fifteen pairs of target and seed, and with the two samplers that can be afforded: ten steps of
 DPM-Solver++, which the shipped tables were made with, and 25 of Euler ancestral, which comes nearest to a thousand of DDPM. Beside
-the methods stands the model that never saw the digit. Prints the mean share of samples that show the digit after the attack, and the
-paired differences of DiMUM's variants to the other methods.
+the methods stands the model that never saw the digit. Prints the mean share of samples that show the digit after the attack, and
+the paired differences of DiMUM's variants to the other methods.
 """
 
 from __future__ import annotations
