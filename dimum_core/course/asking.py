@@ -1,4 +1,4 @@
-"""How a training loss is judged that draws its own randomness: by what it asks of a network, which notes all of it.
+"""How to judge a training loss that draws its own randomness: by what it asks a network that records every question.
 
 The noise in x_t follows from x and t; whether it is normal, and belongs to that t, shows from a large batch.
 """
@@ -16,7 +16,7 @@ from .comparing import compare
 
 
 class Asked:
-    """A denoiser that notes what it is asked; its answer depends on all of it."""
+    """A denoiser that records what it is asked. Its answer depends on every part of the question."""
 
     def __init__(self):
         self.calls: list[tuple] = []
@@ -32,7 +32,7 @@ def denoised(x_t, t, labels):
 
 
 def table_network(table):
-    """A denoiser with one number for each label to learn, of which its answer depends as on x_t and t."""
+    """A denoiser with one number to learn for each label. Its answer depends on that number, on x_t and on t."""
     def denoise(x_t, t, labels):
         each = (-1, *[1] * (x_t.ndim - 1))
         return torch.tanh(x_t + table[labels].view(each)) * (1 + t.view(each) / 1000)
@@ -41,10 +41,10 @@ def table_network(table):
 
 
 def compare_loss(function, reference: Callable, cases: list[tuple], mistakes: Mapping[str, Callable], tolerance: float = 1e-3):
-    """As `compare`, for a loss whose first argument is such a network, of the table that stands first in each case.
+    """As `compare`, for a loss whose first argument is such a network. Each case begins with the table of the network.
 
-    Where the answer's gradient comes along, it is compared as well: it shows what was held constant. From a student's process only
-    values come.
+    If the answer has a gradient, the gradients are compared as well: they show what was held constant. A student's process sends
+    values only.
     """
     if not callable(function):
         return compare(function, reference, [])
@@ -72,7 +72,7 @@ def _with_gradient(loss_of):
 
 
 def loss_of(function, x, labels, last, seed: int) -> tuple | str:
-    """Call a loss that draws for itself; what it returned, and what it asked of the network: x_t, t, labels; or what is wrong."""
+    """Call a loss that draws for itself. Returns its value and what it asked the network (x_t, t, labels), or what is wrong."""
     asked = Asked()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -121,14 +121,14 @@ def hidden_labels(told, labels, null_label: int) -> str:
     if share == 0:
         return "No label was hidden: one in ten should become the null label."
     if not bool((told[changed] == null_label).all()):
-        return f"Labels were changed to something else than the null label, {null_label}."
+        return f"Labels were changed to something other than the null label, {null_label}."
     if abs(share - 0.1) > 0.04:
         return f"{share:.0%} of the labels were hidden: it should be one in ten, drawn for each item by itself."
     return ""
 
 
 def right_loss(loss: float, eps, predicted, x) -> bool | str:
-    """Whether it is the mean square of eps minus what the network said of it."""
+    """Whether the loss is the mean square of eps minus what the network predicted."""
     square = (eps - predicted).square()
     kinds = {
         "": square.mean(), "That is the sum of the squares; take the mean over all elements.": square.sum(),
@@ -140,4 +140,4 @@ def right_loss(loss: float, eps, predicted, x) -> bool | str:
     for said, value in kinds.items():
         if abs(loss - float(value)) <= 2e-3 * max(1.0, abs(float(value))):
             return said or True
-    return f"The loss should be {float(kinds['']):.4g} for what you drew and what the network said, not {loss:.4g}."
+    return f"For what you drew and what the network said, the loss should be {float(kinds['']):.4g}, not {loss:.4g}."

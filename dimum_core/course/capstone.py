@@ -54,7 +54,7 @@ def behind_the_name(
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was found of a method over its seeds: means, the most passes of one seed, and UA by way of asking.
+    """What was measured of a method over its seeds: means, the most passes on one seed, and UA for each way of asking.
 
     ahead: of the RIVAL's mean score under the same seeds. looked: name of `behind_the_name` -> UA with its 95 % interval.
     """
@@ -86,7 +86,7 @@ class Evidence:
 
 
 def points(found: Evidence) -> list[Mark]:
-    """What the computed parts of the capstone earn: nothing where the budget was overrun, the target renamed or still there."""
+    """What the computed parts of the capstone earn: nothing if the budget was overrun, or the target is renamed or still there."""
     resists = 25 if found.ahead >= LEAD else 12 if found.ahead > 0 else 0
     no_mask = 20 if found.lowest >= NO_MASK else 10 if found.lowest >= HALF_MASK else 0
     lost = found.original_RA - found.RA

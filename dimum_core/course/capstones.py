@@ -1,8 +1,8 @@
-"""Grading capstones: each student's method unlearns in a fenced process, on seeds drawn after the hand-in; all else happens here.
+"""Grading capstones: each student's method unlearns in a fenced process, on seeds drawn after the hand-in; the rest happens here.
 
     grade_capstones(Path("capstones"), Path("marks"))    marks.csv, a page for each student, leaderboard.csv and leaderboard.png
 
-Of a hand-in only its one file with a method is run, and only the weights that it ends with come back. UA, RA, the attack, the look
+Only the one file with the method is run, and only its final weights come back. UA, RA, the attack, the look
 behind the name and the score are measured here, from the weights, so that nothing the file does can touch them.
 """
 
@@ -90,7 +90,7 @@ def read(student: str, files: list[Path]) -> Handed:
 
 
 def grade_capstones(folder: Path, out: Path, protocol: dict | None = None, count: int = 100, memory: float = 2.0) -> list[Result]:
-    """Grade every capstone below `folder`; needs minutes a student, and goes on where it was killed, with the seeds that it drew.
+    """Grade every capstone below `folder`. It takes minutes for each student, and a killed run goes on with the seeds that it drew.
 
     protocol: default, plans/capstone.yaml. count: samples for each share of the look behind the name. memory: GB beyond torch's.
     """
@@ -222,7 +222,7 @@ def judged(hand: Handed, board: pd.DataFrame, original, data: Dataset, protocol:
 
 
 def looked_at(hand: Handed, original, data: Dataset, protocol: dict, count: int) -> dict[str, Interval]:
-    """UA of all seeds together by each way of asking, from `count` samples a seed."""
+    """UA over all seeds for each way of asking, from `count` samples for each seed."""
     judge, wanted, forgotten = find_judge(original), find_target(hand.target, original.class_names), {}
     for seed, folder in hand.models.items():
         attack = {"steps": protocol["attack_steps"], "evaluate_every": protocol["attack_steps"], "seed": seed, **LOOK}

@@ -16,7 +16,7 @@ from .comparing import choose, compare
 def _where_knowledge_sits(word):
     return choose(word, {"weights"}, {
         "labels": "The attacker's labels name other classes; they say nothing about how the forgotten one looks.",
-        "noise": "Noise is drawn anew, whatever the class; it cannot carry a picture.",
+        "noise": "Noise is drawn afresh, whatever the class; it cannot carry a picture.",
     })
 
 
@@ -47,7 +47,7 @@ def _most_robust(table: dict) -> str:
 @exercise(
     "00.3",
     "A model that never forgot has nothing to recover: look at the first number before you compare the second.",
-    "Keep only models with at most 0.1 after unlearning; of these, the one with the smallest gain.",
+    "Keep only models with at most 0.1 after unlearning, and take the one with the smallest gain.",
 )
 def _robust_model(function, seed=0):
     rng = np.random.default_rng(seed)

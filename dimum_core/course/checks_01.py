@@ -88,7 +88,7 @@ def _training_loss(function, seed=0):
 
 @exercise(
     "01.4",
-    "Each averaged tensor moves a small way towards the tensor of the weights. How small, says keep.",
+    "Each averaged tensor moves a small way towards the tensor of the weights. `keep` says how small.",
     "keep * a + (1 - keep) * w, for each pair; keep = min(decay, (1 + step) / (10 + step)).",
 )
 def _moving_average(function, seed=0):
@@ -106,7 +106,7 @@ def _moving_average(function, seed=0):
     cases = [(tensors(), tensors(), step, decay) for step, decay in ((0, 0.995), (7, 0.995), (50_000, 0.995), (200, 0.9))]
     return compare(function, average(warmed), cases, {
         "Average and weights are exchanged: that forgets the past at once.": average(lambda step, decay: 1 - warmed(step, decay)),
-        "The warm-up is missing: at step 0 the average should nearly be the new weights.": average(lambda step, decay: decay),
+        "The warm-up is missing: at step 0 the average should be nearly the new weights.": average(lambda step, decay: decay),
         "That keeps the larger of the two; the decay is the most that is kept.":
             average(lambda step, decay: max(decay, (1 + step) / (10 + step))),
         "The decay is never reached: what is kept is at most decay.": average(lambda step, decay: (1 + step) / (10 + step)),
@@ -116,7 +116,7 @@ def _moving_average(function, seed=0):
 
 
 def _chain(denoise, noise, labels, betas, *, variance="posterior", before=-1, upward=False, fresh=True, step=None):
-    """DDPM's sampler, and what comes of it with one mistake."""
+    """DDPM's sampler, right or with one mistake."""
     abar, x_t = torch.cumprod(1 - betas, 0), noise[len(betas)]
     for t in range(len(betas)) if upward else reversed(range(len(betas))):
         past = abar[t + before] if t + before >= 0 else torch.ones(())
@@ -154,7 +154,8 @@ def _sampler(function, seed=0):
         "The chain goes the wrong way: it begins at the last t, the noisiest.": mistaken(upward=True),
         "abar of t is used for abar before t as well.": mistaken(before=0),
         "The same noise is added at every step.": mistaken(fresh=False),
-        "The predicted noise is taken off whole; each step takes a little.": mistaken(step=lambda x_t, eps, x: x_t - eps),
+        "All of the predicted noise is taken off at once; each step should take off a little.":
+            mistaken(step=lambda x_t, eps, x: x_t - eps),
         "That is the guess of x at the last step of a chain that jumps to its guess.": mistaken(step=lambda x_t, eps, x: x),
         "The labels do not reach the network.": lambda d, n, y, b: _chain(lambda x, t, _: d(x, t, torch.zeros_like(y)), n, y, b),
     }, tolerance=1e-3)

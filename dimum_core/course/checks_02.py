@@ -24,14 +24,14 @@ def _guided(function, seed=0):
             lambda null, cond, s: (1 + s) * cond - s * null,
         "Null and class are exchanged.": lambda null, cond, s: cond + s * (null - cond),
         "The sign is wrong: guidance goes towards the class.": lambda null, cond, s: null - s * (cond - null),
-        "Without the starting point: add the null prediction.": lambda null, cond, s: s * (cond - null),
+        "The starting point is missing: add the null prediction.": lambda null, cond, s: s * (cond - null),
         "s is not used: that is plain conditional sampling.": lambda null, cond, s: cond,
     })
 
 
 @exercise(
     "02.2",
-    "Sort both formulas by eps_c and eps_null, and compare the factors.",
+    "In both formulas, collect the terms with eps_c and those with eps_null. Then compare their factors.",
     "Papers that write (1 + w) eps_c - w eps_null have s = 1 + w.",
     numbers={"w": [1.5, 0.5, 0.75, 2.0, 2.5, 3.0, 4.0, 6.5, 7.5]},
 )
@@ -41,7 +41,7 @@ def _paper_scale(s, numbers):
         "w and s are not the same: at w = 0 the paper samples conditionally, and that is s = 1.": w,
         "You are off in the wrong direction: s is larger than w.": w - 1,
         "The factor of the null prediction is -w = 1 - s; the sign is wrong.": -w,
-        "Multiplication is not what happens here; compare the factors of eps_c.": 2 * w,
+        "Nothing is doubled here; compare the factors of eps_c.": 2 * w,
     }, tolerance=1e-9)
 
 
@@ -105,7 +105,7 @@ def _guide(denoise, x_t, t, labels, null_label, s, told=None):
 
 
 def _shaped(x_t, t, labels):
-    """A denoiser that knows each label from each other."""
+    """A denoiser that tells every label from every other."""
     return denoised(x_t, t, labels) + (labels * 0.1).view(-1, *[1] * (x_t.ndim - 1))
 
 
@@ -129,7 +129,7 @@ def _mended_guidance(function, seed=0):
 
 
 def _ddim(denoise, x_t, labels, null_label, s, degrees, *, last=True, shift=0, s_of=lambda s: s, renoised=True):
-    """The whole sampler, and what comes of it with one mistake."""
+    """The whole sampler, right or with one mistake."""
     steps = degrees if last else degrees[:-1]
     for k, degree in enumerate(steps):
         abar = ALPHAS_CUMPROD[degree]
@@ -155,5 +155,5 @@ def _guided_sampler(function, seed=0):
         "The guess is not noised again on the way.": lambda *case: _ddim(*case, renoised=False),
         "The chain goes the wrong way: keep the order of the degrees.": lambda *case: _ddim(*case[:5], case[5][::-1]),
         "s is one too large: at s = 1 the null prediction should drop out.": lambda *case: _ddim(*case, s_of=lambda s: 1 + s),
-        "The network is told a wrong t.": lambda *case: _ddim(*case, shift=-1),
+        "The network is told the wrong t.": lambda *case: _ddim(*case, shift=-1),
     }, tolerance=1e-3)

@@ -32,8 +32,8 @@ def _samples_needed(n, numbers):
     if abs(n - needed / 4) <= 30:
         return f"With {n} samples the interval is {_width(p, n):.3f} wide: the width is the whole interval, not half of it."
     if abs(n - 4 * needed) <= 120:
-        return f"With {n} samples the interval is {_width(p, n):.3f} wide: half of what was asked, at four times the samples."
-    way = "too wide" if n < needed else "narrower than need be"
+        return f"With {n} samples the interval is {_width(p, n):.3f} wide: half of what was asked for, with four times the samples."
+    way = "too wide" if n < needed else "narrower than it need be"
     return f"With {n} samples the interval is {_width(p, n):.3f} wide, {way}."
 
 
@@ -63,7 +63,7 @@ def _frechet_1d(function, seed=0):
 @exercise(
     "03.3",
     "Which of the four falls when a model draws one image of each class again and again, however perfect it is?",
-    "Realism is not what this model lacks.",
+    "This model does not lack realism.",
 )
 def _collapse_metric(name):
     return choose(name, {"recall", "coverage"}, {
@@ -116,7 +116,7 @@ def _clouds(seed: int):
 
 
 def _frechet(a, b, cross="root", means=True, ddof=1):
-    """By the eigenvalues of S_a S_b, as exercise 03.5 asks for it, and with one mistake."""
+    """By the eigenvalues of S_a S_b, as exercise 03.5 asks for it, right or with one mistake."""
     s_a, s_b = np.cov(a.T, ddof=ddof), np.cov(b.T, ddof=ddof)
     eigenvalues = np.linalg.eigvals(s_a @ s_b).real.clip(0)
     root = np.sqrt(eigenvalues).sum()
@@ -131,7 +131,7 @@ def _frechet(a, b, cross="root", means=True, ddof=1):
 )
 def _frechet_by_eigenvalues(function, seed=0):
     return compare(function, frechet_distance, _clouds(seed), {
-        "The eigenvalues are not rooted.": lambda a, b: _frechet(a, b, cross="unrooted"),
+        "The roots of the eigenvalues are missing.": lambda a, b: _frechet(a, b, cross="unrooted"),
         "The factor 2 is missing: the distance of a set to itself would not be 0.": lambda a, b: _frechet(a, b, cross="once"),
         "The root is missing: only the traces are there.": lambda a, b: _frechet(a, b, cross="none"),
         "The means are missing.": lambda a, b: _frechet(a, b, means=False),
@@ -183,7 +183,7 @@ def _kernel(a, b, unbiased=True, scaled=True):
 def _mended_kernel(function, seed=0):
     return compare(function, _kernel, _clouds(seed), {
         "Both faults are still there.": lambda a, b: _kernel(a, b, unbiased=False, scaled=False),
-        "Pairs of a vector with itself are still counted: that is why it never was below 0.":
+        "Pairs of a vector with itself are still counted: that is why it was never below 0.":
             lambda a, b: _kernel(a, b, unbiased=False),
         "The inner product still grows with the number of features: divide by it.": lambda a, b: _kernel(a, b, scaled=False),
         "The diagonal is left out, but the sum is still divided by n squared.": lambda a, b: sum(

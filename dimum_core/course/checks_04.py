@@ -43,8 +43,8 @@ def _unlearning_accuracy(function, seed=0):
 )
 def _beyond_the_gold_standard(word):
     return choose(word, {"different"}, {
-        "better": "Better than the definition? Answering the unknown label in another way than one who never knew is a trace.",
-        "worse": "Worse at what? It draws the target less often than a model that never saw it; beyond the standard is no ranking.",
+        "better": "Better than the definition? A model that answers the unknown label unlike one that never saw it leaves a trace.",
+        "worse": "Worse at what? It draws the target less often than a model that never saw it; nothing ranks beyond the standard.",
         "equal": "The two numbers differ.",
     })
 

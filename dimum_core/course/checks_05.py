@@ -14,7 +14,7 @@ from .comparing import compare
 
 
 def _esd(student, original, noise, labels, null_label, degrees, stop, eta, s, *, walker=None, held=True, judge=None, sign=1.0):
-    """The loss at a point of the student's own path, and what comes of it with one mistake."""
+    """The loss at a point of the student's own path, right or with one mistake."""
     def parts(denoise, x_t, degree):
         t = torch.full((len(x_t),), degree)
         return denoise(x_t, t, torch.full_like(labels, null_label)), denoise(x_t, t, labels)
@@ -33,7 +33,7 @@ def _esd(student, original, noise, labels, null_label, degrees, stop, eta, s, *,
 
 @exercise(
     "05.1",
-    "Two parts: a walk that nobody learns from, then one squared error at the point where it stops.",
+    "Two parts: a walk from which nothing is learnt, then one squared error at the point where it stops.",
     "The walk is the student's: the guided DDIM steps of exercise 02.6, `stop` of them, under torch.no_grad().",
     "At degrees[stop]: wanted = null - eta (class - null), both by the original; its distance to the student's class prediction.",
 )
@@ -45,9 +45,9 @@ def _esd_loss(function, seed=0):
              for stop, eta, s in ((2, 1.0, 3.0), (0, 2.0, 3.0), (3, 0.5, 1.5))]
     return compare_loss(function, _esd, cases, {
         "The gradient flows back through the path: walk it under torch.no_grad().": lambda *c: _esd(*c, held=False),
-        "The path is drawn by the original; ESD learns at points that the student itself comes by.":
+        "The path is drawn by the original; ESD learns at points that the student itself reaches.":
             lambda *c: _esd(*c, walker=c[1]),
-        "What is wanted comes from the student; the frozen original says it.": lambda *c: _esd(*c, judge=c[0]),
+        "Your wanted prediction comes from the student; take it from the frozen original.": lambda *c: _esd(*c, judge=c[0]),
         "The sign is wrong: that asks for more of the class.": lambda *c: _esd(*c, sign=-1.0),
         "eta and s are exchanged: s guides the path, eta says how far to go away.":
             lambda *c: _esd(*c[:7], c[8], c[7]),
@@ -115,7 +115,7 @@ def _erasediff_weight(function, seed=0):
 
 
 def _random_label(denoise, x, labels, eps, t, target, others, *, held=True, taught="answer", keep=True, everyone=False):
-    """Answer under the target as under other labels; keep the rest. And what comes of it with one mistake."""
+    """Answer under the target as under other labels, and keep the rest; right or with one mistake."""
     x_t, forget = add_noise(x, eps, t), labels == target
     predicted, wanted = denoise(x_t, t, labels), denoise(x_t, t, others)
     if taught == "noise":
@@ -128,7 +128,7 @@ def _random_label(denoise, x, labels, eps, t, target, others, *, held=True, taug
 @exercise(
     "05.2",
     "Two means over two parts of the batch: the images with the label target, and all others.",
-    "What the target's images should be answered with is a prediction of the network itself, under others, held constant.",
+    "The wanted answer to the target's images is the network's own prediction under others, held constant.",
     "wanted = denoise(x_t, t, others).detach(); for the other images the plain loss under their own labels.",
 )
 def _naive_unlearner(function, seed=0):
@@ -173,12 +173,12 @@ def _mended_mask(function, seed=0):
     return compare(function, _masked_step, cases, {
         "Nothing has changed: the masked gradient is never used, and weight decay moves every weight.":
             lambda *c: _masked_step(*c, masked=False, decayed="all"),
-        "The mask holds the gradient, but weight decay still moves the weights outside of it.":
+        "The mask stops the gradient, but weight decay still moves the weights outside it.":
             lambda *c: _masked_step(*c, decayed="all"),
-        "The mask holds the decay only; it is still not applied to the gradient.": lambda *c: _masked_step(*c, masked=False),
-        "The decay is gone inside of the mask, too.": lambda *c: _masked_step(*c, decayed="none"),
-        "The mask is inverted: those weights may change that should not.":
+        "The mask stops only the decay; it is still not applied to the gradient.": lambda *c: _masked_step(*c, masked=False),
+        "The decay is gone inside the mask, too.": lambda *c: _masked_step(*c, decayed="none"),
+        "The mask is inverted: it lets the wrong weights change.":
             lambda w, g, m, *c: _masked_step(w, g, [1 - each for each in m], *c),
-        "The weights outside of the mask are set to 0; they should stay as they are.":
+        "The weights outside the mask are set to 0; they should stay as they are.":
             lambda w, g, m, *c: [new * each for new, each in zip(_masked_step(w, g, m, *c), m, strict=True)],
     }, tolerance=1e-5)

@@ -56,7 +56,7 @@ def _recovery_ratio(value, numbers):
         "The retrained model is not taken off: chance alone gives that much.": u / o,
         "The retrained model is taken off the numerator only.": (u - r) / o,
         "The retrained model is taken off the denominator only.": u / (o - r),
-        "That is what is missing to the original.": (o - u) / (o - r),
+        "That is how much is missing, compared with the original.": (o - u) / (o - r),
         "That is the difference, not the ratio.": u - r,
         "Numerator and denominator are exchanged.": (o - r) / (u - r),
     }, tolerance=2e-3)
@@ -121,7 +121,7 @@ def _attack_cases(seed: int):
 
 
 def _attacked(unet, batches, null_label, rate, *, optimizer, clip=True, wrong=""):
-    """Training on, as it should be and with one mistake; returns the trained copy."""
+    """Training continued, right or with one mistake; returns the trained copy."""
     trained = unet if wrong == "in place" else copy.deepcopy(unet)
     held = unet if wrong == "other" else trained
     step = optimizer(held.parameters(), lr=rate)
@@ -151,7 +151,7 @@ def _mistaken(wrong="", **settings):
 
 @exercise(
     "06.1",
-    "Copy the network, make an optimiser of the copy's weights, and go through the batches once: a step for each.",
+    "Copy the network, make an optimiser for the copy's weights, and go through the batches once: a step for each.",
     "Noise x to t, hide labels (torch.where(hidden, null_label, labels)), predict; the loss is the mean square of the error.",
     "zero_grad, backward, clip_grad_norm_, step; after the last batch, return the copy.",
 )
@@ -166,7 +166,7 @@ def _attack_loop(function, seed=0):
         "No label is hidden: where hidden is true, the null label takes its place.": _mistaken("labels", **adam),
         "The other labels are hidden: those where hidden is true should be.": _mistaken("inverted", **adam),
         "The loss is climbed; the attacker descends it.": _mistaken("climbs", **adam),
-        "That is plain gradient descent; the attack takes Adam.": _mistaken(optimizer=torch.optim.SGD),
+        "That is plain gradient descent; the attack uses Adam.": _mistaken(optimizer=torch.optim.SGD),
     }, tolerance=1e-4)
 
 

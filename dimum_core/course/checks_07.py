@@ -15,7 +15,7 @@ from .comparing import compare, compare_value
 
 
 def _dimum(denoise, retained, alternative, target, weight, *, own=False, clean=False, weighed=("alternative",), kept=1, sums=False):
-    """Two denoising losses, and what comes of them with one mistake. A set is images, labels, noise and degrees."""
+    """Two denoising losses, right or with one mistake. A set is images, labels, noise and degrees."""
     def loss(part, label=None):
         x, labels, eps, t = part
         asked = labels if label is None else torch.full_like(labels, label)
@@ -46,7 +46,7 @@ def _dimum_loss(function, seed=0):
             lambda *c: _dimum(*c, own=True),
         "The network saw the clean images: noise them first.": lambda *c: _dimum(*c, clean=True),
         "Those are sums; with means, lambda keeps its meaning for any size of batch and image.": lambda *c: _dimum(*c, sums=True),
-        "The sign is wrong: nothing is climbed in DiMUM, both terms are minimised.": lambda *c: _dimum(*c[:4], -c[4]),
+        "The sign is wrong: DiMUM climbs nothing, it minimises both terms.": lambda *c: _dimum(*c[:4], -c[4]),
         "lambda weighs the memorised term, not the retained one.": lambda *c: _dimum(*c, weighed=("retained",)),
         "lambda weighs both terms; it belongs to the memorised one.": lambda *c: _dimum(*c, weighed=("retained", "alternative")),
         "The retained term is missing: who keeps the other classes?": lambda *c: _dimum(*c, kept=0),
@@ -127,8 +127,8 @@ def _fair_contest(plan):
 def _rates(plan) -> str:
     rates = sorted(rate for rate in set(plan["attack_rates"]) if rate < _WRECKS)
     if len(rates) < 3:
-        return (f"attack_rates: {len(rates)} lie below {_WRECKS:g}; at least 3 are needed there. Chapter 06 has seen what a rate "
-                "above that does to any model: it destroys, and a small area is then no defence.")
+        return (f"attack_rates: {len(rates)} lie below {_WRECKS:g}; at least 3 are needed there. Chapter 06 showed that "
+                "a higher rate destroys any model, and then a small area is no defence.")
     if any(high > 4.1 * low for low, high in pairwise(rates)):
         return "attack_rates: neighbours lie more than a factor of four apart, so the attacker may miss the best one."
     return ""

@@ -126,7 +126,7 @@ def _sign_flip(function, seed=0):
         "What was seen is one of the patterns and counts: the share cannot be 0.": lambda d: _flipped(d, strict=True),
         "That is Student's t-test, which takes the differences to be normal.": lambda d: float(ttest_1samp(d, 0).pvalue),
         "Those are patterns nearer to 0 than what was seen.": lambda d: 1 - _flipped(d),
-        "The median is compared; it is the mean that the test is about.": lambda d: _flipped(d, seen=np.median),
+        "You compare the median; the test is about the mean.": lambda d: _flipped(d, seen=np.median),
         "That is the number of patterns, not their share.": lambda d: _flipped(d) * 2 ** len(d),
     }, tolerance=1e-6)
 

@@ -133,7 +133,7 @@ def _which_is_copied(function, seed=0):
         return found if found is ... or found is None else [int(number) for number in found]
 
     return compare(answer if callable(function) else function, way(), cases, {
-        "Equal pictures are compared with each other: what was repeated can never be a copy then.": way(distinct=False),
+        "Equal pictures are compared with each other: then what was repeated can never count as copied.": way(distinct=False),
         "Those are squared distances; a third of a distance is a ninth of its square.": way(power=2),
         "The numbers are those among the distinct pictures; give those in `training`.": way(own=True),
         "That names the nearest picture of every sample; not every sample is a copy.": way(nearest=True),

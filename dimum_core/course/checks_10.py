@@ -54,7 +54,7 @@ def _turned_back(value):
     return compare_value(value, 2.0, {
         "The formula starts at the negative prompt's prediction, which is null - d itself.": 3.0,
         "Mind the sign: guidance goes away from the negative prompt.": -2.0,
-        "That is the prediction without guidance of the negative prompt.": -1.0,
+        "That is the negative prompt's own prediction, without guidance.": -1.0,
     })
 
 

@@ -135,7 +135,7 @@ def _map(function, seed=0):
     return compare(function, _on_the_map, cases, {
         "The second axis is not at a right angle to the first: take off its part along it.":
             lambda *case: _on_the_map(*case, upright=False),
-        "The axes have not length 1, so distances on the map are not true.": lambda *case: _on_the_map(*case, unit=False),
+        "The axes do not have length 1, so distances on the map are not true.": lambda *case: _on_the_map(*case, unit=False),
         "The two coordinates are swapped.": lambda *case: _on_the_map(*case, swap=True),
         "The second axis points away from second.": lambda *case: _on_the_map(*case, sign=-1.0),
         "The point is not measured from the origin.": lambda *case: _on_the_map(*case, shift=False),
@@ -157,7 +157,7 @@ def _walked(stations, loss, points, *, twice=False, restart=False, shares=False,
     "11.6",
     "On each leg the weights are start + share * (stop - start), with a share from 0 to 1.",
     "A corner ends one leg and begins the next: measure it once.",
-    "How far one has come at a place: all legs before, and the share of this one's length.",
+    "The distance at a place: the lengths of all legs before it, and the share of this leg's length.",
 )
 def _walk_the_line(function, seed=0):
     stations = list(torch.randn(4, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))
@@ -174,7 +174,7 @@ def _walk_the_line(function, seed=0):
 
     return compare(answer if callable(function) else function, way(), [(stations[:2], 5), (stations, 2), (stations[:3], 4)], {
         "A corner is measured twice, at the end of one leg and at the beginning of the next.": way(twice=True),
-        "The distance begins anew at each leg; it is that travelled since the first station.": way(restart=True),
+        "The distance starts again at each leg; it should be the one travelled since the first station.": way(restart=True),
         "Those are shares of legs; the distance is in units of the weights.": way(shares=True),
         "The end is missing: the last station belongs to the walk.": way(end=False),
     }, tolerance=1e-6)

@@ -51,7 +51,7 @@ def read_points(path: Path = POINTS) -> tuple[dict[str, float], bool]:
         checks.find(number)
     for number, value in [*listed.items(), ("others", others)]:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-            raise DimumError(f"{path}: points are numbers, not negative, and those of {number} are {brief(value)}.")
+            raise DimumError(f"{path}: points must be numbers and not negative, but those of {number} are {brief(value)}.")
     check_kind(f"variants in {path}", plan.get("variants", False), bool, "true or false")
     points = {number: float(listed.get(number, others)) for number in sorted(checks.EXERCISES)}
     return {number: value for number, value in points.items() if value}, plan.get("variants", False)
@@ -67,7 +67,7 @@ def grade_student(
 def grade_hand_in(
     student: str, hand_in: HandIn, points: dict, variants: bool, seconds: float, memory: float, secret: Iterable[Path]
 ) -> Result:
-    """As grade_student, of files that have been read."""
+    """As `grade_student`, for files that have been read."""
     own = student if variants else ""
     hidden = [*SECRET, *(str(path.absolute()) for path in secret if not needed_to_run(path))]
     verdicts, note = {}, ""
@@ -110,7 +110,7 @@ def judge_all(order: dict, points: dict, student: str) -> tuple[dict[str, checks
 
 
 def judge_last(number: str, answers: list, line: wire.Line, student: str) -> checks.Outcome:
-    """The verdict on the last answer that is one: a gap, as in a copy that nobody filled in, stands for nothing."""
+    """The verdict on the last real answer. A gap, as in a copy that nobody filled in, is none."""
     verdict = checks.Outcome(None, "not answered.")
     for answer in reversed(answers):
         verdict = judge(number, answer, line, student)

@@ -1,4 +1,4 @@
-"""What was handed in: which files are whose, and what stands in them. Nothing of it is run here."""
+"""What was handed in: which files are whose, and what they contain. Nothing is run here."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def can_be_graded(file: Path) -> bool:
 
 
 def read(files: list[Path]) -> HandIn:
-    """A student's files, read; each that cannot be costs only itself, and is named."""
+    """A student's files, as read. A file that cannot be read is named, and costs only itself."""
     pieces, notes = [], [] if files else [f"there is no file that ends in {', '.join(SUFFIXES)}"]
     for file in filter(can_be_graded, files):
         try:

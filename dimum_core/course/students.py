@@ -106,7 +106,7 @@ def student_process(order: dict, starting: float) -> Iterator[wire.Line]:
 
 
 def readable_paths(secret: list[str]) -> list[str]:
-    """The largest folders and files that together are all but the secret ones: Linux wants to be told what is allowed."""
+    """The largest folders and files that together hold everything but the secret ones: Linux wants to be told what is allowed."""
     hidden = {Path(path).resolve() for path in secret}
     above = {parent for path in hidden for parent in path.parents}
     try:

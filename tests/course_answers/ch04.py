@@ -35,7 +35,7 @@ ANSWERS = {
         (lambda judged, asked, c: (asked[judged == c] != c).float().mean(), "by the verdict"),
     ]),
     "04.2": ("different", [
-        ("better", "than the definition"), ("worse", "is no ranking"), ("same", "not among the choices"),
+        ("better", "than the definition"), ("worse", "nothing ranks"), ("same", "not among the choices"),
         ("equal", "The two numbers differ"),
     ]),
     "04.3": (lambda images, labels, c: (images[labels != c], labels[labels != c]), [

@@ -79,8 +79,8 @@ ANSWERS = {
     ]),
     "05.4": (masked_descent, [
         (lambda w, g, m, rate, decay: [a - rate * (b + decay * a) for a, b in zip(w, g, strict=True)], "never used"),
-        (lambda w, g, m, rate, decay: [a - rate * (b * k + decay * a) for a, b, k in zip(w, g, m, strict=True)], "outside of it"),
-        (lambda w, g, m, rate, decay: [a - rate * (b + decay * a * k) for a, b, k in zip(w, g, m, strict=True)], "decay only"),
+        (lambda w, g, m, rate, decay: [a - rate * (b * k + decay * a) for a, b, k in zip(w, g, m, strict=True)], "outside it"),
+        (lambda w, g, m, rate, decay: [a - rate * (b + decay * a * k) for a, b, k in zip(w, g, m, strict=True)], "only the decay"),
         (lambda w, g, m, rate, decay: [a - rate * b * k for a, b, k in zip(w, g, m, strict=True)], "decay is gone"),
         (lambda w, g, m, *c: masked_descent(w, g, [k == 0 for k in m], *c), "inverted"),
         (lambda w, g, m, *c: [a * k for a, k in zip(masked_descent(w, g, m, *c), m, strict=True)], "set to 0"),

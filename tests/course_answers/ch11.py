@@ -81,7 +81,7 @@ ANSWERS = {
     ]),
     "11.6": (walked, [
         (lambda *case: walked(*case, corners=0), "measured twice"),
-        (lambda *case: walked(*case, total=False), "begins anew"),
+        (lambda *case: walked(*case, total=False), "starts again"),
         (lambda *case: walked(*case, unit=1.0), "shares of legs"),
         (lambda *case: walked(*case, corners=0, ends=False), "end is missing"),
         (lambda *case: [(distance, 0.0) for distance, _ in walked(*case)], "was expected"),
