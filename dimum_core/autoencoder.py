@@ -35,7 +35,7 @@ class AutoencoderPreset:
     channels, blocks: width of all layers, and residual blocks of the encoder at each level (of the decoder in reverse).
     latent_channels: of the latents, which have side image_size / patch_size / 2^(levels - 1): each level but the last halves it.
     absolute_weight: of the mean absolute error, which keeps edges, beside the mean squared error.
-    noise: what is added to the latents before they are decoded, in their standard deviations: neighbours decode alike.
+    noise: added to the latents before decoding, in units of their standard deviation, so that neighbours decode alike.
     scale_weight: of the penalty that holds each latent channel near mean 0 and variance 1.
     """
 
@@ -97,7 +97,7 @@ def load_autoencoder(checkpoint: str | Path) -> AutoencoderTiny | AutoencoderKL:
 
 @dataclass(frozen=True)
 class ReconstructionObjective:
-    """Squared and absolute error of what is decoded from slightly noisy latents, each channel of which is held near N(0, 1)."""
+    """Squared and absolute error of images decoded from slightly noisy latents, whose channels are each held near N(0, 1)."""
 
     data: ImageSet
     batch_size: int

@@ -1,4 +1,4 @@
-"""What may enter: settings and image sets, checked once at the border, so that nobody's mistake surfaces deep inside."""
+"""Settings and image sets are checked once, where they enter, so that a mistake does not surface deep inside."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def check_number(name: str, value: object, low: float = -math.inf, high: float =
 
 
 def check_seed(seed: object) -> None:
-    """Refuse what seeds no generator; a margin is left for the seeds that are derived from it."""
+    """Refuse what cannot seed a generator; a margin is left for the seeds that are derived from it."""
     check_whole("seed", seed, 0, 2**62)
 
 
 def check_kind(name: str, value: object, kind: type | tuple[type, ...], instead: str) -> None:
-    """Refuse what is no `kind`; instead: what to give, in words."""
+    """Refuse what is not a `kind`; instead: what to give, in words."""
     if not isinstance(value, kind):
         raise SettingError(f"{name} must be {instead}, not {brief(value)}.")
 

@@ -23,12 +23,12 @@ from .commands import (
 from .errors import DimumError
 from .training_commands import run_judge_train, run_train
 
-OWN = "a data set by name, or your pictures: a folder with one for each class, or a CSV or Parquet file of paths and labels"
+OWN = "a data set by name, or your pictures: a folder that has one for each class, or a CSV or Parquet file of paths and labels"
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="dimum", description="Make a diffusion model forget, try to bring it back, and measure both."
+        prog="dimum", description="Make a diffusion model forget something, try to bring it back, and measure both."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_train(commands)
@@ -40,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_audit(commands)
     _add_benchmark(commands)
     _add_grade(commands)
-    doctor = commands.add_parser("doctor", help="say what this machine is, what is there, and what a preset costs here")
+    doctor = commands.add_parser("doctor", help="say what this machine is, what is installed, and how long a preset takes here")
     doctor.add_argument("--data", help="your pictures (a folder or a table): what they are, what was left out, presets and minutes")
     doctor.set_defaults(run=run_doctor)
     return parser
@@ -63,7 +63,7 @@ def _add_train(commands) -> None:
     train.add_argument("--resume", action="store_true", help="go on where a killed run stopped, bit for bit")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="of the saved weights")
-    train.add_argument("--threads", type=int, help="CPU threads (default: one a core)")
+    train.add_argument("--threads", type=int, help="CPU threads (default: one for each core)")
     train.add_argument("--samples-every", type=int, metavar="N", help="write a grid of samples every N steps")
     train.add_argument("--tensorboard", action="store_true", help="also log for TensorBoard (needs the extra of that name)")
     train.set_defaults(run=run_train)
@@ -75,15 +75,15 @@ def _add_judge(commands) -> None:
     train.add_argument("--data", required=True, help=OWN)
     train.add_argument("--out", type=Path, required=True, help="folder for the judge and the resumable state")
     train.add_argument("--image-size", type=int, default=32, metavar="N", help="side of the images that it looks at (default: 32)")
-    train.add_argument("--steps", type=int, help="optimisation steps (default: of the shipped judge of that size)")
+    train.add_argument("--steps", type=int, help="optimisation steps (default: those of the shipped judge of that size)")
     train.add_argument("--resume", action="store_true", help="go on where a killed run stopped, bit for bit")
     train.add_argument("--seed", type=int, default=0)
-    train.add_argument("--threads", type=int, help="CPU threads (default: one a core)")
+    train.add_argument("--threads", type=int, help="CPU threads (default: one for each core)")
     train.set_defaults(run=run_judge_train)
 
 
 def _add_judge_option(parser) -> None:
-    parser.add_argument("--judge", metavar="CHECKPOINT", help="who says what a sample shows (default: the shipped one that fits)")
+    parser.add_argument("--judge", metavar="CHECKPOINT", help="judge of what a sample shows (default: the shipped one that fits)")
 
 
 def _add_target(parser, help: str, required: bool = True) -> None:
@@ -120,7 +120,7 @@ def _add_sample(commands) -> None:
 def _add_evaluate(commands) -> None:
     evaluate = commands.add_parser("evaluate", help="let the judge say what a checkpoint draws, and how faithfully")
     _add_checkpoint(evaluate, steps=25)
-    _add_target(evaluate, "what should be forgotten: adds UA and RA, with styles IRA and CRA", required=False)
+    _add_target(evaluate, "what should be forgotten; adds UA and RA, for styles also IRA and CRA", required=False)
     evaluate.add_argument("--count", type=int, default=100, metavar="N", help="samples of each class (default: 100)")
     evaluate.add_argument("--data", help=f"reference of fidelity: {OWN} (default: digits, cifar10-mini or shapes)")
     _add_judge_option(evaluate)
@@ -161,12 +161,12 @@ def _add_audit(commands) -> None:
     audit = commands.add_parser("audit", help="run every attack on a checkpoint, and say what came back")
     _add_model(audit)
     _add_target(audit, "what it should have forgotten")
-    audit.add_argument("--retrained", metavar="CHECKPOINT", help="a model that never knew it: only the lead over it shows memory")
-    audit.add_argument("--original", metavar="CHECKPOINT", help="the model before it forgot, for attackers who know some of it")
+    audit.add_argument("--retrained", metavar="CHECKPOINT", help="a model that never knew it: only a lead over that shows memory")
+    audit.add_argument("--original", metavar="CHECKPOINT", help="the model before it forgot, for attackers who know a part of it")
     audit.add_argument("--data", help=f"{OWN} (default: digits, cifar10-mini or shapes, whichever fits)")
     _add_judge_option(audit)
     audit.add_argument("--samples", type=int, default=64, metavar="N", help="images of the target for each attack (default: 64)")
-    audit.add_argument("--minutes", type=float, metavar="M", help="begin no attack after so many (default: run all)")
+    audit.add_argument("--minutes", type=float, metavar="M", help="begin no new attack after so many minutes (default: run all)")
     audit.add_argument("--init-seed", type=int, default=0, metavar="S", help="seed of the original's training (default: 0)")
     audit.add_argument("--seed", type=int, default=0)
     audit.add_argument("--out", type=Path, metavar="DIR", help="keep each finished attack, and go on from there")
@@ -177,7 +177,7 @@ def _add_audit(commands) -> None:
 def _add_benchmark(commands) -> None:
     benchmark = commands.add_parser("benchmark", help="run a grid of methods and attacks, and say what it shows")
     actions = benchmark.add_subparsers(dest="action", required=True, metavar="ACTION")
-    run = actions.add_parser("run", help="compute what a results folder lacks of a plan; may be killed and run again")
+    run = actions.add_parser("run", help="compute what is still missing of a plan in a results folder; may be killed and run again")
     run.add_argument("plan", type=Path, metavar="PLAN.yaml")
     run.add_argument("--out", type=Path, required=True, help="results folder")
     run.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
@@ -185,7 +185,7 @@ def _add_benchmark(commands) -> None:
     run.add_argument("--engine", choices=("serial", "loky", "dask"), default="loky")
     run.add_argument("--scheduler", metavar="ADDRESS", help="of a running dask cluster")
     run.set_defaults(run=run_benchmark)
-    report = actions.add_parser("report", help="what has been computed so far: a table, a page with figures, files")
+    report = actions.add_parser("report", help="show what has been computed so far: a table, a page with figures, files")
     report.add_argument("results", type=Path, metavar="DIR", help="results folder, or a Parquet or CSV file made from one")
     report.add_argument("--out", type=Path, metavar="FOLDER", help="write report.html with its figures and tables")
     report.add_argument("--parquet", type=Path, metavar="FILE", help="write every row of every recovery curve")
@@ -195,10 +195,10 @@ def _add_benchmark(commands) -> None:
 
 def _add_grade(commands) -> None:
     grade = commands.add_parser("grade", help="mark the exercises that a class has handed in, or its capstones")
-    grade.add_argument("folder", type=Path, metavar="FOLDER", help="submissions: .ipynb, .py or .json, or a folder a student")
-    grade.add_argument("--out", type=Path, required=True, metavar="DIR", help="for marks.csv and a page a student")
+    grade.add_argument("folder", type=Path, metavar="FOLDER", help="submissions: .ipynb, .py or .json, or a folder per student")
+    grade.add_argument("--out", type=Path, required=True, metavar="DIR", help="for marks.csv and a page for each student")
     grade.add_argument(
-        "--capstone", action="store_true", help="the folder has capstones (mine.py, a folder a student): run on seeds drawn now"
+        "--capstone", action="store_true", help="the folder has capstones (mine.py, a folder per student): run on seeds drawn now"
     )
     grade.add_argument("--points", type=Path, metavar="FILE", help="what an exercise is worth (default: the course's points.yaml)")
     grade.add_argument("--seconds", type=float, default=20.0, help="limit for each answer (default: 20)")

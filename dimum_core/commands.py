@@ -139,7 +139,7 @@ def run_unlearn(args) -> None:
 
 
 def _hyperparameters(args) -> dict[str, int | float | str]:
-    """What --set says, without what is no hyper-parameter but an argument of `unlearn`."""
+    """What --set says. Arguments of `unlearn` that are no hyper-parameters are refused."""
     import inspect
 
     from .unlearning import unlearn
@@ -151,7 +151,7 @@ def _hyperparameters(args) -> dict[str, int | float | str]:
             raise DimumError(f"--set is for hyper-parameters of the method, and {name} is not one: use --{name.replace('_', '-')}.")
         if name in inspect.signature(unlearn).parameters:
             raise DimumError(
-                f"--set is for hyper-parameters of the method, and {name} is not one: it can be given in Python alone, "
+                f"--set is for hyper-parameters of the method, and {name} is not one: it can be given only in Python, "
                 f"as unlearn(..., {name}=...)."
             )
     return settings

@@ -102,7 +102,7 @@ def preset_minutes(preset: Preset, steps: int = 3, channels: int | None = None) 
 
 def presets_for(data: OwnPictures) -> dict[Preset, float]:
     """Presets that one's own pictures can be trained with, smallest first, with the minutes that each takes here, up to the first
-    that takes too long: to time larger ones takes too long itself. Those of an autoencoder take pictures in colour."""
+    that takes too long: timing larger ones would itself take too long. Presets with an autoencoder take pictures in colour."""
     channels = data.train.images.shape[1]
     fitting = [preset for preset in PRESETS.values() if not preset.text_width and (channels == 3 or not preset.autoencoder)]
     minutes = {}

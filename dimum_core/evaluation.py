@@ -43,7 +43,7 @@ def _networks(pipe: DiffusionPipeline) -> list[nn.Module]:
 
 @contextmanager
 def _on_accelerator(pipe: DiffusionPipeline) -> Iterator[None]:
-    """The pipeline's networks on the accelerator's device, then each back where it was; offloaded or quantised ones stay."""
+    """Within this context the networks are on the accelerator, then each is back where it was; offloaded or quantised ones stay."""
     device, networks = Accelerator().device, _networks(pipe)
     fixed = getattr(pipe, "hf_device_map", None) or any(
         hasattr(module, "_hf_hook") or getattr(module, "hf_quantizer", None) for part in networks for module in part.modules()
@@ -60,7 +60,7 @@ def _on_accelerator(pipe: DiffusionPipeline) -> Iterator[None]:
 
 @contextmanager
 def drawing(pipe: DiffusionPipeline) -> Iterator[None]:
-    """Within this context a pipeline draws on the accelerator, in the device's fastest precision, without a bar of its own."""
+    """Within this context a pipeline draws on the accelerator, in the device's fastest precision, without its own progress bar."""
     bar = vars(pipe).get("_progress_bar_config", {})
     pipe.set_progress_bar_config(disable=True)
     try:
@@ -130,7 +130,7 @@ def _key(pipe: DiffusionPipeline, labels, seed: int, batch_size: int, sampling: 
 class Evaluation:
     """The measurements of one model.
 
-    table: one row a metric: value, low, high (95 % interval), n.
+    table: one row for each metric: value, low, high (95 % interval), n.
     per_class: accuracy of each class, with its interval. provenance: what the numbers depend on.
     drawn: with a target, what its label draws now: the share of each class, and of none of these.
     """
@@ -167,15 +167,15 @@ def evaluate(
     target: what should be forgotten; gives UA = 1 - accuracy on it, RA = accuracy on the other classes, and the worst of them; with
         styles and objects also IRA and CRA (see `accuracies`). A list: several at once, with a UA of each and one of all.
     data: whose test split is the reference of fidelity (without the target, if there is one); none: no fidelity.
-    judge: default, the shipped one of that image size. A sample that it says shows none of the classes is never right.
-    scheduler: who draws; default, Euler ancestral with fresh noise in each step. `pipe.scheduler` is the pipeline's own.
+    judge: default, the shipped one of that image size. A sample that, by its verdict, shows none of the classes is never right.
+    scheduler: the sampler; default, Euler ancestral with fresh noise in each step. `pipe.scheduler` is the pipeline's own.
     """
     check_supported(pipe)
     check_whole("per_class", per_class)
     judge = judge_for(pipe, judge)
     conditions = conditions_of(pipe, target, judge.class_names)
     if target is not None and conditions.forgotten.items:
-        raise DataError("The judge knows no single images: measure with copying_rate how often they are copied.")
+        raise DataError("A judge cannot recognise single images: measure with copying_rate how often they are copied.")
     if target is not None and not len(conditions.forgotten.others):
         raise DataError("There is no class beside the target, so nothing is retained to be measured: leave the target out.")
     reference = None if data is None else _unseen_reference(pipe, data, judge, target)
@@ -208,17 +208,17 @@ def _check_enough(reference: ImageSet | None, per_class: int, conditions: ClassC
     """Refuse, before the drawing, what has too few images for its nearest neighbours to mean anything."""
     kept = len(conditions.class_names) if conditions.given_target is None else len(conditions.given_target.others)
     if reference is not None and kept * per_class < FEWEST:
-        raise DataError(f"Fidelity needs {FEWEST} samples at least, and these are {kept * per_class}: raise per_class (--count).")
+        raise DataError(f"Fidelity needs at least {FEWEST} samples, and these are {kept * per_class}: raise per_class (--count).")
     if reference is not None and len(reference) < FEWEST:
         there = f"{reference.name} has {len(reference)}"
-        raise DataError(f"Fidelity needs {FEWEST} held-out images at least, and {there}: give more, or hold out more of them.")
+        raise DataError(f"Fidelity needs at least {FEWEST} held-out images, and {there}: give more, or hold out more of them.")
 
 
 def _measured(
     images: Tensor, labels: Tensor, verdict: Verdict, reference: Tensor | None, conditions: ClassConditions | PromptConditions,
     provenance: dict,
 ) -> Evaluation:
-    """The figures of judged samples, as many of each class.
+    """The figures of judged samples, of which each class has the same number.
 
     labels: what was asked for. reference: features of held-out images, for fidelity.
     """
@@ -241,7 +241,7 @@ def guidance_sweep(
 ) -> pd.DataFrame:
     """UA and RA at several guidance scales: forgetting measured at one scale can hide or invent the class.
 
-    settings: as for `evaluate`. One row a scale.
+    settings: as for `evaluate`. One row for each scale.
     """
     check_kind("scales", scales, (list, tuple), "a list of guidance scales")
     rows = []

@@ -44,7 +44,7 @@ def _write_atomically(path: Path, content: bytes) -> None:
 
 
 def unwritten(path: Path, error: Exception) -> FileError:
-    """What is to be said where a file or a folder could not be written."""
+    """What to say about a file or a folder that could not be written."""
     reason = getattr(error, "strerror", None) or error
     full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None)
     advice = "free some space or choose another folder" if full else "choose another folder, or change who may write there"
@@ -63,7 +63,7 @@ def check_writable(folder: Path) -> None:
 
 
 def clear_debris(folder: Path, name: str) -> None:
-    """Remove what a process left that was killed while it wrote the file `name` or saved a checkpoint.
+    """Remove what a process left behind that was killed while it wrote the file `name` or saved a checkpoint.
 
     It can be as large as those.
     """

@@ -19,12 +19,12 @@ def default_data(pipe: DiffusionPipeline) -> Dataset:
     kind = "shapes" if isinstance(pipe, TextToImagePipeline) else "digits" if pipe.image_shape[0] == 1 else "cifar10-mini"
     data = load_dataset(kind)
     if data.class_names != pipe.class_names:
-        raise DataError(f"No data set that is shipped has the classes {brief(pipe.class_names)} of this pipeline: {YOURS}.")
+        raise DataError(f"No shipped data set has the classes {brief(pipe.class_names)} of this pipeline: {YOURS}.")
     return data
 
 
 def data_for(pipe: DiffusionPipeline, named: str | None = None) -> Dataset:
-    """A data set by its name, or your own pictures by their folder or table; none named: what is shipped for the pipeline."""
+    """A data set by its name, or your own pictures by their folder or table; without a name, the one shipped for the pipeline."""
     if named is None:
         return default_data(pipe)
     channels, side, _ = image_shape(pipe)

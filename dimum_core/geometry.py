@@ -38,7 +38,7 @@ def weights(model: nn.Module) -> Tensor:
 
 
 def displacement(start: nn.Module, end: nn.Module) -> Tensor:
-    """weights(end) - weights(start); GeometryError if the networks have not the same parameters."""
+    """weights(end) - weights(start); GeometryError if the networks do not have the same parameters."""
     shapes = [{name: tuple(p.shape) for name, p in model.named_parameters()} for model in (start, end)]
     if shapes[0] != shapes[1]:
         raise GeometryError("Two networks of different parameters have no displacement: take two states of one network.")
@@ -144,8 +144,8 @@ def loss_along(
 ) -> pd.DataFrame:
     """Losses along the straight lines from each network to the next.
 
-    points: on each line, its ends included. One row a point: `place` (0 at the first network, 1 at the second, 2 at the third),
-    `distance` travelled, and one column a loss.
+    points: on each line, its ends included. One row per point: `place` (0 at the first network, 1 at the second, 2 at the third),
+    `distance` travelled, and one column for each loss.
     """
     if len(models) < 2 or points < 2:
         raise GeometryError("A line needs two networks and two points at least.")
@@ -176,7 +176,7 @@ def barrier(values) -> float:
 
 
 def movement_by_block(before: nn.Module, after: nn.Module) -> pd.DataFrame:
-    """Which parts of a network moved, one row a part, in the network's order.
+    """Which parts of a network moved, one row for each part, in the network's order.
 
     weights: how many. share of weights, share of movement: of all of them, and of the squared distance; each sums to 1.
     relative: |movement| / |weights before|.
@@ -205,7 +205,7 @@ def _part(name: str) -> str:
 def label_rows(before: nn.Module, after: nn.Module, names: Sequence[str]) -> pd.DataFrame:
     """How each row of the label table moved, and which row it is nearest to.
 
-    names: of the classes; the last row, the null condition, is called null. One row a label: length before; moved, the Euclidean
+    names: of the classes; the last row, the null condition, is called null. One row per label: length before; moved, the Euclidean
     distance; cosine of before and after; nearest, the other row at the smallest distance after, and gap, that distance.
     """
     old, new = (model.class_embedding.weight.detach().double().cpu() for model in (before, after))

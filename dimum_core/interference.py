@@ -1,4 +1,4 @@
-"""Who pays: what each class draws before, after unlearning and after an attack, near and far neighbours of the target apart."""
+"""Who pays: what each class draws before and after unlearning, and after an attack; near and far neighbours are kept apart."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def interference(
 def nearness(images: ImageSet, target: Wanted, judge: Judge | PairJudge) -> pd.Series:
     """How far each other class is from the target, nearest first: the distance between their mean features, of real images.
 
-    images: of all classes, held out, of the judge's size. Of a target of several classes, the nearest of these counts.
+    images: of all classes, held out, of the judge's size. If the target has several classes, the nearest of them counts.
     """
     check_kind("images", images, ImageSet, "an image set, such as load_dataset('digits').test")
     target = find_target(target, images.class_names)
@@ -58,8 +58,8 @@ def who_pays(matrices: dict[str, pd.DataFrame], distances: pd.Series, near: int 
     """For each class but the target the share drawn right in each of several models, and how it changed from one to the next.
 
     matrices: "before", "unlearned", "attacked", say -> `interference`, of as many samples each. distances: of `nearness`.
-    near: so many of the nearest classes are neighbours; the rest is far. A row for each class, nearest first, then "near" and
-    "far", which add up the samples of theirs. Changes come with Newcombe's 95 % interval.
+    near: how many of the nearest classes are neighbours; the rest is far. A row for each class, nearest first, then "near" and
+    "far", which pool their samples. Changes come with Newcombe's 95 % interval.
     """
     check_whole("near", near, 1, len(distances) - 1)
     groups = {name: [name] for name in distances.index}
@@ -81,7 +81,7 @@ def bill(
 ) -> pd.DataFrame:
     """What several ways to forget cost the other classes, and the machine: a row each.
 
-    before: `interference` of the original. after: name -> that of the model which this way made. distances, near: as in `who_pays`.
+    before: `interference` of the original. after: name -> that of the model made in this way. distances, near: as in `who_pays`.
     costs: name -> seconds, passes and memory, as `benchmark.nfe.spent` measures them.
     Columns: the share drawn right, and its change with Newcombe's 95 % interval, for near and for far classes; the class that
     lost most, and its change; then the costs.

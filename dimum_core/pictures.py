@@ -19,7 +19,7 @@ from .models.sampling import ClassConditionalPipeline
 
 
 def image_grid(pipe: ClassConditionalPipeline, rows: int = 4, seed: int = 0, **sampling) -> Tensor:
-    """`rows` samples of each class from fixed noise, a column a class (an object, if there are styles), as one image in [-1, 1]."""
+    """`rows` samples of each class from fixed noise as one image in [-1, 1]: a column for each class, or for each object."""
     labels = list(range(len(pipe.class_names))) * rows
     images = draw(pipe, labels, generator=torch.Generator().manual_seed(seed), **sampling)
     kinds = word_kinds(pipe.class_names)

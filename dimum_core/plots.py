@@ -79,7 +79,7 @@ def _short(tag: str) -> str:
 
 
 def in_fewer_shades(png: bytes) -> bytes:
-    """A picture with 64 shades of each colour in place of 256: no eye tells, and many smoothed tiles take half the bytes."""
+    """A picture with 64 shades of each colour in place of 256: no eye sees it, and many smoothed tiles take half the bytes."""
     from PIL import Image
 
     with Image.open(io.BytesIO(png)) as image:
@@ -101,7 +101,7 @@ def image_rows(
     """A labelled row of images for each entry; each a tensor N x C x H x W in [-1, 1].
 
     size: inches an image. raw: pixels as squares, for noise; else they are smoothed, as the eye does from farther away.
-    judge: under each image stands what it takes it for; "none" for none of its classes.
+    judge: writes under each image what it takes it for, "none" if none of its classes.
     """
     columns = max(len(images) for images in rows.values())
     label, header, words = 0.15 + 0.075 * max(map(len, rows)), 0.32 + 0.2 * bool(len(column_titles)), 0.17 * bool(judge)
@@ -149,7 +149,7 @@ def recovery_curves(curves: dict, title: str, original: float | None = None) -> 
 
 
 def interference_maps(matrices: dict[str, pd.DataFrame], title: str) -> Figure:
-    """What is drawn for each class, one map a model: rows are asked for, columns drawn, in shares of a row. matrices: name ->
+    """What is drawn per class, one map for each model: rows are asked for, columns drawn, in shares of a row. matrices: name ->
     `interference.interference`."""
     figure, axes = plt.subplots(1, len(matrices), figsize=(3.1 * len(matrices) + 0.6, 3.2), sharey=True, squeeze=False)
     for ax, (name, counts) in zip(axes[0], matrices.items(), strict=True):
@@ -175,7 +175,7 @@ def line_colours(names: Iterable[str]) -> list[str]:
 
 
 def method_colour(label: str) -> str:
-    """One colour a role in every contest: vermilion for DiMUM, black for controls, blue for rivals."""
+    """One colour for each role in every contest: vermilion for DiMUM, black for controls, blue for rivals."""
     if label.startswith("dimum"):
         return COLOURS[3]
     return COLOURS[6] if label in ("original", "retrained") else COLOURS[0]

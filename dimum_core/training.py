@@ -35,8 +35,8 @@ from .resuming import OPTIMIZER_STATE, STATE_FILE, Progress, State, check_weight
 class TrainConfig:
     """How to optimise: AdamW (or SGD with momentum 0.9) with linear warm-up, cosine decay to zero (or none), gradient clip and EMA.
 
-    optimizer: "adamw8bit" is AdamW with moments of 8 bits in place of 32 (Dettmers et al. 2022, arXiv 2110.02861), 2 bytes a weight
-        and not 8. It needs bitsandbytes.
+    optimizer: "adamw8bit" is AdamW with moments of 8 bits in place of 32 (Dettmers et al. 2022, arXiv 2110.02861), 2 bytes for
+        each weight, not 8. It needs bitsandbytes.
         "nesterov" is SGD for classifiers that begin whitened (airbench, Jordan 2024, arXiv 2404.00498): Nesterov's momentum
         0.85, and vectors, which are biases there, learn 64 times as fast as matrices and decay as slowly.
 
@@ -71,7 +71,7 @@ class TrainConfig:
             raise SettingError("adamw8bit needs bitsandbytes, which is not installed: pip install bitsandbytes, or take adamw.")
 
     def changed(self, **settings) -> TrainConfig:
-        """The same but for these settings; UnknownName if one of them is none."""
+        """The same but for these settings; UnknownName if one of them is not a setting."""
         known = [each.name for each in fields(self)]
         for name in settings:
             if name not in known:
@@ -115,7 +115,7 @@ def train(
     """Minimise an objective; the given model is trained in place, on the accelerator, and the result holds its average; in the end
     it is on the device where it was.
 
-    out: folder for the resumable state; none is kept without it. Its file is removed by nobody but the caller.
+    out: folder for the resumable state; none is kept without it. Only the caller removes its file.
     evaluate: called with (step, averaged model) every `evaluate_every` steps, or after these very
         steps, and after the last; what it returns, if anything, joins the log.
     stop: told each row that `evaluate` makes; true ends the training early.
@@ -223,7 +223,7 @@ class _Loop:
         return at.rows[-1]
 
     def finish(self, index: int) -> nn.Module:
-        """The network with its averaged weights, to be used, where it was."""
+        """The network with its averaged weights, ready for use, on the device where it was."""
         check_weights(self.model, index)
         if self.ema:
             self.ema.copy_to(self.model.parameters())

@@ -140,8 +140,8 @@ def recovery_explorer(
 def walk(title: str, out, back, drawn) -> Frames:
     """Unlearning and an attack on it as a walk on their plane, with what the same noise draws at each place.
 
-    out, back: places as `geometry.plane` gives them, K x 2 or more; `back` begins where `out` ends. drawn: for each place in turn,
-    that one once, images N x C x H x W in [-1, 1].
+    out, back: places as `geometry.plane` gives them, K x 2 or more; `back` begins where `out` ends. drawn: for each place in turn
+    (the shared one once), images N x C x H x W in [-1, 1].
     """
     ways = {"unlearning": np.asarray(out)[:, :2], "relearning": np.asarray(back)[:, :2]}
     places = [("unlearning", k) for k in range(len(out))] + [("relearning", k) for k in range(1, len(back))]

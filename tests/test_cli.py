@@ -202,7 +202,7 @@ def test_a_reader_that_has_seen_enough_ends_a_command_quietly():
 
 @pytest.mark.parametrize(("setting", "instead"), [
     ("steps", "use --steps"), ("learning_rate", "use --learning-rate"), ("evaluate", "unlearn(..., evaluate=...)"),
-    ("batch_size", "use --batch-size"), ("precision", "in Python alone"), ("pipe", "in Python alone"), ("judge", "use --judge"),
+    ("batch_size", "use --batch-size"), ("precision", "only in Python"), ("pipe", "only in Python"), ("judge", "use --judge"),
 ])
 def test_an_argument_of_unlearn_is_no_hyper_parameter(setting, instead, tmp_path, capsys):
     command = f"unlearn digits --target 3 --out {tmp_path / 'x'} --set {setting}=1"

@@ -46,7 +46,7 @@ def test_noising_keeps_unit_variance():
 
 
 def test_noising_refuses_shapes_that_do_not_match():
-    with pytest.raises(ValueError, match="one value an item"):
+    with pytest.raises(ValueError, match="one value for each item"):
         add_noise(torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 4, 4), torch.zeros(3, dtype=torch.int64))
 
 

@@ -213,7 +213,7 @@ def test_what_else_cannot_be_done_with_a_flow_is_said(sd3, canvas):
         search_embedding(sd3, canvas.train.only("Van_Gogh"), target="Van_Gogh", judge=judge, steps=1)
     for scheduler in (DDIMScheduler(), DPMSolverMultistepScheduler()):
         sd3.scheduler = scheduler
-        with pytest.raises(ModelError, match="is none of flow matching, as this network is"):
+        with pytest.raises(ModelError, match="is not for flow matching, as this network is"):
             unlearn(sd3, "dimum", target="Van_Gogh", data=canvas, steps=1, **QUICK)
 
 

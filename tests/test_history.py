@@ -236,7 +236,7 @@ def test_single_images_that_only_a_folder_knows_must_be_shown_to_be_measured(tmp
     points = data.train.select([0])
     save_checkpoint(unlearn(pipe, "finetune", target=points, data=data, **QUICK), tmp_path, CARD)
     again, auxiliary = load_pipeline(tmp_path), data.train.without(points)
-    with pytest.raises(DataError, match="no images in it, those to forget least of all: pass them as target="):
+    with pytest.raises(DataError, match="holds no images, not even those to forget: pass them as target="):
         relearn(again, auxiliary, **QUICK)
     assert relearn(again, auxiliary, target=points, samples=1, num_inference_steps=1, **QUICK).curve["step"].tolist() == [0, 1]
 

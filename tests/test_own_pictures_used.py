@@ -69,7 +69,7 @@ def test_whoever_has_classes_of_their_own_is_told_what_to_give(patterns, tiny_pr
     pipe = build_pipeline(build_denoiser(tiny_preset, 2, 1).eval(), tiny_preset, ("top", "left"))
     pipe.save_pretrained(tmp_path / "model")
     for command, said in (
-        ("unlearn {m} --target top --out {m}2", "No data set that is shipped has the classes .*give yours with --data"),
+        ("unlearn {m} --target top --out {m}2", "No shipped data set has the classes .*give yours with --data"),
         ("evaluate {m} --data {f}", "train one by `dimum judge train`, and give it with --judge"),
         ("unlearn {m} --target top --data nowhere --out {m}2", "no data set, folder or table 'nowhere'"),
         ("doctor --data digits", "digits is a data set that is shipped"),
@@ -111,9 +111,9 @@ def test_too_few_samples_or_pictures_for_fidelity_are_said_before_anything_is_dr
     pipe, grey = build_pipeline(build_denoiser(tiny_preset, 2, 1).eval(), tiny_preset, NAMES), drawn(40, 8)[..., 0]
     judge, labels = Judge(8, 1, NAMES, (4,), (2,)), [*NAMES] * 20
     few, many = (load_images(grey, 8, labels=labels, held_out=share) for share in (0.05, 0.5))
-    with pytest.raises(DataError, match=r"needs 6 samples at least, and these are 5: raise per_class \(--count\)"):
+    with pytest.raises(DataError, match=r"needs at least 6 samples, and these are 5: raise per_class \(--count\)"):
         evaluation.evaluate(pipe, target="cat", data=many, judge=judge, per_class=5)
-    with pytest.raises(DataError, match="needs 6 held-out images at least, and arrays has 2: give more, or hold out more"):
+    with pytest.raises(DataError, match="needs at least 6 held-out images, and arrays has 2: give more, or hold out more"):
         evaluation.evaluate(pipe, data=few, judge=judge, per_class=5)
     with pytest.raises(DataError, match="arrays has 0"):
         evaluation.evaluate(pipe, data=load_images(grey, 8, labels=labels, held_out=0), judge=judge, per_class=5)

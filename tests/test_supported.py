@@ -246,7 +246,7 @@ def test_a_folder_of_something_else_is_called_by_its_name(pipe, tmp_path):
     (tmp_path / "damaged" / "config.json").write_text("{")
     for load, folder, said in (
         (load_pipeline, "judge", "a single network, Judge: give the folder of the pipeline that draws"),
-        (load_pipeline, "pictures", "there is nothing of a model in it"), (load_pipeline, "damaged", "cannot be loaded"),
+        (load_pipeline, "pictures", "nothing in it belongs to a model"), (load_pipeline, "damaged", "cannot be loaded"),
         (load_judge, "m", "m holds a pipeline that draws, and should hold a judge: train one by dimum judge train"),
         (load_judge, "m/unet", "holds a UNet2DModel, and should hold a judge"),
         (load_autoencoder, "judge", "holds a Judge, and should hold an autoencoder"),

@@ -43,7 +43,7 @@ def read_cell(source: str) -> Cell:
 
 
 def parse(source: str) -> list[ast.stmt]:
-    """The statements of a cell; raises one of UNPARSABLE. What is Python already, IPython never gets to see."""
+    """The statements of a cell; raises one of UNPARSABLE. IPython never sees what is Python already."""
     try:
         tree = ast.parse(source)
     except SyntaxError as error:

@@ -1,7 +1,7 @@
 """A student's method of unlearning, run in a student's process: only the weights that it ends with leave it.
 
-The original, the data and the judge are loaded before the fence; behind it no checkpoint and no result can be read. What passes and
-steps the process names are its own word. Whoever goes round the counter still pays in processor time, which the kernel counts.
+The original, the data and the judge are loaded before the fence; behind it no checkpoint and no result can be read. The process
+reports its passes and steps itself. Code that goes round the counter still pays in processor time, which the kernel counts.
 """
 
 from __future__ import annotations

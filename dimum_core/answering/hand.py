@@ -35,7 +35,7 @@ class Hand:
         signal.signal(signal.SIGALRM, _too_long)
 
     def note(self, number: str, answer, student: str = "") -> bool:
-        """What `check` is here. True: what follows an answer that is asserted is not to be lost."""
+        """What `check` is here. It returns True, so that what follows an asserted answer still runs."""
         self.answers.setdefault(str(number), []).append(answer)
         return True
 

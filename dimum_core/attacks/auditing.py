@@ -61,7 +61,7 @@ class Audit:
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row an attack: accuracy on the target, on the other classes, on the retrained model's target, and the lead."""
+        """A row for each attack: accuracy on the target, on the other classes, on the retrained model's target, and the lead."""
         rows = {}
         for name, records in self.outcomes.items():
             own, other, lead = records["audited"], records.get("retrained"), self.lead(name)
@@ -101,8 +101,8 @@ def audit(
     data: what the model was trained on; default, the shipped set of its classes. retrained: a model that never knew the target; on
         it every attack is run too, and only the lead over it shows memory. original: the model before it forgot, for attackers
         who know something of it. init_seed: of the original's training.
-    minutes: no attack is begun after so many; default, all are run. out: a folder in which each finished attack is kept, and from
-        which the same audit goes on.
+    minutes: no new attack is begun after so many; default, all are run. out: a folder that keeps each finished attack, from which
+        the same audit goes on.
     Raises UnknownName for an unknown target, DataError for a model that was never shown it, or a `retrained` that may have been.
     """
     models = {role: model for role, model in (("audited", pipe), ("retrained", retrained)) if model is not None}
@@ -141,14 +141,14 @@ def _means(pipe, target, data, original, judge, samples: int, init_seed: int, se
 
 
 def _without_former(images: ImageSet, pipe: DiffusionPipeline, target: Target) -> ImageSet:
-    """Without what the model was made to forget beside the target: no attacker has it, and in the retained data it would be
+    """Data without what else the model was made to forget: no attacker has it, and in the retained data it would be
     taught."""
     kept, _ = history_of(pipe).leave_out(images.without(target))
     return images.select(target.selects(images) | torch.from_numpy(np.isin(images.item_hashes, kept.item_hashes)))
 
 
 def _check_models(models: dict[str, DiffusionPipeline], original: DiffusionPipeline | None, means: Means) -> None:
-    """Before anything takes long: who may have been shown the target, and who must have been."""
+    """Check, before anything takes long, which models may have been shown the target, and which must have been."""
     target, images = means.target, means.data.train.only(means.target)
     for model in [*models.values(), *([] if original is None else [original])]:
         check_supported(model, trains=True)

@@ -34,7 +34,7 @@ TEACHING = {SHOTS, HELD_OUT}  # what may put into a model what it never knew
 
 @dataclass(frozen=True)
 class Means:
-    """What there is to attack with. An attack takes no more of it than it `has`.
+    """What an attacker may have. An attack uses only what it `has`.
 
     data: the data set that the model was trained on. original: the model before it forgot.
     samples: images of the target, or of several in turn, that are drawn and judged, and as many of the other classes.
@@ -52,7 +52,7 @@ class Means:
 
 @dataclass(frozen=True)
 class Attacked:
-    """What an attack gives: a pipeline to draw the target from as ever, or, if the network stayed as it was, its own samples.
+    """What an attack gives: a pipeline to draw the target from as usual, or, if the network stayed as it was, its own samples.
 
     images: N x C x H x W in [-1, 1], meant to show the target. steps: of optimisation. details: more figures, by name.
     """
@@ -101,7 +101,7 @@ class Outcome:
 
 
 class Attack:
-    """What is asked of an attack: what it has, whether it applies, and to run. `@dataclass(frozen=True) class Mine(Attack)`."""
+    """What an attack defines: what it has, whether it applies, and how it runs. `@dataclass(frozen=True) class Mine(Attack)`."""
 
     name: ClassVar[str]
     has: ClassVar[tuple[str, ...]] = ()

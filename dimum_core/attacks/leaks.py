@@ -20,15 +20,15 @@ NEAR = 0.05
 def refuse_leaks(auxiliary: ImageSet, target: Wanted, forget: ImageSet | None = None) -> None:
     """Before the first step: no auxiliary image may have a label of the target, or be (nearly) an image of the forget set.
 
-    target: of single images, only they and what is nearly one of them are refused, not their label.
+    target: if it is single images, only they and near copies of them are refused, not their label.
     """
     target = find_target(target, auxiliary.class_names)
     refuse_forgotten(auxiliary, [Forgotten.of(target, forget)])
 
 
 def refuse_forgotten(auxiliary: ImageSet, forgotten: Iterable[Forgotten]) -> None:
-    """The same for each of several things that a model was made to forget. Of those that it knows from a folder, only copies that
-    are the same bit for bit are seen."""
+    """The same for each of several things that a model was made to forget. Of those that it knows from a folder, only copies bit
+    for bit are recognised."""
     if not len(auxiliary):
         raise DataError("The auxiliary set is empty: the attacker has nothing to finetune on.")
     for each in {(each.target, each.item_hashes.tobytes()): each for each in forgotten}.values():

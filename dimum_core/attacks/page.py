@@ -61,8 +61,8 @@ def _share(outcome: Outcome) -> str:
 
 def _small_print(audit: Audit) -> list[str]:
     return [
-        f"Shares of samples that the judge takes for {audit.target}, with 95 % Wilson intervals; drawn with fresh noise, but where "
-        "an attack draws itself. Leads are differences to the model that never knew it, by Newcombe's method; their intervals hold "
+        f"Shares of samples that the judge takes for {audit.target}, with 95 % Wilson intervals; drawn with fresh noise, unless "
+        "the attack draws them. Leads are differences to the model that never knew it, by Newcombe's method; their intervals hold "
         "together with 95 %. All of it rests on one model of each kind and one seed, and on attacks of one length: a longer "
         "one may bring back more."
     ]

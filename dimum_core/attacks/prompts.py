@@ -39,8 +39,8 @@ def probe_prompts(
     """In how many of `count` images the target is seen, for several ways to ask: one row each, with its 95 % interval.
 
     captions: as in training. paraphrases: wordings that no training had. word left out: the same without the target's word.
-    away from the target: the word is left out, and the target's caption is the negative prompt; a method that only turns the
-    target's direction round is turned back by it.
+    away from the target: the word is left out, and the target's caption is the negative prompt; it undoes a method
+    that only reverses the target's direction.
     batch_size: images drawn at a time. sampling: guidance_scale, num_inference_steps.
     """
     check_pipeline(pipe)
@@ -83,7 +83,7 @@ def _drawn(
 ) -> Tensor:
     """Draw in batches: float32, N x C x H x W in [-1, 1], on the CPU.
 
-    words: what the pipeline is asked, one entry an image: prompt, negative_prompt, prompt_embeds.
+    words: what the pipeline is asked, one entry for each image: prompt, negative_prompt, prompt_embeds.
     """
     check_whole("batch_size", batch_size)
     images = []
@@ -132,7 +132,7 @@ class EmbeddingObjective:
 class EmbeddingSearch:
     """What a search for embeddings came to.
 
-    curve: one row an evaluation, step 0 first: accuracy on the target with its interval, and how far the embeddings have moved.
+    curve: one row per evaluation, step 0 first: accuracy on the target with its interval, and how far the embeddings have moved.
     embeddings: labels of the target x L x D, for `pipe(prompt_embeds=...)`. images: drawn from the last ones, in [-1, 1].
     """
 
@@ -251,7 +251,7 @@ class SoughtWords(PromptAttack):
 @register("embedding")
 @dataclass(frozen=True)
 class Embedding(SoughtWords):
-    """Embeddings of the prompt are sought under which a few images of the target are denoised."""
+    """Seek embeddings of the prompt under which a few images of the target are denoised."""
 
     count: int = 16
     steps: int = 60

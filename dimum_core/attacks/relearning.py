@@ -42,7 +42,7 @@ MEASURES = ("target accuracy", "target low", "target high", "retained accuracy",
 class Relearning:
     """The attacked pipeline, and its recovery curve.
 
-    curve: one row an evaluation, step 0 first: accuracy on the target (with its 95 % interval) and on the other classes, and
+    curve: one row for each evaluation, step 0 first: accuracy on the target (with its 95 % interval) and on the other classes, and
         the Euclidean distance of the weights from where the attack began. Of several targets, the accuracy on the target is the
         share of their samples that show any of them, and each has a column "accuracy on NAME" with the share of its own. If
         the target is single images, it is the share of samples of their labels that copy one of them
@@ -73,12 +73,12 @@ def relearn(
         for the curve.
     evaluate_every: steps between two rows of the curve, or a list of the steps that have one; default, a fifth of the steps.
         Sampling, with fresh noise in each of `num_inference_steps`, is most of what a curve costs.
-    forget: images that must not be in the auxiliary set, neither under another label nor nearly so; default, what the pipeline
+    forget: images that must not be in the auxiliary set, not even under another label or as near copies; default, what the pipeline
         was made to forget.
     label_dropout: share of the auxiliary labels that give way to the null condition; at 1 the attack goes through that condition
         alone, for an attacker whose images have no labels.
     allow_target, only_embedding_row: for the controls, which do see the target.
-    lora_rank, gradient_checkpointing: as in `unlearn`, for networks that hardly fit.
+    lora_rank, gradient_checkpointing: as in `unlearn`, for networks that barely fit into memory.
     out, resume: keep the attack's state in a folder, and go on from it.
     Raises DataError if an auxiliary image has a label of the target or is nearly an image of `forget`; if single images were to be
         forgotten, other images of their label are allowed.
@@ -132,12 +132,12 @@ def _aim(
         check_kind("forget", forget, ImageSet, "an image set, such as data.train.only('3')")
     conditions = conditions_of(pipe, target, auxiliary.class_names)
     if conditions.forgotten.items and forget is None:
-        raise DataError("The folder of a model has no images in it, those to forget least of all: pass them as target=.")
+        raise DataError("A model's folder holds no images, not even those to forget: pass them as target=.")
     return conditions, forget
 
 
 def _about(pipe: DiffusionPipeline, measure: _Measure, only_embedding_row: bool, lora_rank: int) -> dict:
-    """A folder of another attack, or of other measurements, shall not be gone on with."""
+    """Refuse to go on in a folder of another attack, or of other measurements."""
     single = bool(measure.conditions.forgotten.items)
     return {
         "start": digest_of(network_of(pipe)), "only_embedding_row": only_embedding_row, "lora_rank": lora_rank,

@@ -37,7 +37,7 @@ def swap_embedding(
 
 
 def reset_embedding(pipe: ClassConditionalPipeline, target: Wanted, seed: int = 0) -> ClassConditionalPipeline:
-    """The network with the target's row as the original's training began with it, made again from the published `seed`.
+    """The network with the target's row as it was when the original's training began, made again from the published `seed`.
 
     Rows hardly move in pretraining: a few per cent of their length in the shipped models. So whoever knows the code and the seed
     has nearly the old row, without the original.
@@ -109,7 +109,7 @@ class OldRow(RowAttack):
 @register("seed-row")
 @dataclass(frozen=True)
 class SeedRow(RowAttack):
-    """The target's row as the original's training began with it, from its published seed."""
+    """The target's row as it was when the original's training began, from its published seed."""
 
     has: ClassVar[tuple[str, ...]] = (SEED,)
 

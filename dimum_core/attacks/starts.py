@@ -48,7 +48,7 @@ def ddim_path(predict: Predict, start: Tensor, steps: int, config: dict | None =
 def seek_noise(
     draw: Callable[[Tensor], Tensor], wanted: Tensor, start: Tensor, steps: int = 40, learning_rate: float = 0.05
 ) -> tuple[Tensor, list[float]]:
-    """Noise from which a deterministic sampler draws what is wanted, by Adam on the mean squared difference; and the losses.
+    """Noise from which a deterministic sampler draws what is wanted, found by Adam on the mean squared difference; and the losses.
 
     draw: noise, B x ..., to images of the shape of `wanted`, differentiable. start: the noise to begin with. After each step, noise
     that is longer than sqrt(its size), what noise of a normal distribution has, is shortened to that: the sampler was made for
@@ -109,7 +109,7 @@ class StartAttack(Attack):
 @register("initial-noise")
 @dataclass(frozen=True)
 class InitialNoise(StartAttack):
-    """Gradients through a few steps of DDIM move the initial noise until the drawing comes near a few images of the target.
+    """Move the initial noise, by gradients through a few steps of DDIM, until what it draws is near a few images of the target.
 
     In the spirit of IVO (arXiv 2602.00175). count: images that the attacker has. samples: drawings that are moved, each
     to one of them.
@@ -140,7 +140,7 @@ class InitialNoise(StartAttack):
 @register("inversion")
 @dataclass(frozen=True)
 class Inversion(StartAttack):
-    """Held-out images of the target are inverted to the noise that leads to them, that noise is half renewed, and drawn from.
+    """Invert held-out images of the target to the noise that leads to them, renew half of that noise, and draw from it.
 
     After Memories of Forgotten Concepts (CVPR 2025, arXiv 2412.00782): if the model still knows the target, what leads to its
     images is likely as noise, and what lies near it leads to others. Inverted without guidance, drawn with the pipeline's own.

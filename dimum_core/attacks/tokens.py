@@ -68,8 +68,8 @@ class TokenPrompts(nn.Module):
 class TokenSearch:
     """What a search for tokens came to.
 
-    curve: one row a round, 0 first, without tokens: the loss on images of the target under the captions, and accuracy on the target
-        with its interval, and how far the captions' embeddings have moved. tokens: what stands before each caption in the end.
+    curve: one row for each round, 0 first, without tokens: the loss on images of the target under the captions, accuracy on the
+        target with its interval, and how far the captions' embeddings have moved. tokens: what stands before each caption.
     images: drawn by these, in [-1, 1].
     """
 
@@ -146,7 +146,7 @@ def _improve(
 @register("tokens")
 @dataclass(frozen=True)
 class Tokens(SoughtWords):
-    """Tokens before the target's captions are sought under which a few images of the target are denoised."""
+    """Seek tokens before the target's captions under which a few images of the target are denoised."""
 
     shots: int = 16
     count: int = 3

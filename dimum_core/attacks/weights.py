@@ -46,7 +46,7 @@ def prune(pipe: DiffusionPipeline, share: float) -> DiffusionPipeline:
 
 
 def round_weights(pipe: DiffusionPipeline, bits: int) -> DiffusionPipeline:
-    """Each matrix and kernel rounded to whole numbers of `bits` bits and back, with one scale an output channel.
+    """Each matrix and kernel rounded to whole numbers of `bits` bits and back, with one scale for each output channel.
 
     The numbers are symmetric, -(2^(b-1) - 1) to 2^(b-1) - 1, and the largest weight of a channel is kept as it is. What forgot by
     less than half a step of this grid is rounded back to where the original is, if that lies on the same point of it. For language
@@ -67,7 +67,7 @@ def round_weights(pipe: DiffusionPipeline, bits: int) -> DiffusionPipeline:
 def complete_weights(pipe: DiffusionPipeline, masks: dict[str, Tensor], steps: int = 30) -> DiffusionPipeline:
     """Guess the weights that a mask selects from the others, as the entries that a low-rank matrix has lost.
 
-    What the edited weights were made to is thrown away; what they had been may still be read from those that nobody touched. By
+    The edited values are thrown away; what they had been may still be read from the weights that nobody touched. By
     soft-thresholded singular values (soft-impute, Mazumder et al. 2010, JMLR 11), after Roots beneath the Cut (CVPR 2026,
     arXiv 2603.06640), which does it to weights that were pruned. Needs neither data nor training.
 
@@ -108,7 +108,7 @@ def soft_impute(matrix: Tensor, missing: Tensor, steps: int = 30, floor: float =
 
 @torch.no_grad()
 def _edited(pipe: DiffusionPipeline, edit: Callable[[str, Tensor], Tensor]) -> DiffusionPipeline:
-    """A pipeline like the given one, with every parameter as `edit` makes it, of its name and value."""
+    """A pipeline like the given one, with every parameter replaced by what `edit` makes of its name and value."""
     unet: nn.Module = copy.deepcopy(network_of(pipe))
     for name, parameter in unet.named_parameters():
         parameter.copy_(edit(name, parameter))
@@ -162,7 +162,7 @@ class Pruning(Attack):
 @register("completion")
 @dataclass(frozen=True)
 class Completion(Attack):
-    """The weights that a mask let the method change are guessed from the others.
+    """Guess the weights that a mask let the method change from the others.
 
     The attacker knows the mask, not the original: that is used only to find the mask, which no checkpoint names.
     """

@@ -92,7 +92,7 @@ def judges(run: Experiment) -> PairJudge:
 def cost_of(run: Experiment, methods: Sequence[str], rates: Sequence[float] = ATTACK_RATES) -> tuple[float, float]:
     """Minutes that all rows will take, and GB of memory, from two steps of training and two samples, timed here; the judges aside.
 
-    Memory is the most that tensors had with CUDA, and else what this process has.
+    Memory is the peak of CUDA's tensors, or without CUDA what this process has.
     """
     settings = {**LIGHT, "lora_rank": run.lora_rank, "target": run.style, "data": run.data}
     unlearn(run.pipe, "finetune", steps=1, **settings)
@@ -151,7 +151,7 @@ def attacked(run: Experiment, model: DiffusionPipeline, rate: float) -> tuple[Re
 
 
 def rows_of(run: Experiment, method: str, done: set) -> list[dict]:
-    """A method's row before the attack, and one for each of the attacker's learning rates, but for those that are done."""
+    """A method's row before the attack, and one for each of the attacker's learning rates, except those that are done."""
     rates = [rate for rate in (0.0, *(() if method == "original" else ATTACK_RATES)) if (method, rate) not in done]
     if not rates:
         return []

@@ -1,4 +1,4 @@
-"""What results say: runs, the attacker at its best, contests on common pairs, and their leaderboards."""
+"""What results say: runs, the attacker at their best, contests on common pairs, and their leaderboards."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ALPHA = 0.05  # two methods whose corrected p lies above it share a letter
 
 
 def runs(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row an attack: UA and RA before it, what it recovered, area under its curve, steps to half recovery, RA there, cost."""
+    """One row per attack: UA and RA before it, what it recovered, area under its curve, steps to half recovery, RA there, cost."""
     check_columns(rows)
     _check_one_cell(rows)
     before = rows[(rows["label"] == "original") & (rows["step"] == 0)].groupby("target")["target accuracy"].mean()
@@ -71,7 +71,7 @@ def _check_one_cell(rows: pd.DataFrame) -> None:
 
 
 def strongest(table: pd.DataFrame) -> pd.DataFrame:
-    """For each defence and seed the attack that is best on the other seeds; of a defence with one seed, its best, luck included."""
+    """For each defence and seed the attack that is best on the other seeds; with one seed, the best on it, luck included."""
     chosen = best_attacks(table, DEFENCE, CHOICES, "area")
     known = pd.MultiIndex.from_frame(table[DEFENCE]).isin(pd.MultiIndex.from_frame(chosen[DEFENCE]))
     # what other seeds cannot choose for is kept: a run that has begun its second seed still reports all of its first
@@ -113,9 +113,9 @@ def with_interval(values: pd.Series, digits: int) -> str:
 class Contest:
     """Methods that had the same budget and met the same attacker, on the (target, seed) pairs that they all have.
 
-    runs: one row a method and pair, at the attacker's best setting. controls: the same of the original and the retrained model, on
-    those of the pairs for which they were run. left_out: why a method is not compared. pairs_left_out: those that some of the
-    methods lack, and that are therefore compared for none.
+    runs: one row for each method and pair, at the attacker's best setting. controls: the same of the original and the retrained
+    model, on those of the pairs for which they were run. left_out: why a method is not compared. pairs_left_out: those that some
+    of the methods lack, and that are therefore compared for none.
     """
 
     budget: str
@@ -166,7 +166,7 @@ def contests(rows: pd.DataFrame) -> list[Contest]:
 def _short_of_pairs(areas: pd.DataFrame) -> dict[str, str]:
     """Methods that have fewer than half of the pairs, and would leave little of a contest; areas: NaN for a pair that one lacks."""
     counts = areas.notna().sum()
-    return {label: f"has {count} of {len(areas)} pairs only" for label, count in counts.items() if 2 * count < len(areas)}
+    return {label: f"has only {count} of {len(areas)} pairs" for label, count in counts.items() if 2 * count < len(areas)}
 
 
 def on_pairs(rows: pd.DataFrame, pairs: pd.MultiIndex) -> pd.DataFrame:
@@ -183,7 +183,7 @@ def _targets_of_one_seed(entries: pd.DataFrame) -> set[str]:
 def _chosen_alike(chosen: pd.DataFrame, lucky: set[str], attacks: pd.DataFrame) -> pd.DataFrame:
     """Runs of a contest, met by one attacker: luck is included for all methods and controls on the targets in `lucky`.
 
-    Otherwise a method would look worse than one with more seeds, for no other reason than that its attacker had the luck.
+    Otherwise a method would look worse than one with more seeds, only because its attacker was lucky.
     """
     alone = chosen["target"].isin(lucky)
     if alone.any():
@@ -192,7 +192,7 @@ def _chosen_alike(chosen: pd.DataFrame, lucky: set[str], attacks: pd.DataFrame) 
 
 
 def unranked(contest: Contest) -> dict[str, str]:
-    """Methods that are not ranked, and why: the rule of the protocol. Only what lies below by its whole interval is left out."""
+    """Methods that are not ranked, and why, by the rule of the protocol: a whole interval must lie below the bound."""
     original = contest.controls.loc[contest.controls["label"] == "original", "RA"].mean()
     least = LEAST_RA * (1.0 if pd.isna(original) else original)
     reasons = {}
@@ -211,7 +211,7 @@ def pooled(shares: pd.Series, samples: pd.Series) -> Interval:
 
 
 def mean_interval(values: pd.Series) -> Interval:
-    """Mean of shares over pairs with Student's interval, cut to [0, 1]; of one pair alone, no interval."""
+    """Mean of shares over pairs with Student's interval, cut to [0, 1]; a single pair has no interval."""
     if len(values) < 2:
         return Interval(float(values.mean()), 0.0, 1.0, len(values))
     interval = t_interval(values)
@@ -219,7 +219,7 @@ def mean_interval(values: pd.Series) -> Interval:
 
 
 def leaderboard(contest: Contest) -> pd.DataFrame:
-    """One row a method, best first: area under recovery with interval, rank, group letters, distance to the best, quality, cost.
+    """One row per method, best first: area under recovery with interval, rank, group letters, distance to the best, quality, cost.
 
     Two methods share a letter if Holm's correction over all pairs leaves their difference open. Unranked methods are last.
     """

@@ -54,7 +54,7 @@ def _time_step_and_image(plan: Plan) -> tuple[float, float]:
 
 
 def _draw_anew(pipe) -> None:
-    """16 samples by a seed that nobody has had: what has been drawn before is not drawn again, and takes no time."""
+    """16 samples from a seed that nobody has used: samples drawn before are remembered, and take no time."""
     draw_samples(
         with_fresh_noise(pipe), [0] * 16, seed=secrets.randbits(60), num_inference_steps=FRESH_STEPS, progress=False
     )

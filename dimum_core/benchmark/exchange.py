@@ -22,9 +22,9 @@ def has_strengths(rows: pd.DataFrame) -> bool:
 
 
 def half_recoveries(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row a method, length of unlearning, target and seed: the attack steps until half of the original's accuracy is back.
+    """One row per method, length of unlearning, target and seed: the attack steps until half of the original's accuracy is back.
 
-    The attacker takes the learning rate that gets there first, for each model anew: so the defence is given its least. half: attack
+    For each model the attacker takes the learning rate that gets there first, which favours the attacker. half: attack
     steps, or the length of the attack if it is never reached (`censored`). retained: accuracy on the other classes at the first
     point of the curve from there on. Models with UA below 0.8 have not forgotten yet, and are left out.
     """
@@ -34,10 +34,10 @@ def half_recoveries(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def exchange_rates(halves: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """One row a method and length of unlearning: the median attack steps to half recovery, and that by the steps of unlearning.
+    """One row per method and length of unlearning: the median attack steps to half recovery, and that by the steps of unlearning.
 
-    low, high: 95 % percentile bootstrap over the pairs of target and seed. What is censored is beyond any number: a median that
-    lies among it, or an end of its interval, is infinite, and stands for "more than the attack was long".
+    low, high: 95 % percentile bootstrap over the pairs of target and seed. Censored values count as infinite: a median
+    among them, or an end of its interval, is infinite, and means "longer than the attack".
     """
     lines, generator = [], np.random.default_rng(seed)
     for (label, steps), group in halves[~halves["label"].isin(CONTROLS)].groupby(["label", "unlearning_steps"]):
@@ -62,7 +62,7 @@ def _quantile(values: np.ndarray, share: float) -> float:
 
 
 def exchange_panel(rows: pd.DataFrame) -> Panel:
-    """Attack steps to half recovery against steps of unlearning, both by their logarithms, a line a method."""
+    """Attack steps to half recovery against steps of unlearning, both by their logarithms, a line for each method."""
     halves = half_recoveries(rows)
     data, longest = exchange_rates(halves), float(rows["step"].max())
     with plt.rc_context(STYLE):

@@ -89,7 +89,7 @@ def pareto_panel(contest: Contest, board: pd.DataFrame) -> Panel:
 
 
 def pareto_front(first: pd.Series, second: pd.Series) -> np.ndarray:
-    """Which points no other beats in both, more being better; one that is equal in both does not beat."""
+    """Which points no other beats: more is better, and to beat is to be as good in both and better in one."""
     points = np.column_stack([first, second])
     beaten = (points[None] >= points[:, None]).all(2) & (points[None] > points[:, None]).any(2)
     return ~beaten.any(axis=1)

@@ -59,11 +59,11 @@ def counted(unet: nn.Module) -> Iterator[dict[str, int]]:
 
 @contextlib.contextmanager
 def spent(unet: nn.Module) -> Iterator[dict[str, float]]:
-    """What happens to a network and its copies within this context costs, when it is over: {"seconds", "passes", "memory"}.
+    """What a network and its copies cost within this context, filled in when it is over: {"seconds", "passes", "memory"}.
 
     passes: network evaluations of training, as in `counted`. memory: the most that was in use above what was in use before, in MB;
     with CUDA that of its tensors, else of the whole process, looked at every 5 ms. A process keeps memory that it has had, so
-    compare methods by CPU memory in a process each.
+    to compare CPU memory, run each method in a process of its own.
     """
     cost, cuda = {}, torch.cuda.is_available()
     if cuda:

@@ -75,7 +75,7 @@ def _entry_from(folder: Path, entry):
 
 
 def _beside(folder: Path, kind: str, name: str) -> str:
-    """What a plan runs or reads has come with it: a plan that was passed on cannot reach for other files."""
+    """A plan runs and reads only files that came with it, so that a plan of somebody else cannot reach others."""
     path = Path(os.path.realpath(folder / name))
     if not path.is_relative_to(folder):
         raise PlanError(f"The {kind} {name!r} lies outside the plan's folder {folder}: put it beside the plan.")
@@ -106,7 +106,7 @@ def check_plan(content: dict, where: str = "the plan") -> Plan:
 
 
 def _named_settings(content: dict, wrong: list[str]) -> dict:
-    """What is set of what can be, with tuples for lists."""
+    """The settings that are given, with tuples for lists."""
     known = {field.name: field for field in dataclasses.fields(Plan)}
     if not isinstance(content.get("name", ""), str):
         wrong.append(f"name should be a word, not {content['name']!r}")
@@ -152,7 +152,7 @@ def _alike(pipe: ClassConditionalPipeline, model: ClassConditionalPipeline) -> b
 
 
 def _check_entries(plan: Plan, pipe: ClassConditionalPipeline, wrong: list[str]) -> None:
-    """Models that were unlearned elsewhere: there, alike, with a card that keeps to the budget."""
+    """Models that were unlearned elsewhere must be there, fit the checkpoint, and have a card that keeps to the budget."""
     for entry in plan.methods:
         if entry["method"] != CHECKPOINT:
             continue

@@ -28,7 +28,7 @@ class ResultsError(DimumError, ValueError):
 
 
 def read_results(source: str | Path) -> pd.DataFrame:
-    """One row a point of a recovery curve, sorted, so that the order of the work does not show.
+    """One row for each point of a recovery curve, sorted, so that the order of the work does not show.
 
     source: a results folder, or a Parquet or CSV file that was made from one. Columns: the settings (label, method,
     hyperparameters, budget, target, seed, auxiliary, attack_rate, ...), the curve (step, target accuracy with its 95 % interval,
@@ -94,7 +94,7 @@ def check_provenance(rows: pd.DataFrame) -> None:
     lacking = [column for column in ("cell", *PROVENANCE) if column not in rows or rows[column].isna().any()]
     if lacking:
         raise ResultsError(
-            f"Of these results, some or all rows lack {', '.join(lacking)}: without their provenance they are not reported. "
+            f"Some or all rows of these results lack {', '.join(lacking)}: without their provenance they are not reported. "
             "Read them from the folder that `dimum benchmark run` wrote."
         )
 

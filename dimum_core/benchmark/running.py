@@ -38,12 +38,12 @@ def run(
     plan: Plan, out: str | Path, *, engine: str = "loky", workers: int = 1, threads: int = 1, scheduler: str | None = None,
     progress: bool = True,
 ) -> Summary:
-    """Compute what a results folder lacks of a plan. Kill it at any time and run it again: finished cells are kept.
+    """Compute what is still missing of a plan in a results folder. Kill it at any time and run it again: finished cells are kept.
 
     engine: "serial" in this process, "loky" joblib's processes on this machine, "dask" a dask.distributed cluster (`scheduler`: its
         address; none starts one here). All give the same results, bit for bit, on CPUs of one kind.
     workers, threads: processes, and torch threads in each.
-    Several runs may share a folder: each takes the models that no other is at.
+    Several runs may share a folder: each takes the models that no other run works on.
     """
     out = Path(out).resolve()
     _load_plugins(plan)  # anew, so that cells are named by what runs, and what is wrong with a plugin is said before any work
@@ -74,8 +74,8 @@ def _missing(plan: Plan, model: dict, out: Path) -> list[dict]:
 def run_task(plan: Plan, model: dict, out: Path, threads: int, wait: bool = False) -> tuple[int, int] | None:
     """One unlearned model and its missing attacks; returns how many cells were computed and how many failed.
 
-    A failure is written down with its traceback, and does not stop the rest. None, at once, if another run is at this model, unless
-    it is to `wait`.
+    A failure is written down with its traceback, and does not stop the rest. Returns None at once if another run works on this
+    model, unless it is to `wait`.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -113,7 +113,7 @@ def _run_task(plan: Plan, model: dict, out: Path) -> tuple[int, int]:
 
 
 def _load_plugins(plan: Plan) -> None:
-    """Always anew: a worker process may not know the methods of a user's own file yet, or know them as an older plan had them."""
+    """Done every time: a worker process may not know the methods of a user's file yet, or know them as an older plan had them."""
     for plugin in plan.plugins:
         load_plugin(Path(plugin))
 

@@ -93,7 +93,7 @@ def check_values(values: dict, wrong: list[str]) -> None:
 
 
 def check_labels(values: dict, wrong: list[str]) -> None:
-    """Two entries of one name would be taken for one, and a method that is called like a control for that."""
+    """Two entries of the same name would be taken for one, and a method named like a control for that control."""
     names = {key: values[key] for key in LISTS if key in values}
     names |= {key: [entry["label"] for entry in values[key]] for key in ("methods", "budgets")}
     for key, entries in names.items():

@@ -25,7 +25,7 @@ def is_done(out: Path, cell: str) -> bool:
 
 
 def write_cell(out: Path, cell: str, result: dict) -> None:
-    """Publish a finished cell. Whoever comes second, finds it there and lets it be."""
+    """Publish a finished cell. If another run was first, its cell stays."""
     aside = Path(out) / "cells" / f".{cell}.{uuid.uuid4().hex[:12]}"
     try:
         write_atomically(aside / RESULT, json.dumps(result, indent=1, sort_keys=True).encode())

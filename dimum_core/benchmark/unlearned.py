@@ -43,7 +43,7 @@ def _write(model: dict, pipe: ClassConditionalPipeline, original: ClassCondition
 
 
 def _known_cost(plan: Plan, model: dict) -> dict:
-    """Of a model that was not unlearned here: a checkpoint's cost, from its card."""
+    """The cost of a model that was unlearned elsewhere, from its card."""
     if model["method"] in CONTROLS:
         return {"unlearning_steps": 0, "unlearning_seconds": 0.0, "unlearning_nfes": 0}
     training = read_card(find_checkpoint(plan.folder(model)))["training"]
@@ -106,7 +106,7 @@ def _keep(pipe: ClassConditionalPipeline, model: dict, out: Path) -> None:
 
 
 def forget_weights(out: Path, model: dict) -> None:
-    """Once every attack on a model is done, its weights are of no more use."""
+    """Once every attack on a model is done, its weights are no longer needed."""
     weights = _weights(out, model)
     weights.unlink(missing_ok=True)
     for aside in weights.parent.glob(f".{weights.name}.*.tmp"):

@@ -27,7 +27,7 @@ AS_IT_IS, ROWS, ATTACKED = "as it is", ("old row back", "published seed's row"),
 
 
 def scores(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row a defence and seed: UA and RA before the attack, area at the attacker's best rate, and the score, 0 to 100.
+    """One row for each defence and seed: UA and RA before the attack, area at the attacker's best rate, and the score, 0 to 100.
 
     rows: of recovery curves, as `read_results` gives them.
     """

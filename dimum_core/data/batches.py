@@ -15,7 +15,7 @@ from .image_set import ImageSet
 def step_generator(seed: int, step: int, purpose: str = "") -> torch.Generator:
     """The random stream of one step. Everything random in step k depends on (seed, k) alone, so resuming needs no state.
 
-    purpose: a name for what is not to share the stream of its step, in which the batch's noise is drawn. Without one, steps below 0
+    purpose: a name for draws that must not share the stream of their step, which the batch's noise uses. Without one, steps below 0
         are the orders of epochs.
     """
     name = f"{seed}/{purpose}/{step}" if purpose else f"{seed}/{step}"

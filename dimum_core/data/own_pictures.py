@@ -25,7 +25,7 @@ SHOWN = 3  # pictures that a report names of each kind that was left out
 class OwnPictures(Dataset):
     """A data set of one's own pictures.
 
-    left_out: one row a picture, or another file, that is not in it: picture, why.
+    left_out: one row for each picture, or another file, that is not in it: picture, why.
     side: the middle one of the shorter sides of all pictures, before they were scaled.
     """
 

@@ -22,7 +22,7 @@ def pictures_in(folder: Path) -> list[Path]:
 
 
 def visible(folder: Path) -> list[Path]:
-    """What people put there. Names that begin with a dot are the system's own, ._1.jpg is no picture; and so are a few others."""
+    """What people put there. Names that begin with a dot, such as ._1.jpg, are the system's own, and so are a few others."""
     return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.name not in LEFT_BY_PROGRAMS)
 
 

@@ -21,7 +21,7 @@ FAINT = 0.2  # ink between the lines of a hatching and in the pale cells of a ch
 
 
 def render(labels: np.ndarray, seed: int = 0, chunk: int = 512) -> np.ndarray:
-    """One picture a label: uint8, N x 3 x 16 x 16; a pure function of the labels and the seed.
+    """One picture for each label: uint8, N x 3 x 16 x 16; a pure function of the labels and the seed.
 
     labels: int, N, numbers of CLASS_NAMES. Each pixel is the average of 3 x 3 points.
     """

@@ -200,7 +200,7 @@ def _named_in(prompt: str, words: tuple[tuple[str, ...], ...]) -> str:
 
 
 def _plain(text: str) -> str:
-    """In small letters, one space for whatever is no letter or digit, and at both ends, so that whole words are found in it."""
+    """In lower case, with one space for all that is no letter or digit, and at both ends, so that whole words are found."""
     return " ".join(["", *re.findall(r"[^\W_]+", text.casefold()), ""])
 
 

@@ -25,7 +25,7 @@ def load_unlearn_canvas(
 ) -> Dataset:
     """Part of UnlearnCanvas as a data set whose class names are "STYLE OBJECT", such as "Van_Gogh Dogs".
 
-    folder: the one with a folder a style, each with a folder an object (20 pictures each, named by numbers).
+    folder: the one with a folder for each style, each with a folder for each object (20 pictures each, named by numbers).
     image_size: pictures are cut square and averaged to this side. At 512, a picture takes 3 MB of memory.
     styles, objects: names of folders; default, all of them, the unstylised photographs (Seed_Images) included.
     per_combination: pictures of each, the first ones by number; the last `held_out` of them are the test split.
@@ -52,7 +52,7 @@ def load_unlearn_canvas(
 def _layout(folder: Path) -> dict[str, list[str]]:
     """Objects by style; DataError unless the folder is two levels of folders with pictures in them."""
     if not folder.is_dir():
-        raise DataError(f"There is no folder {folder}: UnlearnCanvas is a folder a style, each with a folder an object.")
+        raise DataError(f"There is no folder {folder}: UnlearnCanvas is a folder per style, each with a folder for each object.")
     styles = {
         style.name: [thing.name for thing in visible(style) if thing.is_dir() and pictures_in(thing)]
         for style in visible(folder) if style.is_dir()

@@ -32,7 +32,7 @@ def fit_outliers(judge: Judge, real: ImageSet, seed: int = 1) -> None:
 
 
 def blends(images: Tensor, labels: Tensor, generator: torch.Generator, share: tuple[float, float] = (0.35, 0.65)) -> Tensor:
-    """Each image mixed with one of another class, by a share of its own; those are left out that met one of their class."""
+    """Each image mixed with one of another class, by its own share; those paired with one of their own class are left out."""
     partner = torch.randperm(len(images), generator=generator)
     weight = torch.empty(len(images), 1, 1, 1).uniform_(*share, generator=generator)
     return (weight * images + (1 - weight) * images[partner])[labels != labels[partner]]

@@ -1,4 +1,4 @@
-"""What the judge got: accuracy, confusion, calibration, and how well two kinds of images are told apart."""
+"""How right the judge was: accuracy, confusion, calibration, and how well two kinds of images are told apart."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _pair(predicted, labels, classes: int | None = None) -> tuple[np.ndarray, np
         raise MetricError("Predictions and labels must be lists of integers, on the CPU and without gradients.") from error
     if predicted.shape != labels.shape or predicted.ndim != 1 or not len(labels):
         raise MetricError(
-            f"Predictions and labels must be as many, at least one, not {predicted.shape} and {labels.shape}."
+            f"Predictions and labels must have one length of at least 1, not {predicted.shape} and {labels.shape}."
         )
     if not (np.issubdtype(predicted.dtype, np.integer) and np.issubdtype(labels.dtype, np.integer)):
         raise MetricError(f"Predictions and labels must be integers, not {predicted.dtype}, {labels.dtype}.")

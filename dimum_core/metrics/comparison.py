@@ -22,7 +22,7 @@ def paired_difference(first, second, confidence: float = 0.95) -> Interval:
     """Mean of first - second over pairs, with Student's interval of the mean of the differences (1908).
 
     first, second: n >= 2 finite numbers each, in the same order of (target, seed) pairs: what a pair has in common, an easy target
-    or a lucky seed, cancels. (A bootstrap that draws pairs anew is too short for few of them: it holds about 87 % for six.)
+    or a lucky seed, cancels. (A bootstrap over pairs is too short when they are few: for six it covers about 87 %.)
     """
     return t_interval(_paired(first, second), confidence)
 
@@ -70,7 +70,7 @@ def least_p(pairs: int) -> float:
 
 
 def holm(p_values) -> np.ndarray:
-    """Adjusted p-values (Holm 1979): below alpha where the family of tests, together, errs at most with probability alpha.
+    """Adjusted p-values (Holm 1979). With those up to alpha called significant, the family errs with probability alpha at most.
 
     The k-th smallest of m is multiplied by m - k + 1, made monotone, and cut at 1. p_values: m numbers in [0, 1].
     """
@@ -179,7 +179,7 @@ def least_difference(deviation: float, pairs: int, desired: float = 0.8, confide
 def _paired(first, second) -> np.ndarray:
     first, second = (as_numbers(values, "The values of a paired comparison") for values in (first, second))
     if first.ndim != 1 or first.shape != second.shape or len(first) < 2 or not np.isfinite(first - second).all():
-        raise MetricError("A paired comparison needs two lists of as many finite numbers, two or more.")
+        raise MetricError("A paired comparison needs two lists of one length, of two or more finite numbers each.")
     return first - second
 
 

@@ -87,7 +87,7 @@ def frechet_distance(a, b) -> float:
     """
     a, b = (x if isinstance(x, FrechetStatistics) else FrechetStatistics.of(x) for x in (a, b))
     if a.mean.shape != b.mean.shape:
-        raise MetricError(f"Both sets need as many features an item, not {len(a.mean)} and {len(b.mean)}.")
+        raise MetricError(f"Both sets need the same number of features, not {len(a.mean)} and {len(b.mean)}.")
     traces = np.square(a.factor).sum() + np.square(b.factor).sum()
     return float(np.square(a.mean - b.mean).sum() + traces - 2 * _nuclear_norm(a.factor @ b.factor.T))
 
@@ -173,7 +173,7 @@ class Fidelity:
     provenance: dict
 
     def intervals(self) -> dict[str, Interval]:
-        """One Interval a metric; those without an interval of their own have NaN for its ends."""
+        """One Interval for each metric; those without an interval of their own have NaN for its ends."""
         nan = float("nan")
         rows = {"kernel distance": self.kernel, "Frechet distance": Interval(self.frechet, nan, nan, self.n)}
         rows["Frechet noise floor"] = self.frechet_floor

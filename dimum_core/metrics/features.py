@@ -20,8 +20,8 @@ def as_features(values, least: int = 2) -> np.ndarray:
 
 
 def two_sets(a, b, least: int = 2) -> tuple[np.ndarray, np.ndarray]:
-    """Both sets in float64, of as many features an item, or MetricError."""
+    """Both sets in float64, with the same number of features, or MetricError."""
     a, b = as_features(a, least), as_features(b, least)
     if a.shape[1] != b.shape[1]:
-        raise MetricError(f"Both sets need as many features an item, not {a.shape[1]} and {b.shape[1]}.")
+        raise MetricError(f"Both sets need the same number of features, not {a.shape[1]} and {b.shape[1]}.")
     return a, b

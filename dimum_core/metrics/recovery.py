@@ -26,7 +26,7 @@ class StepsToRecovery:
 def area_under_recovery(steps, accuracy) -> float:
     """Mean accuracy on the target over the attack, by the trapezium rule: 0 if nothing comes back, at most 1.
 
-    steps: rising, the first one 0 (before the attack). accuracy: in [0, 1], one a step. MetricError otherwise.
+    steps: rising, the first one 0 (before the attack). accuracy: in [0, 1], one for each step. MetricError otherwise.
     """
     steps, accuracy = _curve(steps, accuracy)
     return float(trapezoid(accuracy, steps) / steps[-1])
@@ -51,7 +51,7 @@ def recovery_ratio(unlearned: float, retrained: float, original: float) -> float
     """(A_unlearned - A_retrained) / (A_original - A_retrained), accuracies on the target after the same attack.
 
     0: the attack finds no more than in a model that never saw the target. 1: as much as in one that never forgot it.
-    MetricError if the attack tells original and retrained model not apart.
+    MetricError if the attack does not tell the original and the retrained model apart.
     """
     for name, value in (("unlearned", unlearned), ("retrained", retrained), ("original", original)):
         check_number(name, value, 0, 1)
@@ -82,7 +82,7 @@ def best_attacks(table: pd.DataFrame, keys: list[str], choices: list[str], value
 
 
 def _need_columns(table: pd.DataFrame, columns: list[str]) -> None:
-    check_kind("table", table, pd.DataFrame, "a table, one row a run")
+    check_kind("table", table, pd.DataFrame, "a table, one row for each run")
     lacking = [column for column in columns if column not in table]
     if lacking:
         raise MetricError(f"The table lacks the columns {', '.join(map(str, lacking))}; it has {', '.join(map(str, table))}.")

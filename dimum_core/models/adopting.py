@@ -24,8 +24,8 @@ def adopt(pipe: DiffusionPipeline, class_names: Sequence[str] | None = None) -> 
 
     pipe: DDPMPipeline or DDIMPipeline, whose UNet2DModel takes labels or none, or DiTPipeline.
     class_names: in the order of the label rows, without the null condition; for a network without labels, one name for all that it
-        draws. DiTPipeline may know its own. ModelError if nobody says them: the last row may be a class, or the null condition;
-        and if the pipeline has others, or is asked in words.
+        draws. DiTPipeline may know its own. ModelError if nobody gives them (the last row may be a class, or the null
+        condition), if the pipeline has others, or if it is asked in words.
     """
     kind = type(pipe).__name__
     if kind not in UNETS + TRANSFORMERS:

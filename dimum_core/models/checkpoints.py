@@ -93,7 +93,7 @@ def load_pipeline(
 
 @contextlib.contextmanager
 def _naming(folder: Path) -> Iterator[None]:
-    """What is wrong with a model is wrong with its folder."""
+    """Report what is wrong with a model as wrong with its folder."""
     try:
         yield
     except ModelError as error:
@@ -110,7 +110,7 @@ def _rather(folder: Path) -> str:
     if (folder / STATE_FILE).is_file():
         return "an unfinished training: go on with --resume"
     parts = sorted(path.parent.name for path in folder.glob("*/config.json"))
-    return f"it lacks that file beside {', '.join(parts)}" if parts else "there is nothing of a model in it"
+    return f"it lacks that file beside {', '.join(parts)}" if parts else "nothing in it belongs to a model"
 
 
 def check_weights_are_safe(folder: Path) -> None:
@@ -152,7 +152,7 @@ def check_libraries(components: dict[str, list], folder: Path) -> None:
 
 
 def check_finite(model, folder: Path) -> None:
-    """Refuse a pipeline or a judge that is not made of numbers."""
+    """Refuse a pipeline or a judge with weights that are missing or not finite."""
     lacking = [name for module in _modules(model) for name, value in module.state_dict().items() if value.is_meta]
     if lacking:
         raise CheckpointError(f"{folder} lacks the weights {', '.join(lacking[:3])}: it is damaged or of another shape.")

@@ -42,7 +42,7 @@ class Conditions:
         return self.schedule.epsilon(self.output(model, x_t, t, condition), x_t, t)
 
     def denoising_error(self, model: nn.Module, x: Tensor, eps: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        """(wanted - output)^2 for x noised by eps, B x C x H x W: what the network was trained by, in what it predicts itself."""
+        """(wanted - output)^2 for x noised by eps, B x C x H x W: its training loss, in what it predicts itself."""
         output = self.output(model, self.schedule.add_noise(x, eps, t), t, condition)
         return (self.schedule.wanted(x, eps, t) - output).square()
 

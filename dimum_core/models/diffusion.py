@@ -97,7 +97,7 @@ def add_noise(x: Tensor, eps: Tensor, t: Tensor, alphas_cumprod: Tensor = ALPHAS
     x, eps: B x ...; t: int64, B, in [0, 1000). Returns the shape of x.
     """
     if x.shape != eps.shape or t.shape != x.shape[:1]:
-        raise ValueError(f"x {tuple(x.shape)} and eps {tuple(eps.shape)} need one shape, and t one value an item.")
+        raise ValueError(f"x {tuple(x.shape)} and eps {tuple(eps.shape)} need one shape, and t one value for each item.")
     signal, noise = factors(alphas_cumprod, x, t)
     return signal * x + noise * eps
 

@@ -50,13 +50,13 @@ class FlowSchedule:
 
     @classmethod
     def of(cls, scheduler) -> FlowSchedule:
-        """That of a diffusers scheduler, whatever steps it samples by just now; ModelError for one that is of no flow.
+        """That of a diffusers scheduler, whatever steps it samples by just now; ModelError for one that is not of flow matching.
 
         Where the shift depends on the size of the image, training sees levels without it, as in diffusers' own scripts.
         """
         config, name = scheduler.config, type(scheduler).__name__
         if not (name.startswith("FlowMatch") or config.get("use_flow_sigmas")):
-            raise ModelError(f"{name} is none of flow matching, as this network is: take FlowMatchEulerDiscreteScheduler.")
+            raise ModelError(f"{name} is not for flow matching, as this network is: take FlowMatchEulerDiscreteScheduler.")
         if config.num_train_timesteps != NUM_TIMESTEPS:
             count = config.num_train_timesteps
             raise ModelError(f"{name} has {count} noise levels, and only models with {NUM_TIMESTEPS} are supported.")

@@ -51,7 +51,7 @@ def loading_errors(folder: Path):
 
 
 def check_holds(folder: Path, what: str, *kinds: str) -> None:
-    """Refuse the folder of something else than one network of these classes; what: to say instead."""
+    """Refuse the folder of anything other than one network of these classes; what: to say instead."""
     if (folder / "model_index.json").is_file():
         raise CheckpointError(f"{folder} holds a pipeline that draws, and should hold {what}.")
     kind = json.loads((folder / "config.json").read_text("utf-8"))["_class_name"]

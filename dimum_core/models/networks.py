@@ -29,7 +29,7 @@ def network_name(pipe: DiffusionPipeline) -> str:
 
 
 def network_of(pipe: DiffusionPipeline) -> ModelMixin:
-    """The network that is noised images' denoiser: what is unlearned and attacked."""
+    """The network that denoises: the one that is unlearned and attacked."""
     return getattr(pipe, network_name(pipe))
 
 
@@ -76,7 +76,7 @@ def _sd(pipe, network: nn.Module, x_t: Tensor, time: Tensor, tokens: Tensor) -> 
 
 
 def _xl(pipe, network: nn.Module, x_t: Tensor, time: Tensor, tokens: Tensor, whole: Tensor) -> Tensor:
-    """Stable Diffusion XL is told beside each token the prompt as a whole, and that images are whole and of one size."""
+    """Beside each token, Stable Diffusion XL is told the prompt as a whole, and that images are uncut and of one size."""
     _, height, width = image_shape(pipe)
     sizes = torch.tensor([[height, width, 0, 0, height, width]] * len(x_t), dtype=torch.float32, device=x_t.device)
     return network(x_t, time, encoder_hidden_states=tokens, added_cond_kwargs={"text_embeds": whole, "time_ids": sizes}).sample

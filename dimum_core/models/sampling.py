@@ -170,12 +170,12 @@ class CodedImages:
     def _sample(self, predict, count: int, num_inference_steps: int, generator, latents, eta, callback) -> Tensor:
         """From noise to what the network sees of `count` images. predict: (x_t, t) to the guided noise.
 
-        Everything random comes from the generator, or from the list of them, one an image.
+        Everything random comes from the generator, or from the list of them, one for each image.
         """
         check_kind("generator", generator, (torch.Generator, list, tuple, type(None)), "a torch.Generator, or a list of them")
         generator = list(generator) if isinstance(generator, tuple) else generator
         if isinstance(generator, list) and (len(generator) != count or not all(isinstance(g, torch.Generator) for g in generator)):
-            raise SettingError(f"generator must be a torch.Generator, or a list of {count}, one an image, not {brief(generator)}.")
+            raise SettingError(f"generator must be a torch.Generator, or a list of {count}, one per image, not {brief(generator)}.")
         Schedule.of(self.scheduler)  # which refuses one that cannot draw from these models
         set_timesteps(self.scheduler, num_inference_steps, self.device)
         x_t = self._starting_noise(count, generator, latents)
@@ -257,9 +257,9 @@ class ClassConditionalPipeline(CodedImages, DiffusionPipeline):
         """Draw one image for each label.
 
         class_labels: class names or numbers; None draws from the unconditional model.
-        guidance_scale: s in eps_null + s (eps_cond - eps_null); 1 is no guidance (one forward a step instead of a
+        guidance_scale: s in eps_null + s (eps_cond - eps_null); 1 is no guidance (one forward for each step instead of a
             batched pair). Default: the checkpoint's own.
-        generator: where all noise comes from, or a list of them, one an image.
+        generator: where all noise comes from, or a list of them, one for each image.
         latents: starting noise, of the shape that `encode` gives; two models given the same noise can be compared pairwise.
         output_type: as in diffusers, "pil", "np" (N x H x W x C) or "pt" (N x C x H x W), both in [0, 1], or "latent".
         eta: share of fresh noise in a step of DDIM (0 to 1); default, the scheduler's own.

@@ -57,13 +57,13 @@ def _others(target: Target, retain: ImageSet) -> list[int | str]:
 
 
 def noise_set(count: int, like: ImageSet, target: Target, generator: torch.Generator) -> ImageSet:
-    """Images of independent uniform pixels, under the labels of a set that the target does not take in, evenly."""
+    """Images of independent uniform pixels, spread evenly over a set's labels outside the target."""
     pixels = torch.randint(256, (count, *like.images.shape[1:]), generator=generator).byte().numpy()
     return from_uint8("noise", pixels, _other_labels(target, like, count), like.class_names)
 
 
 def drawn_set(name: str, count: int, pipe, like: ImageSet, target: Target, seed: int) -> ImageSet:
-    """Samples of every class of a set that the target does not take in, evenly."""
+    """Samples of every class of a set outside the target, spread evenly."""
     labels = _other_labels(target, like, count)
     prompts = conditions_of(pipe, class_names=target.class_names).asked(labels)
     images = draw_samples(pipe, prompts, seed=seed + 10**6, progress=False)

@@ -34,7 +34,7 @@ class Everyones:
     """The hyper-parameters that every method has.
 
     t_min, t_max: forgetting terms draw their timesteps from t_min <= t < t_max; what is retained, and what `prepare` measures, is
-        drawn at all. After Park and Park 2025, arXiv 2510.17917, who forget at chosen times only.
+        drawn at every t. After Park and Park 2025, arXiv 2510.17917, who forget at chosen times only.
     """
 
     t_min: int = ranged(0, 0, NUM_TIMESTEPS - 1, kw_only=True)
@@ -54,7 +54,7 @@ class Method(Everyones):
     compares_noise: its loss has predictions of the noise in it (`step.predict`), so that networks of flow matching, which predict
         a velocity, are refused. False: it trains by the network's own loss alone (`step.denoising`, `step.retained`).
     prepare_batches: how many steps `prepare` is given. uses_total_steps: it reads `step.steps`, as SFR-on's decay does, so that a
-        training is not gone on with to another number of steps.
+        training is not resumed towards another number of steps.
     """
 
     name: ClassVar[str]
@@ -76,7 +76,7 @@ class Method(Everyones):
         raise NotImplementedError(f"{self.name} has no loss.")
 
     def prepare(self, steps: list[Step]) -> dict[str, Any]:
-        """Look at data before the first step, on batches that the loop will not draw. What is returned is every step's `state`; in
+        """Look at data before the first step, on batches that the loop will not draw. The result is every step's `state`; in
         it, `mask` may hold a tensor for the name of a weight, by which its gradients are multiplied."""
         return {}
 

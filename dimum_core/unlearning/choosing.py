@@ -63,7 +63,7 @@ def _given_whole(method: object, hyperparameters: dict) -> Method:
 
 
 def _check_settings(method: Method | type[Method], settings: dict) -> None:
-    """Refuse a hyper-parameter that is of another kind than its default, or outside of its range."""
+    """Refuse a hyper-parameter that is of another kind than its default, or outside its range."""
     for each in fields(method):
         if each.name not in settings:
             continue

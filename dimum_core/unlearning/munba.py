@@ -17,8 +17,8 @@ class MUNBa(Method):
     """The Nash bargaining step between g_r, the gradient of L_den(D_r), and g_f, that of the random-label loss.
 
     The bargain G^T G alpha = 1 / alpha has for two players the solution alpha_i = 1 / (|g_i| sqrt(1 + cos)), cos between the two
-    gradients: the step halves the angle between them, and how long either was, so also how the losses are weighed, is of no
-    account. Where they are opposite (1 + cos < floor), there is no bargain, and the published fallback is g_r + g_f / 2.
+    gradients: the step halves the angle between them. Their lengths, and so the weights of the losses, do not matter.
+    Where they are opposite (1 + cos < floor), there is no bargain, and the published fallback is g_r + g_f / 2.
     """
 
     floor: float = 1e-3

@@ -17,7 +17,7 @@ INHERITED = ("alternative", "count", "trains", "prompts_only", "compares_noise",
 
 @dataclass(frozen=True)
 class OnTop(Method):
-    """A method on top of another, whose loss is that one's if nothing else is said; `under` is the other, with its settings.
+    """A method on top of another, with that one's loss unless it has its own; `under` is the other, with its settings.
 
     base: the other, with settings that differ from its own defaults: "dimum", or "dimum alternative=mixed".
     adds: the data that what is added needs beside the other's.

@@ -226,7 +226,7 @@ def _unlearning_accuracy(
     check_number("until", until, 0, 1)
     target = conditions.forgotten
     if target.items:
-        raise TrainingError("until asks the judge, which knows no single images: pass evaluate= to measure copies.")
+        raise TrainingError("until asks the judge, which cannot recognise single images: pass evaluate= to measure copies.")
     judge = judge_for(pipe, judge, conditions)
     labels = conditions.asked([target.labels[i % len(target.labels)] for i in range(UNTIL_SAMPLES)])
 
@@ -250,7 +250,7 @@ def _warn_of_nothing_to_forget(before: float, until: float, target) -> None:
 
 
 def _made_with(pipe: DiffusionPipeline, method: Method, lora_rank: int, steps: int) -> dict:
-    """What else a folder's training must have in common with this one to be gone on with."""
+    """What else a folder's training must have in common with this one to be resumed."""
     total = {"total_steps": steps} if method.uses_total_steps else {}
     return {"start": digest_of(network_of(pipe)), "lora_rank": lora_rank} | total
 

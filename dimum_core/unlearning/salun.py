@@ -29,7 +29,7 @@ class SalUn(RandomLabel):
         return self.mask_batches
 
     def prepare(self, steps: list[Step]) -> dict:
-        """The saliency mask: one 0/1 tensor a weight, handed to the loop, which multiplies gradients by it."""
+        """The saliency mask: one 0/1 tensor for each weight, handed to the loop, which multiplies gradients by it."""
         model = steps[0].model
         model.zero_grad(set_to_none=True)
         for step in steps:

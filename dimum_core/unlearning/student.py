@@ -48,8 +48,8 @@ def student(
 def finetuning(
     steps: int, batch_size: int, learning_rate: float, seed: int, precision: str, optimizer: str = "adamw"
 ) -> TrainConfig:
-    """How weights that know something are trained on: the learning rate rises over a tenth of the steps, at most ten, without which
-    Adam's first steps alone wreck a model; then it stays, and no average is kept."""
+    """How to train weights that know something already: the learning rate rises over a tenth of the steps, at most ten, since
+    otherwise Adam's first steps alone wreck a model; then it stays, and no average is kept."""
     check_whole("steps", steps, 0)
     return TrainConfig(
         steps=steps, batch_size=batch_size, learning_rate=learning_rate, warmup_steps=min(10, steps // 10), decay=False,

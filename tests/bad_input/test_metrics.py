@@ -15,7 +15,7 @@ def wrong_features(call):
     return [(f"{call.__name__}: {name}", lambda w, bad=bad: call(w.features, bad), said) for name, bad, said in (
         ("nothing", None, "Features must be N x D"), ("words", "x", "Features must be real numbers"), ("empty", [], "N x D"),
         ("one item", [1.0, 2.0, 3.0], "N x D"), ("nan", np.full((8, 3), NAN), "finite"),
-        ("other width", np.zeros((8, 4)), "as many features"),
+        ("other width", np.zeros((8, 4)), "the same number of features"),
         ("ragged", [[1.0], [1.0, 2.0]], "Features must be real numbers"),
         ("a gradient", torch.zeros(8, 3, requires_grad=True), "gradients"),
         ("complex", np.zeros((8, 3)) + 1j, "Features must be"),
@@ -29,7 +29,7 @@ CASES = {
         (metrics.wilson_interval, ([1], [2]), "not [1] of [2]"), (metrics.wilson_interval, (1, 5, "x"), "A confidence lies"),
         (metrics.wilson_interval, (1, 5, 95), "not 95"), (metrics.t_interval, ("ab",), "must be real numbers"),
         (metrics.t_interval, ([1, 2j],), "must be real numbers"), (metrics.t_interval, ([[1, 2]],), "two finite values"),
-        (metrics.accuracy, ([[1], [1, 2]], [1, 2]), "lists of integers"), (metrics.accuracy, (None, None), "must be as many"),
+        (metrics.accuracy, ([[1], [1, 2]], [1, 2]), "lists of integers"), (metrics.accuracy, (None, None), "must have one length"),
         (metrics.accuracy, (torch.ones(1, requires_grad=True), [1]), "without gradients"),
         (metrics.confusion_matrix, ([0], [0], None), "class_names must be"), (metrics.auroc, (["a"], [1]), "Scores must be"),
         (metrics.expected_calibration_error, ("x", [0]), "Probabilities must be"),

@@ -67,7 +67,7 @@ CASES = {
     "sweep: one scale": (lambda w: guidance_sweep(w.pipe, "top", scales=3.0, judge=w.judge), "scales must be a list"),
     "share of no samples": (lambda w: unconditional_share(w.pipe, "top", count=0, judge=w.judge), "count must be"),
     "nearest: nan": (lambda w: nearest_images(torch.full((2, 1, 8, 8), NAN), w.tiny), "finite"),
-    "nearest: other channels": (lambda w: nearest_images(torch.zeros(2, 3, 8, 8), w.tiny), "as many features"),
+    "nearest: other channels": (lambda w: nearest_images(torch.zeros(2, 3, 8, 8), w.tiny), "the same number of features"),
     "nearest: a name": (lambda w: nearest_images(torch.zeros(2, 1, 8, 8), "digits"), "reference must be"),
     "tiles in 0 columns": (lambda w: tile(torch.zeros(2, 1, 8, 8), 0), "columns must be"),
     "a picture of many": (lambda w: save_picture(torch.zeros(2, 1, 8, 8), w.out / "x.png"), "not (2, 1, 8, 8)"),
