@@ -112,8 +112,8 @@ def _keep(key: bytes, images: Tensor) -> None:
 
 
 def _key(pipe: DiffusionPipeline, labels, seed: int, batch_size: int, sampling: dict) -> bytes | None:
-    """All that determines what is drawn, as a hash. None for networks so large that hashing costs as much as drawing, where a hook
-    or an attached adapter has a say, or a setting is no number or word."""
+    """Everything that determines what is drawn, as a hash. None if the network is so large that hashing costs as much as drawing,
+    if a hook or an attached adapter takes part, or if a setting is neither a number nor a word."""
     networks = _networks(pipe)
     if sum(weight.numel() for network in networks for weight in network.parameters()) > MOST_HASHED:
         return None

@@ -58,7 +58,7 @@ def angle(a: Tensor, b: Tensor) -> float:
 
 
 def way_back(original: nn.Module, unlearned: nn.Module, relearned: nn.Module) -> dict[str, float]:
-    """How relearning moves, seen from the way that unlearning went.
+    """How relearning moves, compared with the way that unlearning took.
 
     out, back: lengths of the displacements u = unlearned - original and r = relearned - unlearned.
     left: |relearned - original|, how far from home the attack ends.

@@ -139,7 +139,7 @@ def test_what_is_left_out_is_said(folder):
     assert said == {
         "cat/copy.png": "is there already under another name", "dog/cat.png": "is in several classes: cat, dog",
         "cat/02.png": "is in several classes: cat, dog", "stray.png": "lies beside the folders of the classes, so it has no class",
-        "cat/99.png": "cannot be read as a picture", "cat/notes.txt": "is no picture (.jpg, .jpeg, .png, .webp are read)",
+        "cat/99.png": "cannot be read as a picture", "cat/notes.txt": "is not a picture (.jpg, .jpeg, .png, .webp are read)",
         "empty": "has no pictures in it",
     }
     assert len(by_hash(data)) == 23

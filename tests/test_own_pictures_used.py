@@ -43,7 +43,7 @@ def test_the_shell_goes_from_pictures_to_an_attacked_model(patterns, tiny_preset
         return capsys.readouterr()
 
     said = run("train tiny --data {folder} --steps 2 --out {tmp}/model")
-    assert "patterns: 80 pictures, grey, scaled to 8 x 8" in said.err and "left out, 1: is no picture" in said.err
+    assert "patterns: 80 pictures, grey, scaled to 8 x 8" in said.err and "left out, 1: is not a picture" in said.err
     assert load_pipeline(tmp_path / "model").class_names == ("left", "top")
     said = run("judge train --data {folder} --image-size 8 --steps 120 --out {tmp}/judge")
     assert "trained a judge of left, top" in said.out and "of 16 held-out pictures" in said.out

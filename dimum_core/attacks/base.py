@@ -95,7 +95,7 @@ class Outcome:
 
     @classmethod
     def from_dict(cls, saved: dict) -> Outcome:
-        """The inverse of `as_dict`; some KeyError or TypeError for what is none."""
+        """The inverse of `as_dict`; a KeyError or TypeError for what is not such a record."""
         intervals = {key: saved[key] and Interval(**saved[key]) for key in ("target", "retained")}
         return cls(**saved | intervals | {"had": tuple(saved["had"])})
 

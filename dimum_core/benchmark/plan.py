@@ -152,7 +152,7 @@ def checkpoint_digest(checkpoint: str) -> str:
 
 @lru_cache(maxsize=32)
 def _digest(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
-    """Kept for as long as the files have the same sizes and times: one that is saved anew is another checkpoint."""
+    """Kept for as long as the files have the same sizes and times: one that is saved again is another checkpoint."""
     digest = hashlib.blake2b(digest_size=10)
     for path, _, _ in files:
         digest.update(path.relative_to(folder).as_posix().encode(errors="surrogateescape") + path.read_bytes())

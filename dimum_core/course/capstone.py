@@ -73,7 +73,7 @@ class Evidence:
 
     @property
     def refused(self) -> str:
-        """Why nothing of this counts; empty if it does."""
+        """Why none of this counts; empty if it does."""
         if self.passes > PASSES:
             return f"{self.passes:,.0f} passes, and the budget is {PASSES:,}: training before the first step counts, too"
         as_it_is = self.looked[AS_IT_IS].value

@@ -51,7 +51,7 @@ class PictureList:
 
 
 def list_pictures(source, labels=None) -> PictureList:
-    """What `load_images` is given, as a list. labels: of arrays or images. DataError for what is none of the layouts."""
+    """What `load_images` is given, as a list. labels: of arrays or images. DataError for anything in another layout."""
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         if path.suffix.lower() in TABLES and path.is_file():
@@ -101,7 +101,7 @@ def _add_class(found: PictureList, root: Path, child: Path, split: str | None) -
     for path in pictures:
         found.pictures.append(Picture(_within(path, root), child.name, split, partial(read_picture, path), path))
     for path in sorted(set(visible(child)) - set(pictures)):
-        kind = "is a folder within a class" if path.is_dir() else f"is no picture ({', '.join(SUFFIXES)} are read)"
+        kind = "is a folder within a class" if path.is_dir() else f"is not a picture ({', '.join(SUFFIXES)} are read)"
         found.left_out.append((_within(path, root), kind))
     if not pictures:
         found.left_out.append((_within(child, root), "has no pictures in it"))

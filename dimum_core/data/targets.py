@@ -103,7 +103,7 @@ class Target:
 
     def neighbours(self, label: int) -> Tensor:
         """The labels next to one of the target's: those that differ in the target's word alone; for a whole class, in one word of
-        two. Where there are none, or names are no style and object, every label but the target's."""
+        two. Where there are none, or names are not a style and an object, every label but the target's."""
         words, own = self.class_names[label].split(" "), (label,) if self.items else self.labels  # single images may take another
 
         def near(name: str) -> bool:
@@ -200,7 +200,7 @@ def _named_in(prompt: str, words: tuple[tuple[str, ...], ...]) -> str:
 
 
 def _plain(text: str) -> str:
-    """In lower case, with one space for all that is no letter or digit, and at both ends, so that whole words are found."""
+    """In lower case, with one space for all that is not a letter or digit, and at both ends, so that whole words are found."""
     return " ".join(["", *re.findall(r"[^\W_]+", text.casefold()), ""])
 
 

@@ -39,7 +39,7 @@ def accuracies(judged: Verdict | Tensor, labels: Tensor, target: Target | None) 
 
 
 def accuracy_on_each(verdict: Verdict, labels: Sequence[int], target: Target) -> dict[str, float]:
-    """Of several targets, the accuracy on each, "accuracy on NAME"; nothing of one. labels: what was asked for, N."""
+    """The accuracy on each of several targets, "accuracy on NAME"; nothing if there is one. labels: what was asked for, N."""
     asked = torch.tensor(labels)
     return {f"accuracy on {part.name}": float(verdict.shows(part)[part.among(asked)].float().mean()) for part in target.parts}
 

@@ -102,7 +102,7 @@ class History:
 
     @classmethod
     def from_json(cls, text: str) -> History:
-        """The inverse of `to_json`; some ValueError, KeyError or TypeError for what is no history."""
+        """The inverse of `to_json`; a ValueError, KeyError or TypeError for what is not a history."""
         content = json.loads(text)
         return cls(_hashes(content["seen"]), tuple(map(_loaded, content["forgotten"])), weights=str(content["weights"]))
 

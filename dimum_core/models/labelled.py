@@ -53,7 +53,7 @@ def check_labels(network: Labelled, names: dict[str, str]) -> None:
     rows = label_rows(network)
     if network.config.get("class_embed_type") is not None or (not rows and len(names) != 1):
         raise ModelError(
-            "The network has no table of labels (num_class_embeds), so it draws no class: give one that has, or name the one kind "
+            "The network has no table of labels (num_class_embeds), so it draws no class: give one with it, or name the one kind "
             "of image that it draws."
         )
     if not names:

@@ -19,7 +19,7 @@ FLUX_GUIDANCE = 3.5  # told to a network that was distilled with guidance; diffu
 
 
 def is_kind(pipe: DiffusionPipeline, *kinds: str) -> bool:
-    """By name: to import diffusers' own pipelines takes two seconds, and warns of what is not installed."""
+    """By name, because importing diffusers' own pipelines takes two seconds and warns of what is not installed."""
     return any(kind.__name__ in kinds for kind in type(pipe).__mro__)
 
 

@@ -29,7 +29,7 @@ OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
 
 def check_pipeline(pipe: object) -> None:
-    """Refuse what is no pipeline: the name of a checkpoint, say."""
+    """Refuse what is not a pipeline: the name of a checkpoint, say."""
     check_kind("pipe", pipe, DiffusionPipeline, "a pipeline, such as load_pipeline('digits')")
 
 

@@ -18,7 +18,7 @@ def check_supported(pipe: object, trains: bool = False) -> None:
     """Refuse a pipeline of a kind, or with parts, that would fail later, or that training would ruin without a word.
 
     trains: whether its network is to be trained.
-    Raises SettingError for what is no pipeline at all, ModelError for everything else.
+    Raises SettingError for what is not a pipeline at all, ModelError for everything else.
     """
     check_pipeline(pipe)
     if not is_kind(pipe, *SUPPORTED):

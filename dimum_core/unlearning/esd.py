@@ -19,7 +19,7 @@ from .base import Method, Step, ranged, register
 class ESD(Method):
     """L = |eps_0(x_t, t, null) - guidance * (eps_0(x_t, t, c_f) - eps_0(x_t, t, null)) - eps(x_t, t, c_f)|^2.
 
-    x_t is no noised image but a point on the student's own path from noise, drawn under c_f, so no data is needed (eq. 7 and 8).
+    x_t is not a noised image but a point on the student's own path from noise, drawn under c_f, so no data is needed (eq. 7 and 8).
     The target comes from the frozen original.
 
     guidance: eta, published 1. sampling_steps: of DDIM, and sampling_scale of guidance, for the student's path (published 50 and 3;

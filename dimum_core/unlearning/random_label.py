@@ -11,7 +11,7 @@ from .base import Method, Step, ranged, register
 
 
 def random_label_loss(step: Step) -> Tensor:
-    """E_{x in D_f} |sg eps(x_t, t, c') - eps(x_t, t, c_f)|^2, c' another condition, drawn anew for each image."""
+    """E_{x in D_f} |sg eps(x_t, t, c') - eps(x_t, t, c_f)|^2, c' another condition, drawn for each image."""
     x, condition = step.batch("forget")
     x_t, _, t = step.noise(x)
     eps_other = step.predict(x_t, t, step.instead(condition)).detach()
