@@ -90,7 +90,7 @@ def judges(run: Experiment) -> PairJudge:
 
 
 def cost_of(run: Experiment, methods: Sequence[str], rates: Sequence[float] = ATTACK_RATES) -> tuple[float, float]:
-    """Minutes that all rows will take, and GB of memory, from two steps of training and two samples, timed here; the judges aside.
+    """Minutes that all rows will take, and GB of memory, from two steps of training and two samples timed here. Judges are extra.
 
     Memory is the peak of CUDA's tensors, or without CUDA what this process has.
     """

@@ -84,9 +84,9 @@ def _luckiest(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def report(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row a (budget, auxiliary, method), best defence first: mean over targets and seeds, ± half of Student's 95 % interval.
+    """One row per (budget, auxiliary, method), best defence first: mean over targets and seeds, ± half of Student's 95 % interval.
 
-    Each method by all the runs that it has: only a `leaderboard` compares on the pairs that all have.
+    Each method counts all its runs: only a `leaderboard` compares on the pairs that all have.
     """
     check_provenance(rows)
     lines = []  # a half recovery that was not reached within the attack is a bound, and so is a median that it enters

@@ -34,7 +34,7 @@ def half_recoveries(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def exchange_rates(halves: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """One row per method and length of unlearning: the median attack steps to half recovery, and that by the steps of unlearning.
+    """One row per method and length of unlearning: the median attack steps to half recovery, and their ratio to the steps.
 
     low, high: 95 % percentile bootstrap over the pairs of target and seed. Censored values count as infinite: a median
     among them, or an end of its interval, is infinite, and means "longer than the attack".

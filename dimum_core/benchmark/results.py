@@ -34,7 +34,7 @@ def read_results(source: str | Path) -> pd.DataFrame:
     hyperparameters, budget, target, seed, auxiliary, attack_rate, ...), the curve (step, target accuracy with its 95 % interval,
     retained accuracy, distance), its cost (seconds; nfes, network evaluations of one image under one condition: of all
     unlearning, of the attack's training, of the samples for the curve), and its provenance (commit, versions, device).
-    unlearning_nfes: every pass of unlearning, but for the looks along the way (at UA, at a method's trace). unlearning_seconds: of
+    unlearning_nfes: every pass of unlearning, except the looks along the way (at UA, at a method's trace). unlearning_seconds: of
     the training loop with these looks; not of a method's `prepare` or `edit`, nor of making alternative data.
     """
     check_kind("source", source, (str, os.PathLike), "a results folder, or a Parquet or CSV file made from one")

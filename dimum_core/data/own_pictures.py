@@ -26,7 +26,7 @@ class OwnPictures(Dataset):
     """A data set of one's own pictures.
 
     left_out: one row for each picture, or another file, that is not in it: picture, why.
-    side: the middle one of the shorter sides of all pictures, before they were scaled.
+    side: the median of the shorter sides of all pictures, before they were scaled.
     """
 
     left_out: pd.DataFrame

@@ -120,7 +120,7 @@ Wanted = str | int | Target | Labelled | Sequence | Set | np.ndarray  # whatever
 
 def find_target(target: Wanted, class_names: tuple[str, ...]) -> Target:
     """A class by name or number, a word of class names, a prompt that has such words in it, or an image set: just these images.
-    A list, a set or an array: several of these at once, but of images.
+    A list, a set or an array: several of these at once, but not images.
 
     Raises UnknownName for a name that is none of these, DataError for a prompt that has none, or two of a kind, for images of
     other classes, and for several targets that are not of one kind.

@@ -19,9 +19,9 @@ def accuracies(judged: Verdict | Tensor, labels: Tensor, target: Target | None) 
     judged: the verdict, or what was seen as int64, N. labels: what was asked for, int64, N.
     UA: share of the target's samples that do not show it; of several targets, that show none of them, and "UA" with a
     name is the share of that target's samples that do not show it. RA: share of the others that show just what was asked for.
-    IRA, CRA (UnlearnCanvas, arXiv 2402.11846): for a style, in how many samples of the other styles the style is right, and in how
-        many of all samples, the target's included, the object is; for an object, the other way round. For one combination:
-        in how many of the samples that share one word with it both words are right, and in how many of those that share none.
+    IRA, CRA (UnlearnCanvas, arXiv 2402.11846): for a style, the share of samples of the other styles with the right style, and the
+        share of all samples, the target's included, with the right object; for an object, the other way round. For one
+        combination, the share with both words right of the samples that share one word with it, and of those that share none.
     """
     seen = judged.labels if isinstance(judged, Verdict) else judged
     right = seen == labels

@@ -15,8 +15,8 @@ from .classifier import Judge
 def fit_outliers(judge: Judge, real: ImageSet, seed: int = 1) -> None:
     """Fit the judge's log-odds that an image shows no class: real images against what `outliers` and `blends` make of them.
 
-    A logistic regression on the judge's evidence, standardised, with both kinds of equal weight. Blends of two photographs are what
-    a model draws that half knows a class, and to features that are trained to tell classes they are not far from any.
+    A logistic regression on the judge's evidence, standardised, with both kinds of equal weight. A model that half
+    knows a class draws blends of two photographs, and features that are trained to tell classes do not find a blend strange.
     """
     from sklearn.linear_model import LogisticRegression
 

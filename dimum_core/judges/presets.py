@@ -20,7 +20,7 @@ class JudgePreset:
     whitened, residual, knows_outliers: see Judge.
     calibration_every: one training image in so many is kept for the temperature and the threshold.
     autoencoder: half of what it is fitted on are images as this shipped autoencoder gives them back: samples have passed its
-        decoder, and what that loses is no evidence against a class. For the preset's own data set alone.
+        decoder, and what that loses is no evidence against a class. Only for the preset's own data set.
     """
 
     name: str

@@ -43,7 +43,7 @@ def sign_flip_interval(first, second, confidence: float = 0.95) -> Interval:
     """Mean of first - second over pairs, with all values that `sign_flip_test` does not reject for it (Hartigan 1969).
 
     Its ends are the k-th smallest and the k-th largest mean of a subset of the differences, k = (1 - confidence) / 2 of all
-    subsets. No shape is assumed but symmetry, so it also holds where areas are near 0 or near 1 and nothing lies between. Too few
+    subsets. Only symmetry is assumed, so it also holds where areas are near 0 or near 1 and nothing lies between. Too few
     pairs (below six, at 95 %) bound nothing: the ends are infinite. Exact up to 16 pairs, by drawn subsets beyond.
     """
     check_confidence(confidence)

@@ -18,7 +18,7 @@ FRESH_STEPS = 25
 def with_fresh_noise(pipe: DiffusionPipeline, scheduler: SchedulerMixin | None = None) -> DiffusionPipeline:
     """The same network with a sampler that draws fresh noise in every step, or with another; the pipeline keeps its own.
 
-    diffusers' Euler ancestral knows no networks that predict the image, or a velocity of flow matching: these are drawn from by
+    diffusers' Euler ancestral has no place for networks that predict the image, or a velocity of flow matching: these draw by
     DPM-Solver++ for SDEs.
     """
     sampler = with_unet(pipe, network_of(pipe))

@@ -57,7 +57,7 @@ class Forgotten:
 class History:
     """All that a model has seen and forgotten, in whatever steps: training, unlearning, pruning, an attack, saving and loading.
 
-    item_hashes: of every image that it has learnt from. They only become more.
+    item_hashes: of every image that it has learnt from. Their number only grows.
     forgotten: what it was made to forget, or never shown, in this order.
     training_set: the images of its last training or unlearning, in memory only: copies of single images are told apart in them.
     weights: "ema" or "raw"; "as loaded" if nobody knows.

@@ -1,7 +1,7 @@
 """Low-rank updates (LoRA; Hu et al. 2021, arXiv 2106.09685) beside a model, in diffusers' format: saved, and added to the weights.
 
-What trained by them draws with them added. Kept alone they are a few megabytes, and whoever has the model they belong to can load,
-scale, fuse and unload them by diffusers itself: `pipe.load_lora_weights(folder)`.
+What was trained by them draws with them added. Kept alone they are a few megabytes. Whoever has the model they belong to can
+load, scale, fuse and unload them by diffusers itself: `pipe.load_lora_weights(folder)`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def save_adapter(pipe: DiffusionPipeline, folder: str | os.PathLike, card: dict 
 def add_adapter(pipe: DiffusionPipeline, folder: Path) -> None:
     """Add the low-rank updates in a folder to a pipeline's weights, and what it says of their history to the pipeline's.
 
-    CheckpointError if they cannot be read, or update nothing of this model; whether they were made for it, nobody can see.
+    CheckpointError if they cannot be read, or update nothing of this model; nothing shows whether they were made for it.
     """
     check_has_format(pipe)
     if not list(folder.glob("*.safetensors")):

@@ -40,7 +40,7 @@ class DiMUM(Method):
 
     @torch.no_grad()
     def trace(self, step: Step) -> dict[str, float]:
-        """Is it memorised? Converged is when the same noised images are denoised under the target's condition as well as under
+        """Is it memorised? It has converged when the same noised images are denoised under the target's condition as well as under
         their own. Images of noise have no condition of their own: there, retained images are the measure.
         """
         x, own = step.batch("alternative")
