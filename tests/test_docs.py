@@ -96,6 +96,14 @@ def test_the_syllabus_adds_up_the_minutes_of_the_exercises():
         assert f"| {difficulty} | {len(minutes)} | {min(minutes)} to {max(minutes)} | {sum(minutes)} |" in page
 
 
+def test_every_exercise_states_its_difficulty_and_minutes_and_what_to_expect_of_a_trial():
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        cells = ["".join(cell["source"]) for cell in json.loads(path.read_text("utf-8"))["cells"]]
+        for number, text in re.findall(r"(?m)^\*\*(\d\d\.\d+)\*\* (.*)$", "\n".join(cells)):
+            assert re.match(r"\*\([a-z ,]+; difficulty \d, \d+ minutes\)\* ", text), number
+            assert "to try" not in text.split(";")[0] or "xpect" in text, number
+
+
 def test_each_question_of_the_quizzes_has_one_right_option_and_feedback_on_all():
     parts = re.split(r"(?m)^## ", (ROOT / "docs" / "quizzes.md").read_text("utf-8"))[1:]
     assert len(parts) == 4
