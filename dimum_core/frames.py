@@ -140,7 +140,7 @@ def _control(name: str, options: tuple, begun: int) -> str:
     label = html.escape(name)
     if _numeric(options):
         field = (f'<input type="range" min="0" max="{len(options) - 1}" value="{begun}" '
-                 f'aria-valuetext="{options[begun]}" style="flex:1;min-width:10rem;height:28px"><output>{options[begun]}</output>')
+                 f'aria-valuetext="{options[begun]}" style="flex:1;min-width:7rem;height:28px"><output>{options[begun]}</output>')
     else:
         entries = "".join(
             f'<option value="{k}"{" selected" if k == begun else ""}>{html.escape(str(option))}</option>'

@@ -61,8 +61,8 @@ def site(tmp_path_factory, eleven) -> Path:
     for row in range(80):
         sheet.paste(3 * row, (0, 2 * row, 2 * SHOWN, 2 * row + 2))
     sheet.save(out / "playground.png")
-    film = {"target": "3", "count": COUNT, "shown": SHOWN, "control": 0, "methods": {
-        name: [["forget", 0, 24], ["forget", 8, 2], *[["attack", step, back * step // 4] for step in range(4, 44, 4)]]
+    film = {"target": "3", "count": COUNT, "shown": SHOWN, "retrained": [["attack", 40, 0, 24]], "methods": {
+        name: [["forget", 0, 24, 24], ["forget", 8, 2, 24], *[["attack", step, back * step // 4, 24] for step in range(4, 44, 4)]]
         for name, back in (("A", 2), ("B", 0))}}
     for name, content in (("playground", about), ("film", film)):
         (docs / f"{name}.json").write_text(json.dumps(content))

@@ -22,11 +22,13 @@ sys.path[:0] = [str(PARTS), str(PARTS.parent)]
 
 from charts import with_charts  # noqa: E402
 from folding import pieces  # noqa: E402
-from landing import landing  # noqa: E402
+from landing import FILMS, landing  # noqa: E402
 from links import Linker, slug, terms, with_anchors  # noqa: E402
 from maps import needs, parts  # noqa: E402
 from reading import Chapter, plain, render, sections, with_folded_code, with_own_ids  # noqa: E402
 from site_check import CHROMIUM, FLAGS  # noqa: E402
+
+from tests.browser import browser  # noqa: E402
 
 NUMBERS = [f"{k:02}" for k in range(13)]
 
@@ -78,37 +80,79 @@ def pictures(folder: Path) -> Path:
 
 
 def test_panels_are_cut_from_the_frames_that_they_name(tmp_path):
-    """Two methods, two samples of 2 x 2 pixels: frame k of method m has grey 40 k + 100 m."""
-    sheet = Image.new("L", (8, 6))
+    """Two methods and a retrained model, two samples of 2 x 2 pixels: frame k of model m has grey 40 k + 70 m."""
+    sheet = Image.new("L", (12, 6))
     for k in range(3):
-        for m in range(2):
-            sheet.paste(40 * k + 100 * m, (4 * m, 2 * k, 4 * m + 4, 2 * k + 2))
+        for m in range(3):
+            sheet.paste(40 * k + 70 * m, (4 * m, 2 * k, 4 * m + 4, 2 * k + 2))
     sheet.save(tmp_path / "film.png")
-    frames = [["forget", 0, 9], ["forget", 4, 1], ["attack", 4, 7]]
-    film = {"target": "3", "count": 9, "shown": 2, "control": 0, "methods": {"A": frames, "B": [*frames[:2], ["attack", 4, 2]]}}
+    frames = [["forget", 0, 9, 8], ["forget", 4, 1, 6], ["attack", 4, 7, 7]]
+    film = {"picture": "film.png", "target": "3", "called": "a 3", "count": 9, "shown": 2, "retrained": [["forget", 0, 0, 8]] * 3,
+            "methods": {"A": frames, "B": [*frames[:2], ["attack", 4, 2, 7]]}}
     (tmp_path / "film.json").write_text(json.dumps(film))
-    made = landing(chapters(), tmp_path, pictures(tmp_path))["panels"]
-    shown = [(p.caption, Image.open(tmp_path / p.file).getpixel((5, 5))) for panel in made for p in panel["pictures"]]
+    made = landing(chapters(), tmp_path, pictures(tmp_path))
+    assert [(film["right"], film["forgotten"]) for film in made["films"]] == [(8, {"A": frames[1], "B": frames[1]})]
+    shown = [(p.caption, Image.open(tmp_path / p.file).getpixel((5, 5))) for panel in made["panels"] for p in panel["pictures"]]
     assert shown == [("before: 9 of 9 are a 3", 0), *[("A: forgotten: 1 of 9 are a 3", 40)] * 2,
-                     ("A: attacked: 7 of 9 are a 3", 80), ("B: forgotten: 1 of 9 are a 3", 140),
-                     ("B: attacked: 2 of 9 are a 3", 180)]
+                     ("A: attacked: 7 of 9 are a 3", 80), ("B: forgotten: 1 of 9 are a 3", 110),
+                     ("B: attacked: 2 of 9 are a 3", 150)]
 
+
+DOCS = PARTS.parent.parent / "docs"
+
+
+def page_of_films(folder: Path) -> tuple[Path, list[dict]]:
+    """A page with the shipped films alone, and what is known of them."""
+    films = landing(chapters(), DOCS, pictures(folder))["films"]
+    for film in films:
+        shutil.copy(DOCS / film["picture"], folder)
+    template = Environment(loader=FileSystemLoader(PARTS), autoescape=True).get_template("film.html")
+    (folder / "film.html").write_text("<!doctype html>" + template.render(films=films, strip=None))
+    return folder / "film.html", films
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="needs a browser")
+def test_one_film_is_seen_at_a_time_and_the_choice_changes_it(tmp_path):
+    page, films = page_of_films(tmp_path)
+    with browser(tmp_path) as window:
+        window.open(page, still=True)
+        window.until("!document.querySelector('.films').hidden")
+        for number, film in enumerate(films):
+            window.run(f"document.querySelectorAll('[name=film]')[{number}].click()")
+            assert window.run("Array.from(document.querySelectorAll('.film')).map(film => film.hidden)") == [
+                k != number for k in range(len(films))]
+            window.run(f"document.querySelectorAll('input[type=range]')[{number}].focus()")
+            window.press("End")
+            told = window.run("document.querySelector('.film:not([hidden])').innerText")
+            last = [frames[-1] for frames in [*film["methods"].values(), film["retrained"]]]
+            assert re.findall(r"(\d+) of 24 are", told) == [str(seen) for _, _, seen, _ in last]
+            assert f"Attack, step {last[0][1]}" in told and f"one model of {film['things']} forgets the" in told.lower()
+
+
+def test_the_films_are_whole_and_light():
+    weights = [(DOCS / name).stat().st_size for name in ("playground.png", "playground.json")]
+    for name in FILMS.values():
+        film = json.loads((DOCS / f"{name}.json").read_text())
+        rows = [*film["methods"].values(), film["retrained"]]
+        with Image.open(DOCS / film["picture"]) as sheet:
+            tile = sheet.width / (len(rows) * film["shown"])
+            assert {len(frames) for frames in rows} == {sheet.height / tile}
+        assert all(0 <= count <= film["count"] for frames in rows for frame in frames for count in frame[2:])
+        assert film["retrained"][-1][2] <= film["count"] / 12  # the control: other images do not teach the target
+        weights.append((DOCS / film["picture"]).stat().st_size)
+    assert sum(weights) < 3_000_000
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="needs a browser")
 @pytest.mark.parametrize(("flags", "told", "counts"), [([], "Attack, step 40", [17, 11]),
                                                         (["--force-prefers-reduced-motion"], "The original", [24, 24])])
 def test_the_film_runs_once_and_stands_still_if_motion_is_unwanted(tmp_path, flags, told, counts):
-    docs, parts_of_page = PARTS.parent.parent / "docs", Environment(loader=FileSystemLoader(PARTS), autoescape=True)
-    film = json.loads((docs / "film.json").read_text())
-    shutil.copy(docs / "film.png", tmp_path)
-    page = tmp_path / "film.html"
-    page.write_text("<!doctype html>" + parts_of_page.get_template("film.html").render(film=film, strip=None))
+    page, (film, _) = page_of_films(tmp_path)
     command = [CHROMIUM, *FLAGS, *flags, f"--user-data-dir={tmp_path}/profile", "--virtual-time-budget=20000", "--dump-dom"]
     seen = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=120).stdout
     assert f'<p class="phase">{told}</p>' in seen and ">Play</button>" in seen
     for (name, frames), count in zip(film["methods"].items(), counts, strict=True):
-        assert frames[-1 if flags == [] else 0][2] == count
+        assert frames[-1 if flags == [] else 0][2] == count and film["retrained"][-1][2] == 0
         side = rf'<p class="name">{name}</p>\s*<canvas[^>]*></canvas>\s*<p class="count">{count} of 24 are a 3</p>'
         assert re.search(side, seen), seen
         assert re.search(rf'aria-valuetext="{told}[^"]*{name}: {count} of 24', seen)
@@ -209,6 +253,11 @@ def test_a_chapters_link_to_a_page_of_docs_leads_to_the_sites_page(anchor):
     page = render([new_markdown_cell(f"[there](../docs/performance.md{anchor}) [lost](../docs/nothing.md)", id="there")])
     assert re.search(rf'href="https://github.com/[\w/-]+/blob/main/docs/performance.md{anchor}"', page)  # the site has no such page
     assert 'href="nothing.html"' in page  # which is refused when links are checked
+
+
+def test_a_tables_empty_corner_is_no_header():
+    page = render([new_markdown_cell("| | seen |\n|---|---|\n| **ESD** | 3 |", id="t")])
+    assert re.search(r"<thead>\s*<tr>\s*<td></td>\s*<th>seen</th>", page)
 
 
 def test_headings_of_the_same_words_have_ids_of_their_own():

@@ -119,7 +119,7 @@ def write_pages(read: dict, docs: Path, site: Path, write, link: Linker) -> list
     for name, (title, body) in read.items():
         write(name, "page.html", title=title, body=Linker(link.numbers, {})(body))
         entries += sections(f"{name}.html", title, body)
-    for picture in docs.glob("*.png"):
+    for picture in [*docs.glob("*.png"), *docs.glob("*.webp")]:
         shutil.copy(picture, site / picture.name)
     return entries
 

@@ -91,7 +91,7 @@ def curves(film: dict) -> dict:
     found = []
     for method, frames in film["methods"].items():
         forgetting = [frame for frame in frames if frame[0] == "forget"]
-        seen = {step: count for phase, step, count in frames if phase == "attack"} | {0: forgetting[-1][2]}
+        seen = {step: count for phase, step, count, _ in frames if phase == "attack"} | {0: forgetting[-1][2]}
         found.append({"name": f"{method}, after {forgetting[-1][1]} steps", "seen": [seen[step] for step in DRAWN]})
     return {"count": film["count"], "steps": DRAWN, "tasks": found}
 

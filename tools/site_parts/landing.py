@@ -1,4 +1,4 @@
-"""What stands on the landing page: the film or the strip, three panels, what was found, the parts and their map."""
+"""What stands on the landing page: the films or the strip, three panels, what was found, the parts and their map."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ from notebook_check import repository
 from PIL import Image
 from reading import Chapter
 
+FILMS = {"digits": "film", "photographs": "film-photographs"}  # what is shown -> its files in docs/
+NOTES = {
+    "digits": "One run of each, with one seed; averages stand below.",
+    "photographs": "Look closely: some of what the judge calls something else still has the shape of a car. One run of each, "
+                   "with one seed; the averages below are of digits and of a former model of photographs.",
+}
 START = "00"  # the chapter to begin with
 SAYS = {
     "Forget": "A method trains the model until the label no longer draws it. A retraining from nothing would cost far more.",
@@ -32,13 +38,13 @@ class Picture:
 def landing(chapters: list[Chapter], docs: Path, site: Path) -> dict:
     """What the template of the landing page needs; the panels' pictures are written into the site."""
     columns = parts(chapters)
-    film = read_film(docs)
+    films = [read_film(docs, things, name) for things, name in FILMS.items() if (docs / f"{name}.json").exists()]
     grouped = {chapter.number for part in columns for chapter in part.chapters}
     by_number = {chapter.number: chapter for chapter in chapters}
     return {
         "chapters": chapters, "parts": columns, "alone": [c for c in chapters if c.number not in grouped],
-        "start": by_number.get(START), "games": games(docs, chapters), "film": film,
-        "strip": "story.png" if (docs / "story.png").exists() else None, "panels": panels(film, docs, site) if film else [],
+        "start": by_number.get(START), "games": games(docs, chapters), "films": films,
+        "strip": "story.png" if (docs / "story.png").exists() else None, "panels": panels(films[0], docs, site) if films else [],
         "found": what_we_found(docs.parent / "README.md"), "repository": repository(),
         "map": chapter_map(columns) + chapter_map([_in_one(columns)], "narrow"),
     }
@@ -56,10 +62,14 @@ def what_we_found(readme: Path) -> str:
     return markdown2html(section[1]) if section else ""
 
 
-def read_film(docs: Path) -> dict | None:
-    """What `tools/make/film.py` wrote: target, count, shown, control, and for each method its frames (phase, step, seen)."""
-    path = docs / "film.json"
-    return json.loads(path.read_text("utf-8")) if path.exists() else None
+def read_film(docs: Path, things: str, name: str) -> dict:
+    """What `tools/make/film.py` wrote: picture, target, called, count, shown, and the frames of each method and the retrained model
+    (phase, step, samples of the target, others that are right). Right: the others at first. Forgotten: the last frames before the
+    attack."""
+    film = json.loads((docs / f"{name}.json").read_text("utf-8"))
+    ends = {method: [frame for frame in frames if frame[0] == "forget"][-1] for method, frames in film["methods"].items()}
+    right = next(iter(film["methods"].values()))[0][3]
+    return film | {"things": things, "note": NOTES[things], "right": right, "forgotten": ends}
 
 
 def panels(film: dict, docs: Path, site: Path) -> list[dict]:
@@ -70,17 +80,17 @@ def panels(film: dict, docs: Path, site: Path) -> list[dict]:
     wanted = {"Forget": [(0, 0, "before"), (0, forgotten, f"{first}: forgotten")],
               "Attack": [(0, forgotten, f"{first}: forgotten"), (0, last, f"{first}: attacked")],
               "Remember": [(1, forgotten, f"{second}: forgotten"), (1, last, f"{second}: attacked")]}
-    with Image.open(docs / "film.png") as sheet:
+    with Image.open(docs / film["picture"]) as sheet:
         return [{"name": name, "says": SAYS[name],
                  "pictures": [_cut(sheet, film, site, column, row, called, (frames, others)[column][row][2])
                               for column, row, called in rows]} for name, rows in wanted.items()]
 
 
 def _cut(sheet: Image.Image, film: dict, site: Path, column: int, row: int, called: str, seen: int) -> Picture:
-    width = sheet.width // len(film["methods"])
+    width = sheet.width // (len(film["methods"]) + 1)  # the retrained model comes last
     tile = width // film["shown"]
     piece = sheet.crop((column * width, row * tile, (column + 1) * width, (row + 1) * tile))
     file = f"pictures/film-{column}-{row}.png"
     piece.resize((piece.width * 8, piece.height * 8), Image.Resampling.BICUBIC).save(site / file)
-    said = f"{seen} of {film['count']} are a {film['target']}"
+    said = f"{seen} of {film['count']} are {film['called']}"
     return Picture(file, f"{film['shown']} samples for the label {film['target']}. {called}: {said}.", f"{called}: {said}")

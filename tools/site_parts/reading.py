@@ -74,8 +74,13 @@ def render(cells: list) -> str:
     for mark, chart in (item for _, charts in marked for item in charts.items()):
         body = body.replace(mark, chart)
     body = body.replace('href="student/', 'href="downloads/student/')
-    body = re.sub(r'href="(?:\.\./)+docs/(\w+)\.md(#[\w-]+)?"', _page_of_docs, body)
+    body = without_empty_headers(re.sub(r'href="(?:\.\./)+docs/(\w+)\.md(#[\w-]+)?"', _page_of_docs, body))
     return body if "<h" not in body else ANCHOR.sub("", body)
+
+
+def without_empty_headers(body: str) -> str:
+    """The corner of a table is a cell like any other: a header that says nothing would be read aloud beside each number."""
+    return re.sub(r"<th\b([^>]*)>\s*</th>", r"<td\1></td>", body)
 
 
 def _page_of_docs(link: re.Match) -> str:
@@ -159,7 +164,7 @@ def read_page(path: Path) -> tuple[str, str]:
     title = text.split("\n", 1)[0].lstrip("# ").strip()
     body = re.sub(r'<h[1-6][^>]*\bid="[^"]+"', lambda heading: heading[0].lower(), markdown2html(with_mathml(text)))
     body = ANCHOR.sub("", re.sub(r'href="(?!https?:)(?:\.\./)*(?:docs/)?([\w/-]+)\.md(#[\w-]+)?"', _page_of_docs, body))
-    return title, body
+    return title, without_empty_headers(body)
 
 
 def plain(body: str) -> str:

@@ -1,17 +1,17 @@
-// What the pages to play on share: samples cut from a sheet, and a chart over stages.
+// What the pages to play on and the films share: samples cut from a sheet, a chart over stages, and playing through moments.
 function shape(name, attributes, parent) {
   const made = document.createElementNS("http://www.w3.org/2000/svg", name);
   for (const key in attributes) made.setAttribute(key, attributes[key]);
   parent.append(made);
   return made;
 }
-function tiles(canvas, sheet, shown, columns, state) {  // those that the judge takes for the target have a frame
-  const size = canvas.width / columns, tile = sheet.naturalWidth / shown, pen = canvas.getContext("2d");
+function tiles(canvas, sheet, across, columns, state, first = 0) {  // those that the judge takes for the target have a frame
+  const size = canvas.width / columns, tile = sheet.naturalWidth / across, pen = canvas.getContext("2d");
   pen.clearRect(0, 0, canvas.width, canvas.height);
   pen.imageSmoothingQuality = "high";
   for (let n = 0; n < columns * Math.round(canvas.height / size); n++) {
     const x = (n % columns) * size + 4, y = Math.floor(n / columns) * size + 4;
-    pen.drawImage(sheet, n * tile, state.row * tile, tile, tile, x, y, size - 8, size - 8);
+    pen.drawImage(sheet, (first + n) * tile, state.row * tile, tile, tile, x, y, size - 8, size - 8);
     pen.lineWidth = 6;
     pen.strokeStyle = "#ff9f1c";
     if (state.marks[n]) pen.strokeRect(x, y, size - 8, size - 8);
@@ -33,6 +33,23 @@ function chart(svg, labels, top, said) {  // stages from left to right, 0 to `to
   const path = values => values.map((value, k) => `${k ? "L" : "M"}${x(k)} ${y(value)}`).join("");
   return {x, y, path, top, stages: labels.length,
           line: kind => shape("path", {class: `line ${kind}`, d: ""}, svg), dot: kind => shape("circle", {class: kind, r: 7}, svg)};
+}
+function player(button, slider, last, wait, draw) {  // draw(true) while it plays
+  let timer = 0;
+  function stop() { clearInterval(timer); timer = 0; button.textContent = "Play"; draw(false); }
+  function play() {
+    if (Number(slider.value) === last) slider.value = 0;
+    button.textContent = "Pause";
+    draw(true);
+    timer = setInterval(() => {
+      slider.value = Number(slider.value) + 1;
+      if (Number(slider.value) === last) stop(); else draw(true);
+    }, wait);
+  }
+  slider.max = last;
+  button.addEventListener("click", () => timer ? stop() : play());
+  slider.addEventListener("input", stop);
+  return {play, stop};
 }
 function whenLoaded(sheet, begin) {
   if (sheet.complete && sheet.naturalWidth) begin(); else sheet.addEventListener("load", begin);
