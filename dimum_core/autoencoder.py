@@ -161,14 +161,14 @@ def train_autoencoder(
 
 def encoded(codec: Codec, images: Tensor, batch_size: int = 500) -> Tensor:
     """The most probable latents of images, B x C x H x W, on the CPU."""
-    with autocast(codec.vae.device):
+    with autocast(codec.vae):
         return torch.cat([codec.encode(batch).cpu() for batch in images.split(batch_size)])
 
 
 @torch.no_grad()
 def reconstructed(codec: Codec, images: Tensor, batch_size: int = 500) -> Tensor:
     """Images after encoding and decoding, clamped to [-1, 1], on the CPU."""
-    with autocast(codec.vae.device):
+    with autocast(codec.vae):
         return torch.cat([
             codec.decode(codec.encode(batch)).float().clamp(-1, 1).cpu() for batch in images.split(batch_size)
         ])

@@ -26,6 +26,7 @@ from .models.conditions import ClassConditions, PromptConditions, conditions_of,
 from .models.fresh_noise import FRESH_STEPS, with_fresh_noise
 from .models.history import history_of
 from .models.low_rank import has_attached
+from .models.networks import network_of
 from .models.sampling import ClassConditionalPipeline, check_pipeline, check_sampling, default_guidance
 from .models.support import check_supported
 from .models.text_to_image import TextToImagePipeline
@@ -64,7 +65,7 @@ def drawing(pipe: DiffusionPipeline) -> Iterator[None]:
     bar = vars(pipe).get("_progress_bar_config", {})
     pipe.set_progress_bar_config(disable=True)
     try:
-        with _on_accelerator(pipe), autocast(pipe.device):
+        with _on_accelerator(pipe), autocast(network_of(pipe)):
             yield
     finally:
         pipe.set_progress_bar_config(**bar)

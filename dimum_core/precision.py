@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 PLAIN_ATTENTION = range(17, 65)  # places for which it is the faster; for fewer there is nothing to gain
@@ -19,12 +19,17 @@ def native_precision(device: torch.device) -> str:
     return "bf16" if device.type == "cpu" and supported() else "fp32"
 
 
-def resolved_precision(device: torch.device, precision: str) -> str:
+def resolved_precision(network: nn.Module, device: torch.device, precision: str = "auto") -> str:
+    """What a network computes in on a device. One with weights in bf16 always computes in bf16: its layers take no other."""
+    if any(weight.dtype == torch.bfloat16 for weight in network.parameters()):
+        return "bf16"
     return native_precision(device) if precision == "auto" else precision
 
 
-def autocast(device: torch.device, precision: str = "auto") -> torch.autocast:
-    precision = resolved_precision(device, precision)
+def autocast(network: nn.Module, precision: str = "auto") -> torch.autocast:
+    """The context in which a network computes where it is."""
+    device = next(network.parameters()).device
+    precision = resolved_precision(network, device, precision)
     dtype = torch.float16 if precision == "fp16" else torch.bfloat16
     return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
 

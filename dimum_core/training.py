@@ -161,7 +161,7 @@ class _Loop:
         self.accelerator = Accelerator()
         self.out, self.writes = out, bool(out) and self.accelerator.is_main_process
         self.home, device = next(model.parameters()).device, self.accelerator.device
-        self.precision = resolved_precision(device, config.precision)
+        self.precision = resolved_precision(model, device, config.precision)
         self.model, self.objective, self.config = model.train().to(device), objective, config
         self.optimizer = _optimizer(model, config, fused=device.type in ("cpu", "cuda"))
         self.ema = EMAModel(model.parameters(), decay=config.ema_decay, foreach=True) if config.ema_decay else None
@@ -188,7 +188,7 @@ class _Loop:
             group["lr"] = config.learning_rate_at(index) * group.get("rate_factor", 1)
         shard = index * accelerator.num_processes + accelerator.process_index
         torch.manual_seed(step_generator(config.seed, shard, "dropout").initial_seed())
-        with autocast(accelerator.device, self.precision):
+        with autocast(self.model, self.precision):
             loss = self.objective(self.wrapped, config.seed, shard)
         value = accelerator.reduce(loss.detach().float(), "mean").item()  # so that all processes see a bad loss, and stop together
         self._check("loss", value, index)

@@ -163,7 +163,7 @@ def test_samples_of_a_label_and_of_its_caption_are_the_same(prompted):
     number = CLASS_NAMES.index("hatched star")
     both = [draw_samples(prompted, [asked], progress=False, **FEW) for asked in (number, name)]
     assert torch.equal(*both)
-    with autocast(prompted.device):
+    with autocast(prompted.unet):
         direct = prompted([name], generator=step_generator(0, 0), output_type="pt", **FEW).images * 2 - 1
     assert torch.allclose(both[0], direct)
 

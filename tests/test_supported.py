@@ -19,10 +19,11 @@ from diffusers import (
     UNet2DModel,
 )
 
-from dimum_core import evaluate, load_pipeline, relearn, unlearn
+from dimum_core import evaluate, load_pipeline, precision, relearn, unlearn
 from dimum_core.autoencoder import load_autoencoder
 from dimum_core.data import Dataset
 from dimum_core.errors import CheckpointError, ModelError, SettingError
+from dimum_core.evaluation import draw_samples
 from dimum_core.geometry import Probe
 from dimum_core.judges import load_judge
 from dimum_core.judges.classifier import Judge
@@ -171,8 +172,12 @@ def test_precisions_that_nothing_computes_in_are_refused_and_loading_mends_them(
     assert load_pipeline(tmp_path).unet.dtype == torch.float32
 
 
-def test_bf16_is_trained(pipe, tiny_data):
-    unlearn(pipe.to(torch.bfloat16), "finetune", target="top", data=Dataset(tiny_data, tiny_data), steps=1, progress=False)
+@pytest.mark.parametrize("native", ["bf16", "fp32"])
+def test_bf16_is_trained_and_drawn_whatever_the_machine_computes_natively(native, pipe, tiny_data, monkeypatch):
+    monkeypatch.setattr(precision, "native_precision", lambda device: native)
+    found = unlearn(pipe.to(torch.bfloat16), "finetune", target="top", data=Dataset(tiny_data, tiny_data), steps=1, progress=False)
+    assert found.unet.dtype == torch.bfloat16
+    assert draw_samples(found, ["left"], progress=False, num_inference_steps=2).isfinite().all()
 
 
 @pytest.mark.parametrize("kind", [FlowMatchEulerDiscreteScheduler, EDMEulerScheduler])

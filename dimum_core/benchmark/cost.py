@@ -62,7 +62,7 @@ def _draw_anew(pipe) -> None:
 
 def _one_step(unet: nn.Module, objective: DenoisingObjective) -> None:
     unet.train().requires_grad_(True)
-    with autocast(next(unet.parameters()).device):
+    with autocast(unet):
         loss = objective(unet, 0, 0)
     loss.backward()
     unet.zero_grad(set_to_none=True)

@@ -100,7 +100,7 @@ class UnlearningObjective:
 
     def trace(self, model: nn.Module, config: TrainConfig) -> dict:
         """What the method says of its convergence, in training's precision."""
-        with autocast(next(model.parameters()).device, config.precision):
+        with autocast(model, config.precision):
             return self.method.trace(self.step(model, config.seed, 10**7))
 
     def edit(self, model: nn.Module, seed: int) -> bool:
