@@ -18,7 +18,7 @@ FILMS = {"digits": "film", "photographs": "film-photographs"}  # what is shown -
 NOTES = {
     "digits": "One run of each, with one seed; averages stand below.",
     "photographs": "Look closely: some of what the judge calls something else still has the shape of a car. One run of each, "
-                   "with one seed; the averages below are of digits and of a former model of photographs.",
+                   "with one seed; the averages below are of digits.",
 }
 START = "00"  # the chapter to begin with
 SAYS = {
