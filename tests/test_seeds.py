@@ -124,8 +124,8 @@ def test_esds_own_sampler_does_not_depend_on_what_ran_before(pipe):
 
 
 @pytest.mark.parametrize("generators", [1, 3])
-def test_a_list_of_generators_is_one_an_image(pipe, generators):
-    with pytest.raises(SettingError, match="a list of 2, one an image"):
+def test_a_list_of_generators_is_one_per_image(pipe, generators):
+    with pytest.raises(SettingError, match="a list of 2, one per image"):
         pipe(["left", "top"], generator=seeded(*range(generators)), num_inference_steps=2)
 
 
