@@ -56,10 +56,10 @@ def _in_one(columns: list[Part]) -> Part:
 
 
 def what_we_found(readme: Path) -> str:
-    """The list of findings as README has it, so that the two cannot differ; empty if there is none."""
+    """What README says of the findings and of their limits, so that the two cannot differ; empty if there is none."""
     text = readme.read_text(encoding="utf-8") if readme.exists() else ""
-    section = re.search(r"^## What we found\n+((?:- .*\n(?:  .*\n)*)+)", text, re.MULTILINE)
-    return markdown2html(section[1]) if section else ""
+    section = re.search(r"^## What we found\n+(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    return markdown2html(re.sub(r"\]\((?!\w+:)", f"]({repository()}/blob/main/", section[1])) if section else ""
 
 
 def read_film(docs: Path, things: str, name: str) -> dict:
