@@ -177,15 +177,17 @@ document.querySelector("#guesses input").click();
 def test_a_guess_is_kept_and_stands_beside_what_came(tmp_path):
     page = tmp_path / "01_x.html"
     page.write_text(BETS.format(guesses=(PARTS / "guesses.html").read_text()))
-    command = [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path}/profile", "--virtual-time-budget=5000", "--dump-dom", page.as_uri()]
-    seen = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+    with browser(tmp_path) as opened:  # one for both days: a browser that ends at once need not have written what it keeps
+        opened.open(page)
+        seen = opened.run("document.body.outerHTML")
+        page.write_text(page.read_text().split("<script>\nconst lines")[0])  # another day
+        opened.open(page)
+        again = opened.run("document.body.outerHTML")
     section = re.search(r"(?s)<section id=.guesses.>.*?</section>", seen)[0]  # no longer hidden
     assert section.count("<li>") == 1 and "and with noise? <strong>never &lt;b&gt;</strong>" in section
     assert "1 of 1 as I thought." in section and 'href="#bet-1"' in section
     first, second = re.findall(r"<details[^>]*>", seen)
     assert "open" not in first and "open" in second
-    page.write_text(page.read_text().split("<script>\nconst lines")[0])  # another day
-    again = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
     assert "never &lt;b&gt;" in again and "1 of 1 as I thought." in again
 
 
