@@ -23,7 +23,7 @@ from dimum_core.metrics.comparison import judged
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("docs/results.md", "CLAIMS.md")
 BLOCK = re.compile(
-    r"(?P<head><!-- (?P<kind>table|leaderboard|shares) (?P<source>[\w+-]+): (?P<budget>\w+) -->\n)"
+    r"(?P<head><!-- (?P<kind>table|leaderboard|shares|expected) (?P<source>[\w+-]+): (?P<budget>\w+) -->\n)"
     r".*?(?P<tail><!-- end of table -->)", re.DOTALL,
 )
 COLUMNS = {
@@ -31,8 +31,10 @@ COLUMNS = {
     "recovered": "accuracy on the target after the attack", "half recovery": "steps to half recovery",
 }
 EFFECT = re.compile(r"(?P<head><!-- effect (?P<name>[^>]+?) -->).*?(?P<tail><!-- end -->)")
+EXPECTATION = re.compile(r"^#   (.+?) - (.+?)  +(below 0|within 0\.1 of 0)$", re.MULTILINE)
 DIGITS, PHOTOGRAPHS = "digits+digits-0+digits-seeds", "photographs-16"
 FRESH = "fresh_noise"  # of samples drawn with fresh noise, the share that shows the target after the attack
+CONFIRM = "confirm"  # plans/confirm.yaml, whose comment says what was expected before it ran
 LATER = "digits-0+digits-seeds"  # the nine pairs that were run after the first six had been read
 EFFECTS = {  # name -> results, budget, first, second: recovery area, or share, of the first minus the second
     "fresh: generated - esd": (FRESH, "matched", "dimum (generated)", "esd"),
@@ -42,6 +44,12 @@ EFFECTS = {  # name -> results, budget, first, second: recovery area, or share, 
     "fresh: class - random label": (FRESH, "matched", "dimum (class)", "random-label"),
     "fresh: generated - class": (FRESH, "matched", "dimum (generated)", "dimum (class)"),
     "fresh: generated - erasediff": (FRESH, "matched", "dimum (generated)", "erasediff"),
+    "confirm: generated - esd": (CONFIRM, "matched", "dimum (generated)", "esd"),
+    "confirm: generated - random label": (CONFIRM, "matched", "dimum (generated)", "random-label"),
+    "confirm: generated - erasediff": (CONFIRM, "matched", "dimum (generated)", "erasediff"),
+    "confirm: erasediff - esd": (CONFIRM, "matched", "erasediff", "esd"),
+    "confirm: erasediff - random label": (CONFIRM, "matched", "erasediff", "random-label"),
+    "confirm: random label - esd": (CONFIRM, "matched", "random-label", "esd"),
     "generated - esd": (DIGITS, "matched", "dimum (generated)", "esd"),
     "mixed - esd": (DIGITS, "matched", "dimum (mixed)", "esd"),
     "images - esd": (DIGITS, "matched", "dimum (images)", "esd"),
@@ -73,7 +81,12 @@ def contests_of(source: str) -> dict:
 @lru_cache
 def comparisons_of(source: str, budget: str) -> pd.DataFrame:
     """All comparisons of the ranked methods of one contest, or of the methods in FRESH, in both directions, by (first, second)."""
-    found = pairwise_comparisons(shares_after()) if source == FRESH else comparisons(contests_of(source)[budget])
+    if source == FRESH:
+        found = pairwise_comparisons(shares_after())
+    elif source == CONFIRM:  # the plan names its family: whether a method ranks does not change it
+        found = pairwise_comparisons(contests_of(source)[budget].pivot())
+    else:
+        found = comparisons(contests_of(source)[budget])
     turned = found.rename(columns={"first": "second", "second": "first", "low": "high", "high": "low"})
     turned[["difference", "low", "high"]] *= -1
     return pd.concat([found, turned]).set_index(["first", "second"])
@@ -94,7 +107,11 @@ def in_words(name: str) -> str:
     within = max(-found["low"], found["high"]) <= MARGIN
     verdict = {"equivalent": f"equivalent within {MARGIN:g}", "distinguishable": f"distinguishable, by less than {MARGIN:g}"}
     verdict = verdict.get(found["verdict"], found["verdict"]) if within else found["verdict"]
-    return f"{found['difference']:.2f} [{found['low']:.2f}, {found['high']:.2f}], {verdict}".replace("-0.00", "0.00")
+    return f"{difference(found)}, {verdict}"
+
+
+def difference(found: pd.Series) -> str:
+    return f"{found['difference']:.2f} [{found['low']:.2f}, {found['high']:.2f}]".replace("-0.00", "0.00")
 
 
 @lru_cache(maxsize=4)
@@ -150,8 +167,21 @@ def standings(source: str, budget: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def expected(source: str, budget: str) -> str:
+    """What the comment of a plan expected before it ran, beside what was found, as a Markdown table."""
+    said = EXPECTATION.findall((ROOT / "plans" / f"{source}.yaml").read_text("utf-8"))
+    lines = ["| first minus second | expected | found | p (Holm) | as expected? |", "|" + "---|" * 5]
+    for first, second, what in said:
+        found = comparisons_of(source, budget).loc[(first, second)]
+        below = found["verdict"] == "distinguishable" and found["difference"] < 0
+        within = max(-found["low"], found["high"]) <= MARGIN
+        answer = "yes" if (below if what == "below 0" else within) else "open" if found["verdict"] == "open" else "no"
+        lines.append(f"| {first} minus {second} | {what} | {difference(found)} | {found['p (Holm)']:.3f} | {answer} |")
+    return "\n".join(lines) + "\n"
+
+
 def rewritten(text: str) -> str:
-    write = {"table": table, "leaderboard": standings, "shares": shares}
+    write = {"table": table, "leaderboard": standings, "shares": shares, "expected": expected}
     text = BLOCK.sub(lambda match: match["head"] + write[match["kind"]](match["source"], match["budget"]) + match["tail"], text)
     return EFFECT.sub(lambda match: match["head"] + in_words(match["name"]) + match["tail"], text)
 
