@@ -32,6 +32,12 @@ def test_a_changed_number_is_found():
     assert "| dimum (class) | 7 |" in text.replace("| dimum (class) | 6 |", "| dimum (class) | 7 |")
 
 
+@pytest.mark.parametrize("block", [f"{tables.FRESH}: budget", "confirm: matched"])
+def test_shares_of_another_contest_are_refused(block):
+    with pytest.raises(ValueError, match=block):
+        tables.rewritten(f"<!-- shares {block} -->\n<!-- end of table -->")
+
+
 def test_a_leaderboard_of_two_files_ranks_on_all_their_pairs():
     lines = tables.rewritten("<!-- leaderboard digits+digits-0: matched -->\n<!-- end of table -->").splitlines()[1:-1]
     assert len({line.count("|") for line in lines}) == 1  # a row of a method that is not ranked has all its cells, too

@@ -134,7 +134,12 @@ def shares_after() -> pd.DataFrame:
 
 
 def shares(source: str, budget: str) -> str:
-    """Methods and their control as a Markdown table, by what they show after the attack; the best defence first."""
+    """Methods and their control as a Markdown table, by what they show after the attack; the best defence first.
+
+    ValueError for anything but the matched budget of FRESH: no other file holds such shares.
+    """
+    if (source, budget) != (FRESH, "matched"):
+        raise ValueError(f"Shares are known of {FRESH}: matched, not of {source}: {budget}.")
     found = fresh_shares().groupby("method").agg(list)
     found = found.loc[found["after"].map(sum).sort_values().index]
     lines = ["| method | pairs | shows it before the attack | and after it |", "|---|---|---|---|"]
