@@ -10,12 +10,12 @@ from .comparing import choose, compare
 
 @exercise(
     "00.1",
-    "The attacker's labels and fresh noise are independent of the forgotten class.",
-    "Which of the three was changed by photographs of the class, long before the attack began?",
+    "This model never saw a 3. What did the attack add?",
+    "Only one of the three can have shown the model threes.",
 )
-def _where_knowledge_sits(word):
-    return choose(word, {"weights"}, {
-        "labels": "The attacker's labels name other classes; they say nothing about how the forgotten one looks.",
+def _where_knowledge_came_from(word):
+    return choose(word, {"data"}, {
+        "weights": "The weights were trained without a single 3, so before the attack they cannot have known it.",
         "noise": "Noise is drawn afresh, whatever the class; it cannot carry a picture.",
     })
 

@@ -62,14 +62,14 @@ def _frechet_1d(function, seed=0):
 
 @exercise(
     "03.3",
-    "Which of the four falls when a model draws one image of each class again and again, however perfect it is?",
-    "This model does not lack realism.",
+    "Two of the four go through the samples, and two go through the photographs.",
+    "What becomes of the photographs of cats, and which metrics look at them one by one?",
 )
-def _collapse_metric(name):
-    return choose(name, {"recall", "coverage"}, {
-        "precision": "Precision asks whether samples look real, and these do.",
-        "density": "Density asks whether samples lie where photographs are dense, and these may.",
-        "accuracy": "Accuracy is not in the chart, and every sample shows its class.",
+def _blind_to_a_missing_class(name):
+    return choose(name, {"precision", "density"}, {
+        "recall": "Recall notices: the photographs of cats, a tenth of all, now lie in hardly any sample's ball.",
+        "coverage": "Coverage notices: hardly any ball of a photograph of a cat holds a sample now.",
+        "accuracy": "Accuracy is not in the chart, and it notices: what is asked for as a cat shows something else.",
     })
 
 

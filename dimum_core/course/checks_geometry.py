@@ -1,15 +1,14 @@
-"""Checks of chapters 11 and 12: geometry, the attacker at their best, matched cost and the capstone's score."""
+"""Checks of chapters 11 and 12: geometry, stopping by luck, matched cost and the capstone's score."""
 
 from __future__ import annotations
 
 import itertools
 
 import numpy as np
-import pandas as pd
 import torch
+from scipy.stats import binom
 
 from ..geometry import barrier
-from ..metrics import best_attacks
 from .checks import exercise
 from .comparing import compare
 
@@ -96,19 +95,27 @@ def _rows_without_gradient(function, seed=0):
     })
 
 
+def _first_order(r, f, rate, clip, *, longer=True, shorter=False):
+    long = float(r.norm()) > clip
+    return -rate * float(r @ f) * (clip / float(r.norm()) if (longer if long else shorter) else 1.0)
+
+
 @exercise(
     "11.4",
     "First how far the weights go, then what this does to the target's loss.",
-    "The weights change by -rate g_r, and the target's loss, to first order, by <g_f, change>.",
+    "The weights change by -rate times the shortened g_r, and the target's loss, to first order, by <g_f, change>.",
 )
-def _first_order(function, seed=0):
-    cases = [(*pair, 0.01) for pair in _pairs(seed + 1)]
-    return compare(function, lambda r, f, rate: -rate * float(r @ f), cases, {
-        "The sign is wrong: the attacker descends.": lambda r, f, rate: rate * float(r @ f),
-        "That is a step on the target's own gradient; the attacker has only g_r.": lambda r, f, rate: -rate * float(f @ f),
+def _change_of_the_loss(function, seed=0):
+    cases = [(*pair, 0.01, clip) for pair in _pairs(seed + 1) for clip in (1.0, 100.0)]  # lengths of about 6
+    return compare(function, _first_order, cases, {
+        "The sign is wrong: the attacker descends.": lambda *case: -_first_order(*case),
+        "The gradient is not shortened where it is longer than clip.": lambda *case: _first_order(*case, longer=False),
+        "A gradient that is shorter than clip stays as it is.": lambda *case: _first_order(*case, shorter=True),
+        "That is a step on the target's own gradient; the attacker has only g_r.":
+            lambda r, f, rate, clip: _first_order(f, f, rate, clip),
         "That is the cosine; the lengths of both gradients matter.":
-            lambda r, f, rate: -rate * float(r @ f) / float(r.norm() * f.norm()),
-        "The rate is missing.": lambda r, f, rate: -float(r @ f),
+            lambda r, f, rate, clip: -rate * float(r @ f) / float(r.norm() * f.norm()),
+        "The rate is missing.": lambda r, f, rate, clip: _first_order(r, f, 1.0, clip),
     })
 
 
@@ -212,32 +219,32 @@ def _mended_ridge(function, seed=0):
     }, tolerance=1e-5)
 
 
-def _best_elsewhere(table: dict[float, list[float]]) -> float:
-    rows = pd.DataFrame([{"d": 0, "rate": r, "seed": s, "v": v} for r, vs in table.items() for s, v in enumerate(vs)])
-    return best_attacks(rows, ["d"], ["rate"], "v")["v"].mean()
-
-
-def _worst_elsewhere(table: dict[float, list[float]]) -> float:
-    values = np.array(list(table.values()))
-    others = values.sum(axis=1, keepdims=True) - values
-    return float(values[others.argmin(axis=0), np.arange(values.shape[1])].mean())
+def _stopped(u, samples, checks, until, *, strict=False, down=False, of=lambda once, checks: 1 - (1 - once) ** checks):
+    enough = [k for k in range(samples + 1) if (k / samples > until if strict else k / samples >= until)]
+    return float(of(binom.sf(enough[0] - 1 - down, samples, u), checks))
 
 
 @exercise(
     "12.1",
-    "Whoever chooses and reports on the same seeds counts luck as strength.",
-    "For each seed, choose the rate with the highest mean on the *other* seeds; average its values on this one.",
+    "Begin with a single check: how many of its samples must not show the target, and how likely is it that so many do not?",
+    "The number of samples that do not show the target is binomial. Add the probabilities of every number that is large enough.",
+    "The method is stopped unless all checks fall short.",
 )
-def _attacker_at_their_best(function, seed=0):
-    generator = np.random.default_rng(seed)
-    tables = [{3e-5: [0.1, 0.2, 0.3, 0.2], 3e-4: [0.4, 0.5, 0.1, 0.3], 3e-3: [0.9, 0.0, 0.2, 0.1]}]
-    tables += [{rate: generator.random(5).tolist() for rate in (1e-4, 1e-3)} for _ in range(4)]
-    return compare(function, _best_elsewhere, [(table,) for table in tables], {
-        "Each seed took its own best rate: luck is counted as strength.":
-            lambda t: float(np.mean(np.max(list(t.values()), axis=0))),
-        "That is the mean over all rates; the attacker may choose.": lambda t: float(np.mean(list(t.values()))),
-        "The rate was chosen on the seeds that it is reported on.": lambda t: max(float(np.mean(v)) for v in t.values()),
-        "That is the rate that helps them least.": _worst_elsewhere,
+def _stopped_by_luck(function, seed=0):
+    rng = np.random.default_rng(seed)
+    cases = [(0.8, 32, 25, 0.9), (0.8, 20, 5, 0.9), (0.7, 16, 4, 0.75)]
+    cases += [(rng.uniform(0.6, 0.85), int(rng.integers(12, 41)), int(rng.integers(2, 20)), 0.9) for _ in range(4)]
+    return compare(function, _stopped, cases, {
+        "That is the probability for a single check; there are more of them.":
+            lambda *case: _stopped(*case, of=lambda once, _: once),
+        "Probabilities of several checks do not add up: with enough checks the sum passes 1.":
+            lambda *case: _stopped(*case, of=lambda once, checks: once * checks),
+        "That is the probability that every check shows it; one check is enough.":
+            lambda *case: _stopped(*case, of=lambda once, checks: once**checks),
+        "That is the probability that it is never stopped.": lambda *case: 1 - _stopped(*case),
+        "A share of exactly `until` stops the training, too.": lambda *case: _stopped(*case, strict=True),
+        "The number of samples was rounded down: 28 of 32 is less than 0.9.":
+            lambda u, samples, checks, until: _stopped(u, samples, checks, until, down=until * samples % 1 > 1e-9),
     })
 
 

@@ -13,7 +13,7 @@ def robust(table):
 
 
 ANSWERS = {
-    "00.1": ("weights", [("labels", "name other classes"), ("noise", "drawn afresh"), ("everything", "not among the choices")]),
+    "00.1": ("data", [("weights", "without a single 3"), ("noise", "drawn afresh"), ("everything", "not among the choices")]),
     "00.2": (came_back, [
         (lambda a, u, r: r / a, "relative to the start"),
         (lambda a, u, r: (u - r) / (a - u), "sign is wrong"),

@@ -61,8 +61,8 @@ ANSWERS = {
         (lambda a, b: (a.mean() - b.mean()) ** 2, "spread is missing"),
         (lambda a, b: math.sqrt((a.mean() - b.mean()) ** 2 + (a.std(ddof=1) - b.std(ddof=1)) ** 2), "not rooted"),
     ]),
-    "03.3": ("coverage", [("precision", "look real"), ("density", "dense"),
-                          ("accuracy", "not in the chart"), ("fid", "not among")]),
+    "03.3": ("density", [("recall", "Recall notices"), ("coverage", "Coverage notices"),
+                         ("accuracy", "not in the chart"), ("fid", "not among")]),
     "03.4": (scipys_interval, [
         (textbook, "textbook"), (narrow, "z = 1.96"), (uncentred, "towards 1/2"),
         (lambda hits, n: scipys_interval(hits, n)[::-1], "exchanged"),

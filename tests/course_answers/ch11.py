@@ -47,6 +47,15 @@ def undone(original, unlearned, relearned):
     return at(float((-(r @ u) / (u @ u)).clamp(0, 1)), original, unlearned, relearned)
 
 
+def first_order(g_r, g_f, rate, clip):
+    """The weights are moved by torch's own clipping and SGD."""
+    weights = torch.zeros_like(g_r, requires_grad=True)
+    weights.grad = g_r.clone()
+    torch.nn.utils.clip_grad_norm_([weights], clip)
+    torch.optim.SGD([weights], lr=abs(rate)).step()
+    return float(weights.detach() @ g_f) * (1 if rate > 0 else -1)
+
+
 def barrier(losses):
     first, last, rest = losses[0], losses[-1], np.arange(len(losses)) / (len(losses) - 1)
     return max(0.0, (losses - (first + (last - first) * rest)).max())
@@ -69,9 +78,13 @@ ANSWERS = {
         (lambda labels, rows: set(range(rows)) - set(labels), "null row has a gradient"),
         (lambda labels, rows: set(labels), "rows with a gradient"), (lambda labels, rows: {rows - 1}, "always has"),
     ]),
-    "11.4": (lambda g_r, g_f, rate: -(rate * g_r) @ g_f, [
-        (lambda g_r, g_f, rate: rate * g_r @ g_f, "sign"), (lambda g_r, g_f, rate: -rate * g_f @ g_f, "only g_r"),
-        (lambda g_r, g_f, rate: -rate * g_r @ g_f / (g_r.norm() * g_f.norm()), "cosine"),
+    "11.4": (first_order, [
+        (lambda g_r, g_f, rate, clip: first_order(g_r, g_f, -rate, clip), "sign"),
+        (lambda g_r, g_f, rate, clip: -rate * g_r @ g_f, "not shortened"),
+        (lambda g_r, g_f, rate, clip: -rate * clip * torch.nn.functional.normalize(g_r, dim=0) @ g_f, "stays as it is"),
+        (lambda g_r, g_f, rate, clip: first_order(g_f, g_f, rate, clip), "only g_r"),
+        (lambda g_r, g_f, rate, clip: -rate * g_r @ g_f / (g_r.norm() * g_f.norm()), "cosine"),
+        (lambda g_r, g_f, rate, clip: first_order(g_r, g_f, 1.0, clip), "rate is missing"),
     ]),
     "11.5": (on_the_map, [
         (lambda o, a, b, p: tuple(float((p - o) @ (x - o) / (x - o).norm()) for x in (a, b)), "right angle"),

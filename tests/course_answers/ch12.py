@@ -1,12 +1,20 @@
+import math
+
 import numpy as np
+from scipy.stats import binom
 
 
-def others_best(table, choose=max):
-    values = []
-    for seed in range(len(next(iter(table.values())))):
-        rate = choose(table, key=lambda r: sum(v for s, v in enumerate(table[r]) if s != seed))
-        values.append(table[rate][seed])
-    return sum(values) / len(values)
+def luck(u, samples, checks, until, least=None):
+    """Walk from check to check, with the chance of still being in training."""
+    least = math.ceil(round(until * samples, 9)) if least is None else least
+    still = 1.0
+    for _ in range(checks):
+        still *= binom.cdf(least - 1, samples, u)
+    return 1 - still
+
+
+def once(u, samples, until):
+    return luck(u, samples, 1, until)
 
 
 def each(ua, ra, area):
@@ -19,11 +27,13 @@ def masked_no_more(looks, pick=0):
 
 
 ANSWERS = {
-    "12.1": (others_best, [
-        (lambda table: float(np.mean(np.max(list(table.values()), axis=0))), "luck"),
-        (lambda table: float(np.mean(list(table.values()))), "may choose"),
-        (lambda table: max(float(np.mean(v)) for v in table.values()), "reported on"),
-        (lambda table: others_best(table, choose=min), "helps them least"),
+    "12.1": (luck, [
+        (lambda u, samples, checks, until: once(u, samples, until), "single check"),
+        (lambda u, samples, checks, until: checks * once(u, samples, until), "do not add up"),
+        (lambda u, samples, checks, until: once(u, samples, until) ** checks, "every check"),
+        (lambda u, samples, checks, until: 1 - luck(u, samples, checks, until), "never stopped"),
+        (lambda u, samples, checks, until: luck(u, samples, checks, until, math.floor(round(until * samples, 9)) + 1), "exactly"),
+        (lambda u, samples, checks, until: luck(u, samples, checks, until, math.floor(round(until * samples, 9))), "rounded down"),
     ]),
     "12.2": (lambda budget, before, each: max(0, budget - before) // each, [
         (lambda budget, before, each: budget // each, "taken off"),

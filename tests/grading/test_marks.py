@@ -21,7 +21,7 @@ def test_reference_answers_get_full_marks_and_an_empty_hand_in_none(tmp_path, ca
     (folder / "grace").mkdir(parents=True)
     (folder / "grace" / "answers.py").write_text(everything())
     (folder / "empty.py").write_text("")
-    numbers = json.dumps({"01.1": 259, "02.2": 2.5, "07.3": ["noise", "generated"], "00.1": "labels"})
+    numbers = json.dumps({"01.1": 259, "02.2": 2.5, "07.3": ["noise", "generated"], "00.1": "weights"})
     (folder / "numbers.json").write_text(numbers)
     (folder / "notes.txt").write_text("not a hand-in")
     assert main(["grade", str(folder), "--out", str(tmp_path / "marks")]) == 0
