@@ -7,6 +7,7 @@ import codecs
 import io
 import os
 import sys
+import warnings
 from pathlib import Path
 
 from .commands import (
@@ -23,6 +24,7 @@ from .commands import (
 from .errors import DimumError
 from .training_commands import run_judge_train, run_train
 
+STATE_FILE = "training.safetensors"  # as in `resuming`, from which it cannot come: see _how_to_go_on
 OWN = "a data set by name, or your pictures: a folder that has one for each class, or a CSV or Parquet file of paths and labels"
 
 
@@ -122,7 +124,9 @@ def _add_evaluate(commands) -> None:
     _add_checkpoint(evaluate, steps=25)
     _add_target(evaluate, "what should be forgotten; adds UA and RA, for styles also IRA and CRA", required=False)
     evaluate.add_argument("--count", type=int, default=100, metavar="N", help="samples of each class (default: 100)")
-    evaluate.add_argument("--data", help=f"reference of fidelity: {OWN} (default: digits, cifar10-mini or shapes)")
+    evaluate.add_argument(
+        "--data", help=f"reference of fidelity: {OWN} (default: digits, cifar10-mini or shapes; if none fits, none is measured)"
+    )
     _add_judge_option(evaluate)
     evaluate.add_argument("--json", action="store_true", help="print one JSON object")
     evaluate.set_defaults(run=run_evaluate)
@@ -235,8 +239,14 @@ def _write_any_character() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def _one_line(message, category, *_, **__) -> str:
+    """A warning without the place in our code that it came from, which tells a user nothing."""
+    return f"dimum: {message}\n" if category is UserWarning else f"{category.__name__}: {message}\n"
+
+
 def main(argv: list[str] | None = None) -> int:
     _write_any_character()
+    warnings.formatwarning = _one_line
     args = build_parser().parse_args(argv)
     try:
         args.run(args)
@@ -264,9 +274,10 @@ def _said(sentence: str) -> int:
 
 
 def _how_to_go_on(args) -> str:
-    """Whether there is anything yet to go on from."""
-    from .training import STATE_FILE
+    """Whether there is anything yet to go on from.
 
+    Nothing is imported here: if an import of torch was what was broken off, the next one fails, or brings Python down.
+    """
     resumable = hasattr(args, "resume") and (args.out / STATE_FILE).is_file()
     return "--resume goes on from the last checkpoint" if resumable else "run it again"
 

@@ -75,7 +75,7 @@ def run_sample(args) -> None:
         num_inference_steps=args.steps,
     )
     save_picture(tile(images, columns=args.count), args.out)
-    print(f"{args.out}: {len(images)} images, a row for each of {', '.join(rows.values())}")
+    print(f"{args.out}: {len(images)} image{'s' * (len(images) > 1)}, a row for each of {', '.join(rows.values())}")
 
 
 def _classes_to_draw(args, pipe) -> dict[int, str]:
@@ -97,7 +97,7 @@ def run_evaluate(args) -> None:
         raise DimumError("--count and --steps must be at least 1.")
     pipe = _pipeline(args)
     measured = evaluate(
-        pipe, target=one_or_several(args.target), data=_data_of(args, pipe), judge=_judge(args), seed=args.seed,
+        pipe, target=one_or_several(args.target), data=_reference(args, pipe), judge=_judge(args), seed=args.seed,
         per_class=args.count, guidance_scale=args.guidance_scale, num_inference_steps=args.steps,
     )
     if args.json:
@@ -108,6 +108,21 @@ def run_evaluate(args) -> None:
     if measured.drawn is not None:
         print(f"what the label {in_words(args.target)} draws\n{measured.drawn.round(3).to_string()}", end="\n\n")
     print(", ".join(f"{key} {value}" for key, value in measured.provenance.items()))
+
+
+def _reference(args, pipe):
+    """The data whose held-out images fidelity is measured against; with a judge of one's own, a model may be measured without."""
+    import sys
+
+    from .errors import DataError
+
+    try:
+        return _data_of(args, pipe)
+    except DataError as error:
+        if args.data or not args.judge:
+            raise
+        print(f"dimum: fidelity is not measured. {error}", file=sys.stderr, flush=True)
+        return None
 
 
 def run_unlearn(args) -> None:
@@ -133,7 +148,11 @@ def run_unlearn(args) -> None:
         "data": {"name": data.name, "digest": data.train.digest}, "provenance": provenance(),
     }
     _save_trained(args, forgetful, card)
-    print(f"{args.out}: forgot {said} in {record['seconds']:.0f} s; measure it with dimum evaluate")
+    if args.until is not None and (reached := record["log"]["UA"].dropna().iloc[-1]) < args.until:
+        steps = record["steps"]
+        print(f"{args.out}: UA is {reached:.2f} after {steps} steps, and --until asks for {args.until:g}: give more --steps")
+    else:
+        print(f"{args.out}: forgot {said} in {record['seconds']:.0f} s; measure it with dimum evaluate")
     if record["left_out"]:
         print(f"{', '.join(record['left_out'])} had been forgotten before, and was left out of the retained images")
 

@@ -211,8 +211,11 @@ def _check_enough(reference: ImageSet | None, per_class: int, conditions: ClassC
     if reference is not None and kept * per_class < FEWEST:
         raise DataError(f"Fidelity needs at least {FEWEST} samples, and these are {kept * per_class}: raise per_class (--count).")
     if reference is not None and len(reference) < FEWEST:
-        there = f"{reference.name} has {len(reference)}"
-        raise DataError(f"Fidelity needs at least {FEWEST} held-out images, and {there}: give more, or hold out more of them.")
+        there = f"{reference.name} has {len(reference)} that may serve"
+        raise DataError(
+            f"Fidelity needs at least {FEWEST} held-out images, and {there}: give more, hold out more of them, or leave --data out "
+            "(in Python, data=), and all but fidelity is measured."
+        )
 
 
 def _measured(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -97,10 +98,9 @@ class State:
             for key in now[part] | saved[part]:
                 before, after = saved[part].get(key), now[part].get(key)
                 if before != after and (key != "steps" or strict_steps):
-                    raise CheckpointError(
-                        f"{path} was made with {key} = {before!r}, and {after!r} is asked for now: "
-                        "use the same settings, or another folder."
-                    )
+                    hashed = re.fullmatch(r"[0-9a-f]{32}", f"{before}") and isinstance(after, str)  # which tells a reader nothing
+                    what = f"{key} other than is given now" if hashed else f"{key} = {before!r}, and {after!r} is asked for now"
+                    raise CheckpointError(f"{path} was made with {what}: use the same settings, or another folder.")
 
     def _restore(self, tensors: dict[str, Tensor], content: dict) -> None:
         prefix = "model."

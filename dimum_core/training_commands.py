@@ -72,7 +72,7 @@ def one_or_several(names: list[str] | None) -> str | list[str] | None:
 
 
 def in_words(names: list[str]) -> str:
-    return " and ".join(names)
+    return " and ".join(dict.fromkeys(names))
 
 
 def _own_data(args, image_size: int):

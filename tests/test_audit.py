@@ -76,6 +76,8 @@ def test_what_cannot_be_audited_is_refused_before_anything_is_drawn(models, monk
     for seeing in (pipe, other):
         with pytest.raises(DataError, match="must never have been shown 3, and its history"):
             audit(pipe, "3", retrained=seeing, **FEW)
+    with pytest.raises(DataError, match="The retrained model does not fit: digits has other classes"):
+        audit(pipe, "3", retrained=load_pipeline("shapes"), **FEW)
     taught = unlearn(never, "finetune", target="7", data=load_dataset("digits"), steps=1, batch_size=4, progress=False)
     with pytest.raises(DataError, match="The original was never shown 3"):
         audit(pipe, "3", original=taught, **FEW)

@@ -149,6 +149,15 @@ def test_unlearn_and_relearn_leave_checkpoints_that_can_be_measured(tmp_path, ca
     assert "no method 'dimun'" in refusal(capsys, *f"unlearn digits --method dimun --out {tmp_path / 'x'} {quick}".split())
 
 
+def test_what_was_not_reached_is_said_and_warnings_name_no_line_of_ours(tmp_path, capsys):
+    unlearning = f"unlearn digits --target 3 --until 0.99 --steps 1 --out {tmp_path / 'u'}"
+    assert main(unlearning.split()) == 0
+    assert capsys.readouterr().out.strip().endswith("UA is 0.00 after 1 steps, and --until asks for 0.99: give more --steps")
+    warned = "import warnings, dimum_core.cli as c; c.run_doctor = lambda _: warnings.warn('Mind this.'); c.main(['doctor'])"
+    said = subprocess.run([sys.executable, "-c", warned], capture_output=True, text=True, timeout=60)
+    assert said.stderr == "dimum: Mind this.\n"
+
+
 def test_hyper_parameters_may_be_set_one_by_one():
     said = ["--set", "weight=2", "count=8", "--set", "alternative=mixed"]
     args = build_parser().parse_args(["unlearn", "digits", "--target=3", "--out=u", *said])
@@ -169,6 +178,14 @@ def test_whoever_stops_a_command_is_told_how_to_go_on(command, saved, said, monk
     monkeypatch.setattr(cli, "run_benchmark", stop)
     assert main([*command.split(), "--out", str(tmp_path)]) == 130
     assert capsys.readouterr().err == f"dimum: stopped; {said}.\n"
+
+
+def test_whoever_stops_a_command_while_it_imports_gets_no_second_error(tmp_path):
+    """An import of torch that was broken off cannot be begun again: Python went down with it."""
+    stop = "import sys, dimum_core.cli as c\ndef stop(args): raise KeyboardInterrupt\nc.run_unlearn = stop\n"
+    run = f"c.main('unlearn digits --target 3 --out {tmp_path}'.split()); assert 'torch' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", stop + run], timeout=60).returncode == 0
+    assert cli.STATE_FILE == STATE_FILE
 
 
 @pytest.mark.parametrize(("error", "said"), [

@@ -6,10 +6,12 @@ import re
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from dimum_core.cli import main
 from dimum_core.unlearning import METHODS
 
+IMPORTS = "from dataclasses import dataclass\n\nfrom dimum_core.unlearning import register\n\n\n"
 USAGE = (Path(__file__).parent.parent / "docs" / "usage.md").read_text()
 
 
@@ -36,6 +38,40 @@ def test_what_is_no_method_is_refused(tmp_path, capsys):
     empty.write_text("x = 1\n")
     broken.write_text("1 / 0\n")
     missing = tmp_path / "none.py"
-    for plugin, message in ((empty, "registers no method"), (broken, "ZeroDivisionError"), (missing, "There is no file")):
+    thawed = tmp_path / "thawed.py"
+    thawed.write_text(f"{IMPORTS}@register('x')\nclass X:\n    needs = frozenset()\n    loss = None\n")
+    refused = ((empty, "registers no method"), (broken, "ZeroDivisionError: division by zero.\n"), (missing, "There is no file"),
+               (thawed, f"dimum: {thawed}: x is no frozen dataclass, as a method must be: put @dataclass(frozen=True) below"))
+    for plugin, message in refused:
         assert main(f"unlearn digits --plugin {plugin} --method x --target 3 --out {tmp_path / 'o'}".split()) == 1
         assert message in capsys.readouterr().err
+
+
+@pytest.fixture
+def plugin(tmp_path):
+    """Writes a method `mine` into a user's file, whose loss is an expression of `step`, and unlearns with it in the shell."""
+    def unlearn(loss: str, *more: str) -> int:
+        method = "@register('mine')\n@dataclass(frozen=True)\nclass Mine:\n    needs = frozenset({'retain'})\n\n"
+        (tmp_path / "mine.py").write_text(f"{IMPORTS}{method}    def loss(self, step):\n        return {loss}\n")
+        command = f"unlearn digits --plugin {tmp_path / 'mine.py'} --method mine --target 3 --steps 1 --out {tmp_path / 'out'}"
+        return main([*command.split(), *more])
+
+    yield unlearn
+    METHODS.pop("mine", None)
+
+
+@pytest.mark.parametrize(("loss", "wrong"), [
+    ("None", "not None."), ("1.0", "not 1.0."), ("step.batch('retain')[0].mean()", "not a number in which no weight takes part."),
+    ("step.retained().expand(2)", "not a tensor of shape (2,)."),
+])
+def test_a_loss_that_cannot_be_minimised_is_named(plugin, loss, wrong, capsys):
+    assert plugin(loss) == 1
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("dimum: The loss of mine must be one number that depends on the weights") and said.endswith(wrong)
+
+
+def test_a_training_is_not_resumed_by_another_version_of_its_method(plugin, capsys):
+    assert plugin("step.retained()") == 0
+    assert plugin("step.retained()  # a comment changes nothing", "--resume") == 0
+    assert plugin("2 * step.retained()", "--resume") == 1
+    assert "was made with code other than is given now" in capsys.readouterr().err

@@ -113,7 +113,7 @@ def test_too_few_samples_or_pictures_for_fidelity_are_said_before_anything_is_dr
     few, many = (load_images(grey, 8, labels=labels, held_out=share) for share in (0.05, 0.5))
     with pytest.raises(DataError, match=r"needs at least 6 samples, and these are 5: raise per_class \(--count\)"):
         evaluation.evaluate(pipe, target="cat", data=many, judge=judge, per_class=5)
-    with pytest.raises(DataError, match="needs at least 6 held-out images, and arrays has 2: give more, or hold out more"):
+    with pytest.raises(DataError, match="at least 6 held-out images, and arrays has 2 that may serve: give more, hold out more"):
         evaluation.evaluate(pipe, data=few, judge=judge, per_class=5)
     with pytest.raises(DataError, match="arrays has 0"):
         evaluation.evaluate(pipe, data=load_images(grey, 8, labels=labels, held_out=0), judge=judge, per_class=5)

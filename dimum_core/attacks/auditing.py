@@ -150,9 +150,12 @@ def _without_former(images: ImageSet, pipe: DiffusionPipeline, target: Target) -
 def _check_models(models: dict[str, DiffusionPipeline], original: DiffusionPipeline | None, means: Means) -> None:
     """Check, before anything takes long, which models may have been shown the target, and which must have been."""
     target, images = means.target, means.data.train.only(means.target)
-    for model in [*models.values(), *([] if original is None else [original])]:
+    for role, model in [*models.items(), *([] if original is None else [("original", original)])]:
         check_supported(model, trains=True)
-        check_data(means.data, model)
+        try:
+            check_data(means.data, model)
+        except DataError as error:
+            raise DataError(f"The {role} model does not fit: {error}") from error
     if _never_shown(models["audited"], target):
         raise DataError(f"This model was never shown {target.name}, so there is nothing to audit: give one that forgot it.")
     if original is not None and _never_shown(original, target):

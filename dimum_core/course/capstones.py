@@ -47,6 +47,7 @@ from .variants import variant
 
 PROTOCOL = DATA_FOLDER.parent / "plans" / "capstone.yaml"
 SEEDS, FROM, TO = 3, 1_000, 1_000_000  # how many are drawn for a class, and from where: those below are for tuning
+HANDED_IN = "a folder for each student, named after them, with their mine.py"
 LARGEST = 20_000  # bytes of a method: too few to carry weights that were trained at home
 SLACK, SPARE = 3, 20.0  # processor time: so many times what the rival takes for the whole budget, and seconds beside
 WALL = 20  # wall time beyond that processor time, for machines with other work
@@ -96,7 +97,7 @@ def grade_capstones(folder: Path, out: Path, protocol: dict | None = None, count
     """
     if sys.platform == "win32":
         raise DimumError("Grading needs Linux or macOS, where students' code can be fenced in: on Windows, run it in WSL.")
-    handed = [read(student, files) for student, files in submissions(folder).items()]
+    handed = [read(student, files) for student, files in submissions(folder, HANDED_IN).items()]
     if out.resolve() in (folder.resolve(), *folder.resolve().parents) or out.resolve().is_relative_to(folder.resolve()):
         raise DimumError(f"The marks need a folder of their own, not {out}: there they would be taken for hand-ins, or cover them.")
     check_writable(out)

@@ -22,8 +22,11 @@ class HandIn:
     note: str = ""
 
 
-def submissions(folder: Path) -> dict[str, list[Path]]:
-    """Student -> files, from a folder of files or of folders; those that cannot be graded too, so that nobody is passed over."""
+def submissions(folder: Path, wanted: str = f"{', '.join(SUFFIXES)}, each named after its student") -> dict[str, list[Path]]:
+    """Student -> files, from a folder of files or of folders; those that cannot be graded too, so that nobody is passed over.
+
+    wanted: what is handed in, in words, for whom it is missing.
+    """
     if not folder.is_dir():
         raise DimumError(f"There is no folder {folder} with submissions.")
 
@@ -38,7 +41,7 @@ def submissions(folder: Path) -> dict[str, list[Path]]:
         files = [file for file in sorted(entry.rglob("*")) if file.is_symlink() or not file.is_dir()] if is_folder else [entry]
         students.setdefault(entry.name if is_folder else entry.stem, []).extend(file for file in files if not by_programs(file))
     if not any(can_be_graded(file) for files in students.values() for file in files):
-        raise DimumError(f"{folder} holds no submissions: {', '.join(SUFFIXES)}, each named after its student.")
+        raise DimumError(f"{folder} holds no submissions: {wanted}.")
     return students
 
 

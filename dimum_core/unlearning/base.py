@@ -96,7 +96,7 @@ def register(name: str) -> Callable[[type], type]:
         complete(method)
         unknown = set(method.needs) - set(DATA_KINDS)
         if unknown:
-            raise ValueError(f"{name} needs {', '.join(sorted(unknown))}, but there is only {', '.join(DATA_KINDS)}.")
+            raise SettingError(f"{name} needs {', '.join(sorted(unknown))}, but there is only {', '.join(DATA_KINDS)}.")
         holder = METHODS.get(name)
         if holder is not None and holder.__module__ != method.__module__:
             raise SettingError(f"The name {name!r} belongs to a method of {holder.__module__}: give yours another.")

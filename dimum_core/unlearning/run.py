@@ -33,6 +33,7 @@ from .adapters import train_only
 from .alternatives import build_alternative
 from .base import Method, Step
 from .choosing import get_method
+from .plugin import own_code
 from .student import evaluation_interval, finetuning, student
 
 Look = Callable[[int, DiffusionPipeline], dict]  # what is measured along the way, of (step, the pipeline that forgets)
@@ -116,11 +117,26 @@ class UnlearningObjective:
         loss = self.method.loss(step)
         if not index:
             self._check_range(step)
+            self._check_loss(loss)
         return loss
 
     @property
     def timesteps(self) -> range:
         return range(self.method.t_min, self.method.t_max)
+
+    def _check_loss(self, loss: object) -> None:
+        """Refuse what cannot be minimised: a method of one's own may forget its `return`, or the mean over the batch."""
+        if not isinstance(loss, Tensor):
+            wrong = brief(loss)
+        elif loss.numel() != 1:
+            wrong = f"a tensor of shape {tuple(loss.shape)}"
+        elif not loss.requires_grad:
+            wrong = "a number in which no weight takes part"
+        else:
+            return
+        raise TrainingError(
+            f"The loss of {self.method.name} must be one number that depends on the weights, as a tensor, not {wrong}."
+        )
 
     def _check_range(self, step: Step) -> None:
         """Refuse a range of timesteps that no term of the method looks at."""
@@ -252,7 +268,7 @@ def _warn_of_nothing_to_forget(before: float, until: float, target) -> None:
 def _made_with(pipe: DiffusionPipeline, method: Method, lora_rank: int, steps: int) -> dict:
     """What else a folder's training must have in common with this one to be resumed."""
     total = {"total_steps": steps} if method.uses_total_steps else {}
-    return {"start": digest_of(network_of(pipe)), "lora_rank": lora_rank} | total
+    return {"start": digest_of(network_of(pipe)), "lora_rank": lora_rank} | total | own_code(method)
 
 
 def _train(

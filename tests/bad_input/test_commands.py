@@ -49,6 +49,7 @@ WRONG_COMMANDS = {
     "benchmark run {file} --out {out}": "should be a mapping", "benchmark run none.yaml --out {out}": "cannot be read",
     "benchmark run {file} --out {out} --workers 0": "at least 1", "benchmark report {out}": "no finished cells",
     "benchmark report none.parquet": "There is no file", "benchmark report {file}.csv": "There is no file",
+    "grade {folder} --capstone --out {out}": "with their mine.py",
     "grade {file} --out {out}": "There is no folder", "grade {folder} --out {out} --seconds 0": "seconds must be",
     "grade {folder} --out {out} --points {file}": "should be a mapping",
     "grade {folder} --out {out} --memory nan": "memory must be",
