@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from dimum_core import doctor, evaluation, load_images, train_base
+from dimum_core.benchmark import read_results
 from dimum_core.cli import main
 from dimum_core.errors import DataError
 from dimum_core.fitting import data_for
@@ -20,6 +21,21 @@ from dimum_core.models.checkpoints import build_pipeline, load_pipeline
 from dimum_core.models.denoiser import build_denoiser
 
 from .test_own_pictures import LABELS, NAMES, drawn
+
+PLAN = """
+checkpoint: model
+data: patterns
+judge: judge
+targets: [top]
+methods: [finetune]
+budgets: [{steps: 1, until: 0.5}]
+seeds: [0, 1]
+attack_steps: 2
+attack_rates: [0.001]
+points: 2
+samples: 2
+batch_size: 4
+"""
 
 
 @pytest.fixture
@@ -56,6 +72,16 @@ def test_the_shell_goes_from_pictures_to_an_attacked_model(patterns, tiny_preset
     measured = json.loads(said.out)
     assert set(measured["per_class_accuracy"]) == {"left", "top"} and measured["provenance"]["reference"] == "patterns"
     assert np.isin(load_images(patterns, 8).train.item_hashes, load_pipeline(tmp_path / "attacked").history.item_hashes).all()
+    said = run("evaluate {tmp}/attacked --target top --judge {tmp}/judge --count 2 --steps 2")
+    assert "dimum: fidelity is not measured. No shipped data set has the classes ('left', 'top')" in said.err
+    assert "UA" in said.out and "kernel distance" not in said.out
+    (tmp_path / "plan.yaml").write_text(PLAN)
+    run("benchmark run {tmp}/plan.yaml --out {tmp}/results --engine serial")
+    rows = read_results(tmp_path / "results")
+    assert set(rows["label"]) == {"original", "finetune"} and rows["judge"].nunique() == 1 and set(rows["seed"]) == {0, 1}
+    (tmp_path / "plan.yaml").write_text(PLAN.replace("judge: judge\n", ""))
+    assert main(["benchmark", "run", str(tmp_path / "plan.yaml"), "--out", str(tmp_path / "none")]) == 1
+    assert "judge is missing: No shipped judge" in capsys.readouterr().err and not (tmp_path / "none").exists()
 
 
 def test_classes_keep_the_numbers_that_the_model_gives_them(patterns, tiny_preset):

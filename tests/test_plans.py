@@ -95,7 +95,7 @@ def test_the_models_that_a_plan_names_are_looked_for_beside_it(tmp_path, monkeyp
     shutil.copytree(CHECKPOINT_FOLDER / "cifar10-small", elsewhere / "mine")  # what the working directory holds is another
     monkeypatch.chdir(elsewhere)
     (plans / "plan.yaml").write_text(
-        "checkpoint: mine\ndata: digits\ntargets: {'7': ../retrained}\nmethods: [esd]\nbudgets: [2]\n", encoding="utf-8"
+        "checkpoint: mine\ndata: digits\ntargets: {'3': ../retrained}\nmethods: [esd]\nbudgets: [2]\n", encoding="utf-8"
     )
     plan = load_plan(plans / "plan.yaml")
     found = {model["method"]: load_pipeline(plan.folder(model)).image_shape for model in plan.models() if model["method"] != "esd"}
@@ -106,6 +106,11 @@ def test_the_models_that_a_plan_names_are_looked_for_beside_it(tmp_path, monkeyp
     )
     with pytest.raises(PlanError, match="no checkpoint '.*plans/only-here'"):
         load_plan(plans / "plan.yaml")
+
+
+def test_a_control_that_knew_the_target_is_refused_before_the_run():
+    with pytest.raises(PlanError, match="digits-without-7 was not trained without '3', so it is no control"):
+        check_plan({**CONTENT, "targets": {"3": "digits-without-7"}})
 
 
 def test_combinations_that_are_none_are_named():

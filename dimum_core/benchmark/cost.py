@@ -8,8 +8,8 @@ import time
 import torch
 from torch import nn
 
-from ..data import load_dataset
 from ..evaluation import draw_samples
+from ..fitting import data_for
 from ..models.checkpoints import load_pipeline
 from ..models.conditions import conditions_of, image_size
 from ..models.fresh_noise import FRESH_STEPS, with_fresh_noise
@@ -46,7 +46,8 @@ def curve_points(plan: Plan) -> int:
 
 def _time_step_and_image(plan: Plan) -> tuple[float, float]:
     """Seconds of one step of training on a batch, and of one sample as a recovery curve takes it."""
-    pipe, data = load_pipeline(plan.checkpoint), load_dataset(plan.data)
+    pipe = load_pipeline(plan.checkpoint)
+    data = data_for(pipe, plan.data)
     objective = DenoisingObjective(data.train.resized(image_size(pipe)), plan.batch_size, conditions_of(pipe))
     step = _quickest(lambda: _one_step(network_of(pipe), objective))
     image = _quickest(lambda: _draw_anew(pipe), repeats=1) / 16

@@ -12,8 +12,8 @@ from functools import lru_cache
 from importlib.util import decode_source
 from pathlib import Path
 
-from ..data import load_dataset
-from ..models.checkpoints import find_checkpoint
+from ..fitting import data_for
+from ..models.checkpoints import find_checkpoint, load_pipeline
 from ..models.fresh_noise import FRESH_STEPS
 from ..training import STATE_FILE
 from ..unlearning import METHODS, Method
@@ -27,7 +27,8 @@ CHECKPOINT = "checkpoint"  # the method of a model that was unlearned elsewhere
 class Plan:
     """A grid. Each field is as in the YAML file; a list is a dimension of the grid.
 
-    checkpoint, data: the model that unlearns, and the data set.
+    checkpoint, data: the model that unlearns, and the data set: its name, or a folder or a table of your own pictures.
+    judge: of what a sample shows; default, the shipped one that fits the checkpoint.
     targets: what to forget, with the checkpoint retrained without it (or null) for the control.
     methods: names; mappings with `method`, hyper-parameters, and optionally a `label`; or, for models unlearned elsewhere, mappings
         with `checkpoint`, a folder in whose name {target} and {seed} are filled in, and a `label`.
@@ -58,6 +59,7 @@ class Plan:
     points: int | tuple[int, ...] = 3
     samples: int = 32
     plugins: tuple[str, ...] = field(default=())
+    judge: str | None = None
 
     def models(self) -> list[dict]:
         """The unlearned models and controls, seed after seed, so that a run cut short has whole seeds; each a JSON object."""
@@ -73,7 +75,8 @@ class Plan:
         return models
 
     def _model(self, method, target: str, seed: int, codes: dict[str, str], budget: dict | None = None) -> dict:
-        common = {"checkpoint": checkpoint_digest(self.checkpoint), "data": data_digest(self.data), "target": target, "seed": seed}
+        data, judge = data_digest(self.data, self.checkpoint), {"judge": checkpoint_digest(self.judge)} if self.judge else {}
+        common = {"checkpoint": checkpoint_digest(self.checkpoint), "data": data, **judge, "target": target, "seed": seed}
         if budget is None:
             source = checkpoint_digest(self.targets[target]) if method == "retrained" else None
             return {**common, "label": method, "method": method, "weights": source, "budget": "none"}
@@ -160,8 +163,9 @@ def _digest(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
 
 
 @lru_cache(maxsize=8)
-def data_digest(data: str) -> str:
-    loaded = load_dataset(data)
+def data_digest(data: str, checkpoint: str) -> str:
+    """Hash of a data set, as it is at the size of the checkpoint's images if it is of your own pictures."""
+    loaded = data_for(load_pipeline(checkpoint), data)
     return hashlib.blake2b((loaded.train.digest + loaded.test.digest).encode(), digest_size=10).hexdigest()
 
 

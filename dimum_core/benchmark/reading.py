@@ -7,14 +7,18 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import yaml
 
 from ..checking import check_kind
-from ..data import load_dataset
-from ..data.targets import is_target
+from ..data import DATASETS, Dataset, load_dataset
+from ..data.targets import find_target, is_target
 from ..errors import DimumError
+from ..fitting import data_for
+from ..judges import judge_for, load_judge
 from ..models.cards import read_card
 from ..models.checkpoints import find_checkpoint, load_pipeline, shipped_checkpoints
+from ..models.history import history_of
 from ..models.sampling import ClassConditionalPipeline
 from ..unlearning import load_plugin
 from .plan import CHECKPOINT, Plan, filled_in
@@ -50,8 +54,10 @@ def load_plan(path: str | Path) -> Plan:
 def _from_folder(content: dict, folder: Path) -> dict:
     """Files that a plan names are looked for beside it, from wherever it is run."""
     content = dict(content)
-    if CHECKPOINT in content:
-        content[CHECKPOINT] = _model_from(folder, content[CHECKPOINT])
+    for name in {CHECKPOINT, "judge"} & set(content):
+        content[name] = _model_from(folder, content[name])
+    if isinstance(content.get("data"), str) and content["data"] not in DATASETS:
+        content["data"] = str(folder / content["data"])
     if isinstance(content.get("targets"), dict):
         content["targets"] = {target: _model_from(folder, retrained) for target, retrained in content["targets"].items()}
     if "plugins" in content:
@@ -87,8 +93,8 @@ def check_plan(content: dict, where: str = "the plan") -> Plan:
     check_kind("a plan", content, dict, "a mapping of settings such as checkpoint and methods")
     wrong: list[str] = []
     values = _named_settings(content, wrong)
-    pipe = _check_model(values, wrong)
-    values["targets"] = _check_targets(values.get("targets"), pipe, wrong)
+    pipe, data = _check_model(values, wrong)
+    values["targets"] = _check_targets(values.get("targets"), pipe, data, wrong)
     for name, check in (("methods", check_method), ("budgets", check_budget)):
         entries = [check(entry, wrong) for entry in as_list(values.get(name, []))]
         values[name] = tuple(entry for entry in entries if entry is not None)
@@ -118,13 +124,22 @@ def _named_settings(content: dict, wrong: list[str]) -> dict:
     return {name: tuple(as_list(value)) if name in LISTS else value for name, value in content.items() if name in known}
 
 
-def _check_model(values: dict, wrong: list[str]) -> ClassConditionalPipeline | None:
-    """The pipeline that unlearns, or None if it cannot be loaded."""
+def _check_model(values: dict, wrong: list[str]) -> tuple[ClassConditionalPipeline | None, Dataset | None]:
+    """The pipeline that unlearns and its data, each None if it cannot be loaded."""
     pipe = _loaded(load_pipeline, values[CHECKPOINT], wrong) if CHECKPOINT in values else None
-    data = _loaded(load_dataset, values["data"], wrong) if "data" in values else None
+    data = None
+    if "data" in values and (pipe or not os.path.exists(str(values["data"]))):  # pictures are read at the size of a pipeline
+        data = _loaded(lambda name: data_for(pipe, name) if pipe else load_dataset(name), values["data"], wrong)
     if pipe and data and data.class_names != pipe.class_names:
         wrong.append(f"{values['data']} has other classes than {values[CHECKPOINT]}")
-    return pipe
+    given = values.get("judge")
+    judge = _loaded(load_judge, given, wrong) if given else None
+    try:
+        if pipe and (judge or not given):
+            judge_for(pipe, judge)
+    except DimumError as error:
+        wrong.append(f"judge {given or 'is missing'}: {sentence(error)}")
+    return pipe, data
 
 
 def _loaded(load: Callable, name, wrong: list[str]):
@@ -135,16 +150,30 @@ def _loaded(load: Callable, name, wrong: list[str]):
         return None
 
 
-def _check_targets(targets, pipe: ClassConditionalPipeline | None, wrong: list[str]) -> dict[str, str | None]:
+def _check_targets(
+    targets, pipe: ClassConditionalPipeline | None, data: Dataset | None, wrong: list[str]
+) -> dict[str, str | None]:
     if not isinstance(targets, dict):
         targets = dict.fromkeys(map(str, as_list([] if targets is None else targets)))
     targets = {str(target): retrained for target, retrained in targets.items()}
     wrong += [f"{target!r} is no class of the checkpoint" for target in targets if pipe and not is_target(target, pipe.class_names)]
-    for retrained in filter(None, targets.values()):
-        model = _loaded(load_pipeline, retrained, wrong)
-        if pipe and model and not _alike(pipe, model):
+    for target, retrained in targets.items():
+        model = _loaded(load_pipeline, retrained, wrong) if retrained else None
+        if not (pipe and model):
+            continue
+        if not _alike(pipe, model):
             wrong.append(f"{retrained} has other classes or another size than the checkpoint")
+        elif data and is_target(target, data.class_names) and _knows(model, data, target):
+            wrong.append(f"{retrained} was not trained without {target!r}, so it is no control: train one with --without {target}")
     return targets
+
+
+def _knows(model: ClassConditionalPipeline, data: Dataset, target: str) -> bool:
+    """Whether a model's history says that it was shown the target, or that what it was never shown is something else."""
+    history, labels = history_of(model), find_target(target, data.class_names).labels
+    without = [label for each in history.forgotten for label in each.target.labels]
+    seen = np.isin(data.train.only(target).item_hashes, history.item_hashes).any()
+    return bool(seen or (without and not set(labels) <= set(without)))
 
 
 def _alike(pipe: ClassConditionalPipeline, model: ClassConditionalPipeline) -> bool:

@@ -12,7 +12,8 @@ from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from ..attacks import auxiliary_set, few_shot, relearn
-from ..data import load_dataset
+from ..fitting import data_for
+from ..judges import load_judge
 from ..models.cards import provenance
 from ..models.checkpoints import load_pipeline
 from ..unlearning import METHODS, load_plugin
@@ -96,13 +97,14 @@ def _run_task(plan: Plan, model: dict, out: Path) -> tuple[int, int]:
     if "code" in model:
         _load_plugins(plan)
         _check_code(plan, model)
-    original, data = load_pipeline(plan.checkpoint), load_dataset(plan.data)
-    pipe = obtain_model(plan, model, original, data, out)
+    original, judge = load_pipeline(plan.checkpoint), load_judge(plan.judge) if plan.judge else None
+    data = data_for(original, plan.data)
+    pipe = obtain_model(plan, model, original, data, judge, out)
     store.forget_failure(out, cell_id(model))
     failed = 0
     for attack in attacks:
         try:
-            store.write_cell(out, cell_id(attack), attacked(attack, model, pipe, original, data))
+            store.write_cell(out, cell_id(attack), attacked(attack, model, pipe, original, data, judge))
             store.forget_failure(out, cell_id(attack))
         except Exception:
             store.record_failure(out, cell_id(attack), attack, traceback.format_exc())
@@ -126,13 +128,13 @@ def _check_code(plan: Plan, model: dict) -> None:
         raise PlanError(f"The file of the method {name!r} has changed since this run began: run the plan again.")
 
 
-def attacked(attack: dict, model: dict, pipe, original, data) -> dict:
+def attacked(attack: dict, model: dict, pipe, original, data, judge) -> dict:
     """The result of one attack: its recovery curve as rows, what it cost, and where it was computed."""
     started, target = time.perf_counter(), model["target"]
     settings = {
         "steps": attack["attack_steps"], "learning_rate": attack["attack_rate"], "optimizer": attack["optimizer"],
         "batch_size": attack["attack_batch_size"], "seed": attack["attack_seed"], "samples": attack["samples"],
-        "evaluate_every": measured_after(attack), "progress": False,
+        "evaluate_every": measured_after(attack), "judge": judge, "progress": False,
     }
     kind, _, rest = attack["auxiliary"].partition(" ")
     if kind == "few-shot":

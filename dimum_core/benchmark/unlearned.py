@@ -21,7 +21,9 @@ from .nfe import counted
 from .plan import CHECKPOINT, CONTROLS, Plan, cell_id
 
 
-def obtain_model(plan: Plan, model: dict, original: ClassConditionalPipeline, data, out: Path) -> ClassConditionalPipeline:
+def obtain_model(
+    plan: Plan, model: dict, original: ClassConditionalPipeline, data, judge, out: Path
+) -> ClassConditionalPipeline:
     """A model of the plan, its cell written: computed, given, or kept by a run that was killed before its attacks were done."""
     if model["method"] in (*CONTROLS, CHECKPOINT):
         pipe = original if model["method"] == "original" else load_pipeline(plan.folder(model))
@@ -33,7 +35,7 @@ def obtain_model(plan: Plan, model: dict, original: ClassConditionalPipeline, da
     with store.claim(out, cell_id({**siblings[-1], "at": None}), wait=True):  # one run makes them all
         if (pipe := _kept(plan, model, out)) is not None:
             return pipe
-        return _unlearned(model, siblings, original, data, out)
+        return _unlearned(model, siblings, original, data, judge, out)
 
 
 def _write(model: dict, pipe: ClassConditionalPipeline, original: ClassConditionalPipeline, cost: dict, out: Path) -> None:
@@ -51,7 +53,7 @@ def _known_cost(plan: Plan, model: dict) -> dict:
 
 
 def _unlearned(
-    model: dict, siblings: list[dict], original: ClassConditionalPipeline, data, out: Path
+    model: dict, siblings: list[dict], original: ClassConditionalPipeline, data, judge, out: Path
 ) -> ClassConditionalPipeline:
     """Unlearn, and keep the model; of a run that is kept at several of its steps, every one that is not done yet."""
     at = {sibling["at"]: sibling for sibling in siblings if "at" in sibling}
@@ -67,7 +69,8 @@ def _unlearned(
         pipe = unlearn(
             original, model["method"], target=model["target"], data=data, steps=max(at, default=model["steps"]),
             until=model["until"], learning_rate=model["learning_rate"], batch_size=model["batch_size"], evaluate=keep,
-            evaluate_every=sorted(at) or model["check_every"], seed=model["seed"], progress=False, **model["hyperparameters"],
+            evaluate_every=sorted(at) or model["check_every"], seed=model["seed"], judge=judge, progress=False,
+            **model["hyperparameters"],
         )
     if at:
         return _with_weights(original, model, out)
