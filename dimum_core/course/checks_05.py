@@ -69,23 +69,14 @@ def _top(scores, keep):
 )
 def _saliency_mask(function, seed=0):
     gradient = torch.randn(10, 20, generator=torch.Generator().manual_seed(seed))
-
-    def answer(*case):
-        mask = function(*case)
-        return mask if mask is ... or mask is None else torch.as_tensor(mask).double()
-
-    def as_numbers(mask):
-        return lambda gradient, keep: mask(gradient, keep).double()
-
-    return compare(answer if callable(function) else function, as_numbers(lambda g, keep: _top(g.abs(), keep)),
-                   [(gradient, 0.1), (gradient, 0.5), (gradient, 0.3)], {
-        "Negative entries can be large too: take absolute values.": as_numbers(_top),
-        "That is the mask's complement: the smallest are kept.": as_numbers(lambda g, keep: ~_top(g.abs(), keep)),
-        "The share is that of the rest: keep, not 1 - keep, of the entries.": as_numbers(lambda g, keep: _top(g.abs(), 1 - keep)),
+    return compare(function, lambda g, keep: _top(g.abs(), keep), [(gradient, 0.1), (gradient, 0.5), (gradient, 0.3)], {
+        "Negative entries can be large too: take absolute values.": _top,
+        "That is the mask's complement: the smallest are kept.": lambda g, keep: ~_top(g.abs(), keep),
+        "The share is that of the rest: keep, not 1 - keep, of the entries.": lambda g, keep: _top(g.abs(), 1 - keep),
         "The largest of each row are taken; the threshold is one for all entries.":
-            as_numbers(lambda g, keep: torch.stack([_top(row.abs(), keep) for row in g])),
-        "keep is a share of the entries, not a threshold.": as_numbers(lambda g, keep: g.abs() > keep),
-    })
+            lambda g, keep: torch.stack([_top(row.abs(), keep) for row in g]),
+        "keep is a share of the entries, not a threshold.": lambda g, keep: g.abs() > keep,
+    }, read=torch.as_tensor)
 
 
 def _weight(r, f, eta):

@@ -181,11 +181,7 @@ def _contests(seed: int):
     "Compare means over runs. Leave out methods with UA below 0.8 (nothing to bring back) or RA below 0.9 (nothing left to draw).",
 )
 def _honest_board(function, seed=0):
-    def answer(*case):
-        order = function(*case)
-        return order if order is None or order is ... else [str(name) for name in order]
-
-    return compare(answer if callable(function) else function, _board, _contests(seed), {
+    return compare(function, _board, _contests(seed), {
         "All faults are still there.": lambda *c: _board(*c, of=np.min, forgot=False, whole=False),
         "Every method is still shown by its best run.": lambda *c: _board(*c, of=np.min),
         "A method that has not forgotten is ranked: it has nothing to give back, so leave it out.":
@@ -194,4 +190,4 @@ def _honest_board(function, seed=0):
             lambda *c: _board(*c, whole=False),
         "The order is reversed: least comes back from the best.": lambda *c: _board(*c)[::-1],
         "The middle run of each is compared, not the mean.": lambda *c: _board(*c, of=np.median),
-    })
+    }, read=lambda order: [str(name) for name in order])

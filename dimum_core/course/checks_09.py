@@ -35,18 +35,14 @@ def _which_are_counted(function, seed=0):
     def way(**fault):
         return lambda *case: _counted(*case, **fault)
 
-    def answer(*case):
-        found = function(*case)
-        return found if found is ... or found is None else tuple(sorted(int(label) for label in labels) for labels in found)
-
-    return compare(answer if callable(function) else function, way(), cases, {
+    return compare(function, way(), cases, {
         "IRA holds the target's own labels, which UA is for.": way(own_too=True),
         "Of a style or an object, CRA counts all samples, those of the target included.": way(others_only=True),
         "A combination is counted like a style here: its IRA is over labels that share one word with it, its CRA over those that "
         "share none.": way(as_feature=True),
         "Of a combination, IRA counts only the labels that share a word with it.": way(all_near=True),
         "A word counts only if it is the whole word: a starry heart is no star.": way(part=True),
-    })
+    }, read=lambda found: tuple(sorted(int(label) for label in labels) for labels in found))
 
 
 def _of_a_combination(styles, objects, asked, target, *, whole=True, all_others=False, target_too=False, one_word=False):
@@ -76,16 +72,12 @@ def _combination(function, seed=0):
     def way(**fault):
         return lambda *case: _of_a_combination(*case, **fault)
 
-    def answer(*case):
-        found = function(*case)
-        return found if found is ... or found is None else tuple(float(share) for share in found)
-
-    return compare(answer if callable(function) else function, way(), cases, {
+    return compare(function, way(), cases, {
         "Half of the target still counts as the target: a filled circle is no filled square.": way(whole=False),
         "CRA is about samples that share no word with the target; yours holds the neighbours too.": way(all_others=True),
         "IRA holds the target's own samples, which UA is for.": way(target_too=True),
         "A sample is right if both its words are, not one of them.": way(one_word=True),
-    })
+    }, read=lambda found: tuple(float(share) for share in found))
 
 
 @exercise(
@@ -128,18 +120,14 @@ def _which_is_copied(function, seed=0):
     def way(**fault):
         return lambda samples, training: _copied(samples, training, **fault).tolist()
 
-    def answer(*case):
-        found = function(*case)
-        return found if found is ... or found is None else [int(number) for number in found]
-
-    return compare(answer if callable(function) else function, way(), cases, {
+    return compare(function, way(), cases, {
         "Equal pictures are compared with each other: then what was repeated can never count as copied.": way(distinct=False),
         "Those are squared distances; a third of a distance is a ninth of its square.": way(power=2),
         "The numbers are those among the distinct pictures; give those in `training`.": way(own=True),
         "That names the nearest picture of every sample; not every sample is a copy.": way(nearest=True),
         "The rule asks for a third of the second distance, not for less than all of it.": way(ratio=1.0),
         "The rule asks for a third of the second distance, not for half.": way(ratio=0.5),
-    })
+    }, read=lambda found: [int(number) for number in found])
 
 
 def _faults_of(pairs, styles, objects, target, count) -> str:

@@ -42,17 +42,13 @@ def _nearest_to_home(function, seed=0):
     def way(**fault):
         return lambda *case: _nearest(*case, **fault)
 
-    def answer(*case):
-        found = function(*case)
-        return found if found is ... or found is None else tuple(float(number) for number in found)
-
-    return compare(answer if callable(function) else function, way(), cases, {
+    return compare(function, way(), cases, {
         "The sign is wrong: the walk comes nearer to home where r points against u.": way(sign=1.0),
         "That share is one of the way out; divide by the square of the walk's own length, |r|.": way(share_of_out=True),
         "The walk has two ends: the share is never below 0 or above 1.": way(clip=False),
         "That is the distance from home at the end of the walk, not at the nearest place.": way(end=True),
         "That is the distance from the unlearned weights, not from the original ones.": way(from_start=True),
-    })
+    }, read=lambda found: tuple(float(number) for number in found))
 
 
 def _above(losses, first=0):
@@ -84,15 +80,11 @@ def _rows_without_gradient(function, seed=0):
     rng = np.random.default_rng(seed)
     cases = [([0, 1, 1, 4], 6), ([0, 1, 2, 3], 5), ([2, 2], 4), (rng.integers(0, 6, 3).tolist(), 7)]
 
-    def answer(*case):
-        rows = function(*case)
-        return rows if rows is ... or rows is None else sorted(int(k) for k in rows)
-
-    return compare(answer if callable(function) else function, lambda y, rows: sorted(set(range(rows - 1)) - set(y)), cases, {
+    return compare(function, lambda y, rows: sorted(set(range(rows - 1)) - set(y)), cases, {
         "The null row has a gradient too: labels are dropped to it.": lambda y, rows: sorted(set(range(rows)) - set(y)),
         "Those are the rows with a gradient; the others were asked for.": lambda y, rows: sorted(set(y)),
         "That is the null row, and it always has a gradient.": lambda y, rows: [rows - 1],
-    })
+    }, read=lambda rows: sorted(int(k) for k in rows))
 
 
 def _first_order(r, f, rate, clip, *, longer=True, shorter=False):
@@ -172,19 +164,15 @@ def _walk_the_line(function, seed=0):
     def loss(weights):
         return float((weights**2).sum().sqrt())
 
-    def answer(*case):
-        walked = function(case[0], loss, case[1])
-        return walked if walked is ... or walked is None else [float(number) for pair in walked for number in pair]
-
     def way(**fault):
-        return lambda stations, points: _walked(stations, loss, points, **fault)
+        return lambda *case: _walked(*case, **fault)
 
-    return compare(answer if callable(function) else function, way(), [(stations[:2], 5), (stations, 2), (stations[:3], 4)], {
+    return compare(function, way(), [(stations[:2], loss, 5), (stations, loss, 2), (stations[:3], loss, 4)], {
         "A corner is measured twice, at the end of one leg and at the beginning of the next.": way(twice=True),
         "The distance starts again at each leg; it should be the one travelled since the first station.": way(restart=True),
         "Those are shares of legs; the distance is in units of the weights.": way(shares=True),
         "The end is missing: the last station belongs to the walk.": way(end=False),
-    }, tolerance=1e-6)
+    }, tolerance=1e-6, read=lambda walked: [float(number) for pair in walked for number in pair])
 
 
 def _ridge(loss, points, seed, *, fresh=False, last=True):
@@ -206,13 +194,10 @@ def _mended_ridge(function, seed=0):
     def loss(place, noise):
         return float((noise - 2 * place).square().mean() + 20 * place**2 * (1 - place))
 
-    def answer(points, at):
-        return function(loss, points, at)
-
     def way(**faults):
-        return lambda points, at: _ridge(loss, points, at, **faults)
+        return lambda *case: _ridge(*case, **faults)
 
-    return compare(answer if callable(function) else function, way(), [(5, 1), (9, 2), (6, 3)], {
+    return compare(function, way(), [(loss, 5, 1), (loss, 9, 2), (loss, 6, 3)], {
         "Both faults are still there.": way(fresh=True, last=False),
         "Each place is still measured with noise of its own: a ridge of chance.": way(fresh=True),
         "The end of the line is still missing.": way(last=False),

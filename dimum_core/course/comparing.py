@@ -19,17 +19,19 @@ def judged_samples(generator: torch.Generator, count: int, classes: int, right: 
 
 
 def compare(
-    function, reference: Callable, cases: Iterable[tuple], mistakes: Mapping[str, Callable] | None = None, tolerance: float = 1e-5
+    function, reference: Callable, cases: Iterable[tuple], mistakes: Mapping[str, Callable] | None = None, tolerance: float = 1e-5,
+    read: Callable = lambda value: value,
 ) -> bool | str:
     """True if a learner's function equals the reference on every case; else what was expected, what came, and the likely mistake.
 
-    cases: tuples of arguments. mistakes: what a message says -> a function that makes just this mistake.
+    cases: tuples of arguments. mistakes: what a message says -> a function that makes just this mistake. read: what the learner's
+    function returns, as the reference has it: a set of tensors as a sorted list of numbers, say. A gap, or nothing, is not read.
     """
     if not callable(function):
         return f"A function was expected, not {in_words(function)}."
     cases = list(cases)
     expected = [reference(*copy.deepcopy(case)) for case in cases]
-    results = [function(*copy.deepcopy(case)) for case in cases]
+    results = [value if (value := function(*copy.deepcopy(case))) is ... or value is None else read(value) for case in cases]
     if any(value is ... for value in results):
         raise Unanswered
     wrong = [k for k in range(len(cases)) if not same(results[k], expected[k], tolerance)]
