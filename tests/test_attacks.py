@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -185,9 +186,23 @@ def test_the_guided_prediction_is_the_pipelines(digits, means):
     pipe, _ = digits
     x_t = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(0))
     for scale in (1.0, 3.0):
-        predict, _ = guided(pipe, means, 2, scale)
+        predict, _ = guided(pipe, means, torch.tensor([3, 3]), scale)
         expected = pipe.predict_noise(x_t, torch.tensor(400), torch.tensor([3, 3]), scale)
         torch.testing.assert_close(predict(x_t, torch.tensor(400)), expected)
+
+
+def test_images_are_inverted_under_their_own_labels(digits, means):
+    """What the network is first asked about are the images themselves."""
+    pipe, data = digits
+    several, seen = replace(means, target=find_target(["3", "7"], pipe.class_names)), []
+    note = lambda _, given, named: seen.append((given[0], named["class_labels"]))  # noqa: E731
+    hook = pipe.unet.register_forward_pre_hook(note, with_kwargs=True)
+    get_attack("inversion", count=6, steps=2).run(pipe, several)
+    hook.remove()
+    x, told = seen[0]
+    held_out = pipe.encode(data.test.images)
+    own = [int(data.test.labels[(held_out == image).flatten(1).all(1)][0]) for image in x]
+    assert told.tolist() == own == [3, 7, 3, 7, 3, 7]
 
 
 # The interface --------------------------------------------------------------------------------------------------------

@@ -179,9 +179,17 @@ def test_rows_and_images_of_all_of_them_are_the_attackers(small, tiny, tiny_pres
     theirs, ours = other.unet.class_embedding.weight, small.unet.class_embedding.weight
     assert torch.equal(swapped[[0, 2]], theirs[[0, 2]]) and torch.equal(swapped[[1, 3]], ours[[1, 3]])
     assert images_of(["left", "checks"], tiny).labels[:6].tolist() == [0, 2, 0, 2, 0, 2]
+    assert images_of("left", tiny).item_hashes.tolist() == tiny.train.only("left").item_hashes.tolist()
     means = Means(find_target(["left", "checks"], NAMES), tiny, Judge(8, 1, NAMES, (4,), (2,)), samples=4)
     trained = get_attack("trained-row", steps=1, count=4).run(small, means).pipeline.unet.class_embedding.weight
     assert (trained != ours).any(1).tolist() == [True, False, True, False]
+
+
+def test_the_first_images_of_a_style_show_every_object(shapes):
+    """Else an attacker with six of them would never have seen five of the objects that they are judged by."""
+    shown = images_of("hatched", shapes)
+    assert sorted(CLASS_NAMES[label] for label in shown.labels[:6]) == sorted(n for n in CLASS_NAMES if n.startswith("hatched "))
+    assert sorted(shown.item_hashes.tolist()) == sorted(shapes.train.only("hatched").item_hashes.tolist())
 
 
 def test_an_audit_knows_what_was_forgotten_before_and_each_of_several(small, tiny, monkeypatch):

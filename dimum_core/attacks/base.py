@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import ClassVar
 
-import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
@@ -175,13 +174,6 @@ def drawn_afresh(pipe: DiffusionPipeline, means: Means) -> Tensor:
     """`means.samples` images of the target, then as many of the others: N x C x H x W in [-1, 1]."""
     asked = conditions_of(pipe, means.target, means.target.class_names).asked(_asked(means))
     return draw_samples(with_fresh_noise(pipe), asked, seed=means.seed, progress=False, num_inference_steps=FRESH_STEPS)
-
-
-def target_conditions(pipe: DiffusionPipeline, means: Means, count: int) -> tuple[object, Tensor]:
-    """The conditions of a pipeline, and `count` conditions of the target, each of its labels in turn."""
-    conditions = conditions_of(pipe, means.target, means.target.class_names)
-    labels = torch.tensor([means.target.labels[i % len(means.target.labels)] for i in range(count)])
-    return conditions, labels * conditions.all_wordings
 
 
 @register("none")

@@ -38,15 +38,19 @@ def few_shot(pipe: ClassConditionalPipeline, data: Dataset, target: Wanted, coun
 
 
 def images_of(target: Wanted, data: Dataset) -> ImageSet:
-    """The training images of the target, of which an attacker has some; of several targets in turn, so that the first few are of
-    each."""
+    """The training images of the target, of which an attacker has some: of its labels in turn."""
     target = find_target(target, data.class_names)
-    shown = [data.train.only(part) for part in target.each]
-    if lacking := [part.name for part, images in zip(target.each, shown, strict=True) if not len(images)]:
+    if lacking := [part.name for part in target.each if not len(data.train.only(part))]:
         names = ", ".join(map(brief, lacking))
         raise DataError(f"{data.name} has no training images of {names} to attack with: pass a data set that has some.")
-    turns = torch.cat([torch.arange(len(images)) for images in shown])
-    return concatenate(*shown).select(turns.argsort(stable=True)) if target.parts else shown[0]
+    return in_turn(data.train.only(target))
+
+
+def in_turn(images: ImageSet) -> ImageSet:
+    """The same images, first one of each label, then a second one, and so on: the first few of a style show every object."""
+    order = images.labels.argsort(stable=True)
+    turns = torch.cat([torch.arange(int(count)) for count in images.labels.unique(return_counts=True)[1]])
+    return images.select(order[turns.argsort(stable=True)])
 
 
 def concatenate(first: ImageSet, *others: ImageSet) -> ImageSet:

@@ -18,12 +18,12 @@ from torch import Tensor
 from ..checking import check_number, check_whole
 from ..data import step_generator
 from ..models.codec import Codec
-from ..models.conditions import image_size
+from ..models.conditions import conditions_of, image_size
 from ..models.diffusion import SCHEDULER_CONFIG
 from ..models.networks import FLOWS, is_kind, network_of
 from ..models.sampling import default_guidance
-from .base import HELD_OUT, SHOTS, Attack, Attacked, Means, register, target_conditions
-from .finetuning import images_of
+from .base import HELD_OUT, SHOTS, Attack, Attacked, Means, register
+from .finetuning import images_of, in_turn
 
 Predict = Callable[[Tensor, Tensor], Tensor]  # of x_t, B x C x H x W, and t, a number, to eps of x_t's shape
 
@@ -70,16 +70,16 @@ def seek_noise(
     return noise.detach(), losses
 
 
-def guided(pipe: DiffusionPipeline, means: Means, count: int, scale: float | None = None) -> tuple[Predict, dict]:
-    """A pipeline's guided prediction for `count` images of the target, of its network frozen; and its noise levels.
+def guided(pipe: DiffusionPipeline, means: Means, labels: Tensor, scale: float | None = None) -> tuple[Predict, dict]:
+    """A pipeline's guided prediction for images of these labels, of its network frozen; and its noise levels.
 
-    scale: of guidance; 1 for none, default the pipeline's own.
+    labels: int64, B. scale: of guidance; 1 for none, default the pipeline's own.
     """
-    conditions, condition = target_conditions(pipe, means, count)
+    conditions, count = conditions_of(pipe, means.target, means.target.class_names), len(labels)
     scale = default_guidance(pipe) if scale is None else scale
     device = Accelerator().device
     unet = copy.deepcopy(network_of(pipe)).to(device).eval().requires_grad_(False)
-    condition = condition.to(device)
+    condition = (labels * conditions.all_wordings).to(device)
 
     def predict(x_t: Tensor, t: Tensor) -> Tensor:
         times = torch.full((count,), int(t), device=device)
@@ -124,7 +124,7 @@ class InitialNoise(StartAttack):
     def run(self, pipe: DiffusionPipeline, means: Means) -> Attacked:
         shots = images_of(means.target, means.data).resized(image_size(pipe))
         shots = shots.select(torch.arange(self.samples) % min(self.count, len(shots)))
-        predict, levels = guided(pipe, means, self.samples)
+        predict, levels = guided(pipe, means, shots.labels)
         wanted = Codec.of(pipe).encode(shots.images).to(Accelerator().device)
         start = torch.randn(wanted.shape, generator=step_generator(means.seed, 0, "initial noise")).to(wanted)
 
@@ -161,13 +161,14 @@ class Inversion(StartAttack):
     @torch.no_grad()
     def run(self, pipe: DiffusionPipeline, means: Means) -> Attacked:
         check_number("fresh", self.fresh, 0, 1)
-        held_out = means.data.test.only(means.target).resized(image_size(pipe))
-        x = Codec.of(pipe).encode(held_out.select(torch.arange(min(self.count, len(held_out)))).images).to(Accelerator().device)
-        plain, levels = guided(pipe, means, len(x), scale=1)
+        held_out = in_turn(means.data.test.only(means.target)).resized(image_size(pipe))
+        held_out = held_out.select(torch.arange(min(self.count, len(held_out))))
+        x = Codec.of(pipe).encode(held_out.images).to(Accelerator().device)
+        plain, levels = guided(pipe, means, held_out.labels, scale=1)
         noise = ddim_path(plain, x, self.steps, levels, invert=True)
         error = (ddim_path(plain, noise, self.steps, levels) - x).square().mean().sqrt()
         renewed = torch.randn(noise.shape, generator=step_generator(means.seed, 0, "renewed noise")).to(noise)
         mixed = (1 - self.fresh) ** 0.5 * noise + self.fresh**0.5 * renewed
-        images = _images(pipe, ddim_path(guided(pipe, means, len(x))[0], mixed, self.steps, levels))
+        images = _images(pipe, ddim_path(guided(pipe, means, held_out.labels)[0], mixed, self.steps, levels))
         details = {"reconstruction error": float(error), "mean square of the noise": float(noise.square().mean())}
         return Attacked(images=images, details=details)
