@@ -207,6 +207,15 @@ def test_a_plugin_that_was_edited_after_it_was_read_is_run_as_it_is_now(tmp_path
     assert "as it was meant to" in failures(tmp_path / "again")[0].read_text()
 
 
+def test_a_plugin_on_top_of_another_method_than_its_default_runs(tmp_path, no_to_noise):
+    """The code that names its cell is that of its base, too, and was compared with that of the default one."""
+    on_top = ("from dataclasses import dataclass\nfrom dimum_core.unlearning import register\n"
+              "from dimum_core.unlearning.on_top import OnTop\n\n\n"
+              '@register("to-noise")\n@dataclass(frozen=True)\nclass Mine(OnTop):\n    pass\n')
+    plan = load_plan(own_plan(tmp_path, on_top, "{method: to-noise, base: random-label}"))
+    assert run(plan, tmp_path / "out", engine="serial", progress=False).failed == 0
+
+
 def test_a_plugin_that_is_edited_during_a_run_gives_no_results_under_its_old_name(tmp_path, no_to_noise):
     plan, out = load_plan(own_plan(tmp_path, PLUGIN)), tmp_path / "out"
     store.prepare(out)

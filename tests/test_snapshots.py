@@ -5,10 +5,11 @@ import shutil
 import pandas as pd
 import pytest
 
-from dimum_core import evaluate, load_dataset, relearn, unlearn
+from dimum_core import evaluate, load_dataset, load_pipeline, relearn, unlearn
 from dimum_core.benchmark import check_plan, read_results, run, unlearned
 from dimum_core.benchmark.cost import curve_points
 from dimum_core.benchmark.reading import PlanError
+from dimum_core.geometry import displacement
 from dimum_core.models import fresh_noise
 
 CONTENT = {
@@ -42,6 +43,21 @@ def test_a_snapshot_is_what_a_run_of_so_many_steps_ends_in(laddered, small_digit
     pd.testing.assert_frame_equal(first, second)
 
 
+def test_a_snapshot_before_the_last_step_is_of_the_whole_run(small_digits, tmp_path):
+    """Twenty steps begin with two of warm-up, also if only the second is attacked."""
+    content = {**CONTENT, "checkpoint": small_digits[0], "attack_rates": [1e-3], "attack_steps": 1, "points": 2}
+    run(check_plan({**content, "budgets": [{"steps": 20, "snapshots": [2]}]}), tmp_path, engine="serial", progress=False)
+    pipe, moved = load_pipeline(small_digits[0]), []
+
+    def look(step, forgetful):
+        moved.append(float(displacement(pipe.unet, forgetful.unet).norm()))
+        return {}
+
+    settings = {"steps": 20, "batch_size": 8, "evaluate": look, "evaluate_every": [2], "progress": False}
+    unlearn(pipe, "random-label", target="3", data=load_dataset("digits"), **settings)
+    assert read_results(tmp_path)["unlearning_distance"].iloc[0] == pytest.approx(moved[0], rel=1e-5)
+
+
 def test_what_is_missing_of_a_ladder_comes_back_bit_for_bit(laddered, tmp_path):
     plan, out = laddered
     again = tmp_path / "copy"
@@ -72,8 +88,6 @@ def test_points_are_counted_with_both_ends():
 
 def test_all_measures_draw_with_fresh_noise(small_digits, monkeypatch):
     """A sampler that draws nothing but zeros is asked by evaluations, curves and the stop at a wanted UA alike."""
-    from dimum_core import load_pipeline
-
     asked = []
 
     class Counted(fresh_noise.EulerAncestralDiscreteScheduler):

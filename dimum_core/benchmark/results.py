@@ -35,7 +35,8 @@ def read_results(source: str | Path) -> pd.DataFrame:
     retained accuracy, distance), its cost (seconds; nfes, network evaluations of one image under one condition: of all
     unlearning, of the attack's training, of the samples for the curve), and its provenance (commit, versions, device).
     unlearning_nfes: every pass of unlearning, except the looks along the way (at UA, at a method's trace). unlearning_seconds: of
-    the training loop with these looks; not of a method's `prepare` or `edit`, nor of making alternative data.
+    the training loop with these looks; not of a method's `prepare` or `edit`, nor of making alternative data, except of snapshots,
+    where it is all the time until one is taken.
     """
     check_kind("source", source, (str, os.PathLike), "a results folder, or a Parquet or CSV file made from one")
     source = Path(source)

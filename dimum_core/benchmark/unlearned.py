@@ -67,7 +67,7 @@ def _unlearned(
 
     with counted(original.unet) as seen:
         pipe = unlearn(
-            original, model["method"], target=model["target"], data=data, steps=max(at, default=model["steps"]),
+            original, model["method"], target=model["target"], data=data, steps=model["steps"],
             until=model["until"], learning_rate=model["learning_rate"], batch_size=model["batch_size"], evaluate=keep,
             evaluate_every=sorted(at) or model["check_every"], seed=model["seed"], judge=judge, progress=False,
             **model["hyperparameters"],
