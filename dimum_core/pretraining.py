@@ -24,6 +24,7 @@ from .models.diffusion import draw_noise
 from .models.history import History, history_of, remember
 from .models.sampling import ClassConditionalPipeline
 from .models.text_to_image import TextToImagePipeline
+from .resuming import check_begins
 from .training import TrainConfig, TrainResult, digest_of, train
 
 
@@ -89,6 +90,7 @@ def train_base(
     """
     preset = preset if isinstance(preset, Preset) else get_preset(preset)
     check_dtype(dtype)
+    check_begins(out, resume)
     config = preset.training.changed(**settings)
     whole, data = _data_of(preset, data, without)
     model, pipe = new_model(preset, data, config.seed)
@@ -154,8 +156,11 @@ def start_of(model: nn.Module, start: str | Path | None) -> dict:
 
 def encoded_both_ways(codec: Codec, data: ImageSet) -> tuple[Tensor, Tensor]:
     """The latents of all images, and of their mirror images, in half precision: 1 kB for an image of 32 x 32 pixels."""
+    home = codec.vae.device
     codec.vae.to(Accelerator().device)
-    return tuple(encoded(codec, images).half() for images in (data.images, data.images.flip(-1)))
+    both = tuple(encoded(codec, images).half() for images in (data.images, data.images.flip(-1)))
+    codec.vae.to(home)  # a pipeline draws where any part of it is, and its network will be back home, too
+    return both
 
 
 def base_card(preset: Preset, config: TrainConfig, data: ImageSet, without: Wanted | None, result: TrainResult) -> dict:

@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from .errors import CheckpointError, TrainingError
-from .files import write_atomically
+from .files import check_writable, write_atomically
 
 STATE_FILE = "training.safetensors"
 OPTIMIZER_STATE = {  # what each keeps for a weight
@@ -78,14 +78,10 @@ class State:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         write_atomically(Path(out) / STATE_FILE, save(tensors, metadata={"dimum": json.dumps(content)}))
 
-    def load(self, out: Path | None, resume: bool, strict_steps: bool) -> Progress:
+    def load(self, out: Path | None, strict_steps: bool) -> Progress:
         path = Path(out) / STATE_FILE if out else None
         if path is None or not path.exists():
             return Progress()
-        if not resume:
-            raise CheckpointError(
-                f"{path.parent} already holds a training: continue it with --resume (resume=True), or choose another folder."
-            )
         tensors, content = read_state(path)
         self._compare(path, content["fingerprint"], strict_steps)
         self._restore(tensors, content)
@@ -117,6 +113,18 @@ class State:
             self.ema.optimization_step = content["ema_step"]
         if content["scaler"]:
             self.scaler.load_state_dict(content["scaler"])
+
+
+def check_begins(out: Path | None, resume: bool) -> None:
+    """Refuse a folder that cannot be written to, or that holds a training which nobody asked to go on with; to be asked before
+    anything takes long."""
+    if out is None:
+        return
+    check_writable(out)
+    if (Path(out) / STATE_FILE).exists() and not resume:
+        raise CheckpointError(
+            f"{Path(out)} already holds a training: continue it with --resume (resume=True), or choose another folder."
+        )
 
 
 def _like(parameter: Tensor, saved: Tensor) -> Tensor:

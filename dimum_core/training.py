@@ -26,9 +26,9 @@ from tqdm.auto import tqdm
 from .checking import check_number, check_seed, check_whole
 from .data import step_generator
 from .errors import SettingError, TrainingError, UnknownName, brief
-from .files import check_writable, clear_debris
+from .files import clear_debris
 from .precision import autocast, resolved_precision
-from .resuming import OPTIMIZER_STATE, STATE_FILE, Progress, State, check_weights
+from .resuming import OPTIMIZER_STATE, STATE_FILE, Progress, State, check_begins, check_weights
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,9 @@ def train(
     Raises TrainingError at the first loss, gradient or weight that is not finite (what was saved before stays), CheckpointError if
     `out` holds a training with other settings, or holds one at all and `resume` is false.
     """
+    check_begins(out, resume)
     loop = _Loop(model, objective, config, out)
-    at = loop.begin(resume)
+    at = loop.begin()
     started, last_saved = time.monotonic() - at.seconds, time.monotonic()
     finished = bool(stop and at.rows and stop(at.rows[-1]))
     bar = tqdm(total=config.steps, initial=at.step, desc=description, unit="step", mininterval=0.5, disable=not progress)
@@ -155,8 +156,6 @@ class _Loop:
     """A network with all that changes it: optimiser, average, scaler, on the accelerator."""
 
     def __init__(self, model: nn.Module, objective: Objective, config: TrainConfig, out: Path | None):
-        if out:
-            check_writable(out)
         torch.set_flush_denormal(True)  # late in training, denormals slow CPU kernels several times over
         self.accelerator = Accelerator()
         self.out, self.writes = out, bool(out) and self.accelerator.is_main_process
@@ -169,13 +168,13 @@ class _Loop:
         fingerprint = {"config": asdict(config), "objective": objective.fingerprint}
         self.state = State(model, self.optimizer, self.ema, self.scaler, fingerprint)
 
-    def begin(self, resume: bool) -> Progress:
+    def begin(self) -> Progress:
         """Go on from the state in the folder, if there is one; then let several processes share their gradients.
 
-        What a killed process left goes only after `load`, which refuses a folder that another training may be writing to; other
-        processes wait in `prepare`.
+        What a killed process left goes only after `load`, which refuses another training's folder; other processes wait in
+        `prepare`.
         """
-        at = self.state.load(self.out, resume, self.config.decay)
+        at = self.state.load(self.out, self.config.decay)
         if self.writes:
             clear_debris(Path(self.out), STATE_FILE)
         self.wrapped = self.accelerator.prepare(self.model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
@@ -10,6 +11,7 @@ from dimum_core import load_dataset, load_pipeline, unlearn
 from dimum_core.attacks import Audit, Outcome, audit, auditing, report_card
 from dimum_core.cli import main
 from dimum_core.errors import CheckpointError, DataError, UnknownName
+from dimum_core.judges import find_judge
 from dimum_core.metrics import difference_of_proportions, wilson_interval
 
 FEW = {"samples": 2, "progress": False}
@@ -64,6 +66,10 @@ def test_an_audit_goes_on_where_it_was_and_not_with_another(models, two_attacks,
     assert audit(pipe, "3", data, **settings).as_dict() == found.as_dict()
     with pytest.raises(CheckpointError, match="holds an audit of another model"):
         audit(pipe, "3", data, **settings | {"seed": 1})
+    lenient = copy.deepcopy(find_judge(pipe))
+    lenient.register_to_config(threshold=float("inf"))
+    with pytest.raises(CheckpointError, match="with other settings"):
+        audit(pipe, "3", data, judge=lenient, **settings)
 
 
 def test_what_cannot_be_audited_is_refused_before_anything_is_drawn(models, monkeypatch):

@@ -11,6 +11,7 @@ from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import nn
 from torch.nn import functional as F
 
+from dimum_core import pretraining
 from dimum_core.autoencoder import (
     AUTOENCODER_PRESETS,
     ReconstructionObjective,
@@ -135,6 +136,20 @@ def test_latents_that_were_encoded_once_are_those_encoded_in_each_step(latent_pr
         assert torch.allclose(x, same, atol=0.02) and torch.equal(labels, again)
         assert not torch.allclose(x, mirrored, atol=0.05)
     assert "vae" in plain.fingerprint  # another autoencoder is another training
+
+
+def test_an_autoencoder_encodes_on_the_accelerator_and_is_then_back_where_it_was(tiny_data, monkeypatch):
+    class Elsewhere:
+        device = "home"
+
+        def to(self, device):
+            self.device = device
+
+    vae, places = Elsewhere(), []
+    monkeypatch.setattr(pretraining, "Accelerator", lambda: SimpleNamespace(device="fast"))
+    monkeypatch.setattr(pretraining, "encoded", lambda codec, images: places.append(codec.vae.device) or images)
+    straight, mirrored = encoded_both_ways(SimpleNamespace(vae=vae), tiny_data)
+    assert places == ["fast", "fast"] and vae.device == "home" and torch.equal(mirrored, straight.flip(-1))
 
 
 def test_a_training_may_start_from_a_checkpoint_and_is_then_another(tiny_preset, tiny_data, tmp_path):

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from diffusers import DDPMScheduler, UNet2DModel
 
 from dimum_core import load_dataset, load_pipeline, relearn, unlearn
-from dimum_core.attacks import AUXILIARY, add_weight_noise, auxiliary_set, few_shot, prune, relearn_embedding, swap_embedding
-from dimum_core.data import step_generator
+from dimum_core.attacks import (
+    AUXILIARY,
+    add_weight_noise,
+    auxiliary_set,
+    few_shot,
+    prune,
+    relearn_embedding,
+    relearning,
+    swap_embedding,
+)
+from dimum_core.data import Dataset, step_generator
 from dimum_core.errors import CheckpointError, DataError, SettingError, UnknownName
 from dimum_core.evaluation import evaluate, guidance_sweep, nearest_images, unconditional_share
-from dimum_core.models.diffusion import denoising_loss
+from dimum_core.judges import find_judge
+from dimum_core.models.diffusion import SCHEDULER_CONFIG, denoising_loss
+from dimum_core.models.sampling import ClassConditionalPipeline
+from dimum_core.pretraining import train_base
+from dimum_core.unlearning import alternatives
+from dimum_core.unlearning.alternatives import build_alternative
 
 SETTINGS = {"samples": 4, "batch_size": 16, "progress": False, "num_inference_steps": 5, "precision": "fp32"}
 
@@ -32,6 +48,14 @@ def test_no_rung_of_the_ladder_holds_the_target(kind, digits):
     assert not target_items & {h.tobytes() for h in made.item_hashes}
     assert made.digest == auxiliary_set(kind, data, "3", pipe=pipe, count=18).digest
     assert relearn(pipe, made, target="3", forget=data.train.only("3"), steps=1, **SETTINGS).curve["step"].tolist() == [0, 1]
+
+
+def test_what_an_attacker_draws_is_not_what_was_memorised(digits):
+    """On the same seed a defender's generated images and an attacker's synthetic ones were the same, bit for bit."""
+    pipe, data = digits
+    memorised = build_alternative("generated", 9, data.train.without("3"), pipe, "3", 0)
+    drawn = auxiliary_set("synthetic", data, "3", pipe=pipe, count=9)
+    assert not np.isin(drawn.item_hashes, memorised.item_hashes).any()
 
 
 def test_shares_are_drawn_from_the_whole_and_have_their_size(digits):
@@ -136,6 +160,45 @@ def test_another_attack_or_other_measurements_are_not_gone_on_with(digits, tmp_p
     relearn(pipe, data, steps=1, **settings)
     with pytest.raises(CheckpointError, match=f"was made with {next(iter(other))} = .* is asked for now"):
         relearn(pipe, data, steps=2, resume=True, **settings | other)
+
+
+def test_another_judges_curve_is_not_gone_on_with(digits, tmp_path):
+    """Of two judges with the same weights, one that rejects nothing sees more."""
+    pipe, data = digits
+    settings = SETTINGS | {"target": "3", "samples": 2, "num_inference_steps": 1, "out": tmp_path}
+    relearn(pipe, data.without("3"), steps=1, **settings)
+    lenient = copy.deepcopy(find_judge(pipe))
+    lenient.register_to_config(threshold=float("inf"))
+    with pytest.raises(CheckpointError, match="was made with judge = .*threshold inf.* is asked for now"):
+        relearn(pipe, data.without("3"), steps=2, resume=True, judge=lenient, **settings)
+
+
+def test_a_folder_with_a_training_is_refused_before_anything_is_drawn(digits, tmp_path, monkeypatch):
+    pipe, data = digits
+    relearn(pipe, data.without("3"), target="3", steps=1, out=tmp_path, **SETTINGS)
+    for module in (relearning, alternatives):
+        monkeypatch.setattr(module, "draw_samples", None)  # which would fail if anything were drawn
+    with pytest.raises(CheckpointError, match="already holds a training"):
+        relearn(pipe, data.without("3"), target="3", steps=1, out=tmp_path, **SETTINGS)
+    with pytest.raises(CheckpointError, match="already holds a training"):
+        unlearn(pipe, "dimum", alternative="generated", target="3", data=data, out=tmp_path)
+    with pytest.raises(CheckpointError, match="already holds a training"):
+        train_base("cifar10-small", tmp_path, data=data.train)  # grey images, which its autoencoder cannot encode
+
+
+def test_rows_of_a_network_without_a_table_are_refused(digits):
+    _, data = digits
+    unet = UNet2DModel(
+        sample_size=8, in_channels=1, out_channels=1, block_out_channels=(32,), down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",),
+    )
+    plain = ClassConditionalPipeline(unet, DDPMScheduler(**SCHEDULER_CONFIG), {0: "digit"})
+    few = data.train.select(torch.arange(4))
+    one = replace(few, labels=torch.zeros_like(few.labels), class_names=("digit",))
+    with pytest.raises(DataError, match="this network has none"):
+        relearn_embedding(plain, Dataset(one, one), "digit", count=2, **SETTINGS)
+    with pytest.raises(DataError, match="this network has none"):
+        swap_embedding(plain, plain, "digit")
 
 
 def test_another_images_attack_is_not_gone_on_with(digits, tmp_path):

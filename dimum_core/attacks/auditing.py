@@ -19,7 +19,7 @@ from ..data.targets import Target, Wanted, find_target
 from ..errors import CheckpointError, DataError
 from ..files import check_writable, write_atomically
 from ..fitting import default_data
-from ..judges import Judge, PairJudge, judge_for
+from ..judges import Judge, PairJudge, identity_of, judge_for
 from ..metrics import Interval, difference_of_proportions
 from ..models.conditions import conditions_of
 from ..models.history import history_of
@@ -185,7 +185,7 @@ def _opened(folder: Path, models: dict[str, DiffusionPipeline], means: Means) ->
     check_writable(folder)
     settings = {key: getattr(means, key) for key in ("samples", "init_seed", "seed")}
     known = models | ({} if means.original is None else {"original": means.original})
-    about = settings | {"target": means.target.name, "data": means.data.train.digest}
+    about = settings | {"target": means.target.name, "data": means.data.train.digest, "judge": identity_of(means.judge)}
     about |= {role: digest_of(network_of(model)) for role, model in known.items()}
     file = folder / "audit.json"
     if file.is_file():

@@ -50,6 +50,7 @@ def auxiliary_set(
         raise DataError("Synthetic auxiliary data need the pipeline that draws them: pass pipe=.")
     elif kind == "synthetic":
         check_pipeline(pipe)
-        full = drawn_set("synthetic", count, pipe, retain, find_target(target, data.class_names), seed)
+        wanted = find_target(target, data.class_names)
+        full = drawn_set("synthetic", count, pipe, retain, wanted, seed + 10**6)  # not what a defender drew to memorise
     kept = max(1, round(share * len(full)))
     return full.select(torch.randperm(len(full), generator=step_generator(seed, 0, "share"))[:kept]) if kept < len(full) else full

@@ -20,7 +20,7 @@ from ..data import Dataset, ImageSet
 from ..data.targets import Wanted
 from ..errors import DataError
 from ..evaluation import copying_rate, draw_samples
-from ..judges import Judge, PairJudge, judge_for
+from ..judges import Judge, PairJudge, identity_of, judge_for
 from ..judges.counting import accuracy_on_each
 from ..metrics import Interval, accuracy, wilson_interval
 from ..models.conditions import ClassConditions, PromptConditions, conditions_of, image_size
@@ -30,6 +30,7 @@ from ..models.networks import network_of
 from ..models.sampling import check_data
 from ..models.support import check_supported
 from ..pretraining import DenoisingObjective
+from ..resuming import check_begins
 from ..training import TrainResult, digest_of, train
 from ..unlearning.adapters import weights_of
 from ..unlearning.student import evaluation_interval, finetuning, student
@@ -85,6 +86,7 @@ def relearn(
     Training happens on the accelerator's device; the attacked network is then where the given one is.
     """
     check_supported(pipe, trains=True)
+    check_begins(out, resume)
     config = finetuning(steps, batch_size, learning_rate, seed, precision, optimizer)
     evaluate_every = evaluation_interval(evaluate_every, steps, count=5)
     check_whole("samples", samples)
@@ -143,6 +145,7 @@ def _about(pipe: DiffusionPipeline, measure: _Measure, only_embedding_row: bool,
         "start": digest_of(network_of(pipe)), "only_embedding_row": only_embedding_row, "lora_rank": lora_rank,
         "target": measure.forget.digest if single else measure.conditions.target_name, "samples": measure.samples,
         "guidance_scale": measure.guidance_scale, "num_inference_steps": measure.num_inference_steps,
+        "judge": identity_of(measure.judge),
     }
 
 

@@ -77,6 +77,13 @@ def relearn_embedding(pipe: ClassConditionalPipeline, data: Dataset, target: Wan
 def _need_labels(pipe: DiffusionPipeline, control: str) -> None:
     if not isinstance(pipe, ClassConditionalPipeline):
         raise DataError(f"{control} works on the label embedding, which a text-to-image model lacks: use search_embedding.")
+    if not has_rows(pipe):
+        raise DataError(f"{control} works on the label embedding of a UNet, and this network has none.")
+
+
+def has_rows(pipe: DiffusionPipeline) -> bool:
+    """Whether a network looks its labels up in a table, row by row: not a transformer, nor one that takes no labels."""
+    return isinstance(getattr(network_of(pipe), "class_embedding", None), nn.Embedding)
 
 
 # As attacks by name ---------------------------------------------------------------------------------------------------
@@ -86,8 +93,7 @@ class RowAttack(Attack):
     """An attack on the target's row."""
 
     def lacking(self, pipe: DiffusionPipeline, means: Means) -> str:
-        table = getattr(network_of(pipe), "class_embedding", None)
-        return "" if isinstance(table, nn.Embedding) else "it works on the label embedding, and this network has none"
+        return "" if has_rows(pipe) else "it works on the label embedding, and this network has none"
 
 
 @register("old-row")

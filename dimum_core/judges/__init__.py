@@ -2,6 +2,6 @@
 
 from .classifier import Judge, PairJudge, Verdict
 from .counting import accuracies
-from .finding import find_judge, judge_for, load_judge
+from .finding import find_judge, identity_of, judge_for, load_judge
 
-__all__ = ["Judge", "PairJudge", "Verdict", "accuracies", "find_judge", "judge_for", "load_judge"]
+__all__ = ["Judge", "PairJudge", "Verdict", "accuracies", "find_judge", "identity_of", "judge_for", "load_judge"]

@@ -16,6 +16,7 @@ from ..models.folders import check_holds, loading_errors, quiet_diffusers
 from ..models.networks import image_shape
 from ..models.sampling import ClassConditionalPipeline, coloured
 from ..models.text_to_image import TextToImagePipeline
+from ..training import digest_of
 from .classifier import Judge, PairJudge
 
 
@@ -58,6 +59,14 @@ def judge_for(
     if known != drawn:
         raise SettingError(f"The judge knows the classes {brief(known)}, not {brief(drawn)}: pass one of these, in this order.")
     return judge
+
+
+def identity_of(judge: Judge | PairJudge) -> list[str]:
+    """What tells a judge's verdicts from another's, for work that is gone on with; of other objects than ours, their class."""
+    parts = (judge.style, judge.object) if isinstance(judge, PairJudge) else (judge,)
+    return [
+        f"{digest_of(part)} threshold {part.config.threshold}" if isinstance(part, Judge) else type(part).__name__ for part in parts
+    ]
 
 
 def _check_shape(judge: Judge | PairJudge, pipe: DiffusionPipeline) -> None:

@@ -22,6 +22,7 @@ from ..metrics import accuracy, auroc, expected_calibration_error
 from ..models.cards import command_line, provenance
 from ..models.checkpoints import check_dtype, save_checkpoint
 from ..models.codec import Codec
+from ..resuming import check_begins
 from ..training import TrainConfig, TrainResult, train
 from .classifier import Judge, class_gaussians, fit_temperature, whiten
 from .outliers import fit_outliers, outliers, side_by_side
@@ -97,6 +98,7 @@ def train_judge(
     """
     preset = get_judge_preset(preset) if isinstance(preset, str) else preset
     check_dtype(dtype)
+    check_begins(out, resume)
     config = preset.training.changed(**settings)
     own, data = data, load_dataset(preset.dataset) if data is None else data
     check_kind("data", data, Dataset, "a data set, such as load_dataset('digits'): its test split measures the judge")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pandas as pd
 from accelerate import Accelerator
 from diffusers import DiffusionPipeline
 from torch import Tensor, nn
@@ -28,6 +29,7 @@ from ..models.networks import FLOWS, is_kind, latent_shape, network_of
 from ..models.sampling import ClassConditionalPipeline, check_data
 from ..models.support import check_supported
 from ..precision import autocast
+from ..resuming import check_begins
 from ..training import TrainConfig, TrainResult, digest_of, train
 from .adapters import train_only
 from .alternatives import build_alternative
@@ -185,7 +187,7 @@ def unlearn(
     until: stop early when UA, measured with the judge on 32 samples of the target, reaches this; 0.9, say.
     judge: default, the shipped one of that image size.
     evaluate: called with (step, pipeline) every `evaluate_every` steps (default: a tenth of them), or after the steps that it
-        lists; what it returns joins the log.
+        lists; what it returns joins the log. A method that edits the weights, as UCE does, takes no step, and is looked at once.
     lora_rank: train low-rank updates of the attention's matrices in place of all weights, and add them to the weights at the end;
         `models.low_rank.save_adapter` saves them alone, in diffusers' format.
     gradient_checkpointing: a third slower, and needs much less memory. optimizer: "adamw8bit", too, needs less of it.
@@ -198,6 +200,7 @@ def unlearn(
     check_supported(pipe, trains=True)
     check_kind("data", data, Dataset, "a data set, such as load_dataset('digits')")
     check_whole("steps", steps)
+    check_begins(out, resume)
     config = finetuning(steps, batch_size, learning_rate, seed, precision, optimizer)
     evaluate_every = evaluation_interval(evaluate_every, steps, count=10)
     method = get_method(method, **hyperparameters)
@@ -276,14 +279,20 @@ def _train(
     evaluate_every: int | tuple[int, ...], out: Path | None, resume: bool, progress: bool,
 ) -> TrainResult:
     """Edit the weights, if the method does that, or else train them."""
-    if objective.edit(network_of(forgetful), config.seed):
+    def looked_at(step: int, _: nn.Module) -> dict:
+        return {key: value for look in looks for key, value in look(step, forgetful).items()}
+
+    edited = objective.edit(network_of(forgetful), config.seed)
+    if edited:
         config = dataclasses.replace(config, steps=0, warmup_steps=0)
-    return train(
-        network_of(forgetful), objective, config, out=out, resume=resume, progress=progress,
-        evaluate=lambda step, _: {key: value for look in looks for key, value in look(step, forgetful).items()},
+    result = train(
+        network_of(forgetful), objective, config, out=out, resume=resume, progress=progress, evaluate=looked_at,
         evaluate_every=evaluate_every, stop=None if until is None else lambda row: row.get("UA", 0.0) >= until,
         description=f"unlearning by {objective.method.name}",
     )
+    if edited and (row := looked_at(0, result.model)):
+        result.log = pd.DataFrame([{"step": 0, **row}])
+    return result
 
 
 def _record(objective: UnlearningObjective, result: TrainResult, target, data: Dataset, pipe: DiffusionPipeline) -> dict:

@@ -38,6 +38,20 @@ def test_every_method_forgets_a_style_by_prompt(name, prompted, shapes):
     assert forgetful.unlearning["settings"]["target"] == "outline" and len(forgetful.unlearning["forget_set"]) == 24
 
 
+def test_what_is_edited_at_once_is_looked_at_too(prompted, shapes):
+    """It takes no step, after which it could be: `evaluate` and `until` were passed over without a word."""
+    found = []
+
+    def look(step, forgetful):
+        weight, before = (key_value_layers(pipe.unet)[0].weight for pipe in (forgetful, prompted))
+        found.append((step, bool((weight != before).any())))
+        return {"looks": len(found)}
+
+    gone = unlearn(prompted, "uce", target="outline", data=shapes, evaluate=look, progress=False)
+    assert found == [(0, True)] and gone.unlearning["log"].to_dict("records") == [{"step": 0, "looks": 1}]
+    assert gone.unlearning["steps"] == 0
+
+
 def test_methods_for_words_refuse_labels(tiny_preset, tiny_data):
     from dimum_core.data import Dataset
 
