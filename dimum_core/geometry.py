@@ -117,7 +117,7 @@ class Probe:
         generator = step_generator(seed, 0, "probe")
         chosen = torch.randperm(len(images), generator=generator)[torch.arange(count) % len(images)]
         drawn = images.resized(pipe.image_shape[-1]).select(chosen)
-        x = pipe.encode(drawn.images)
+        x = pipe.encode(drawn.images).cpu()  # latents are where the autoencoder is
         eps = torch.randn(x.shape, generator=generator)
         t = ((torch.arange(count) + torch.rand(count, generator=generator)) * NUM_TIMESTEPS / count).long()
         schedule = Schedule.of(pipe.scheduler)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from accelerate.state import AcceleratorState
 
 from dimum_core import load_dataset, load_pipeline, relearn, unlearn
+from dimum_core.geometry import Probe
+from dimum_core.judges.presets import get_judge_preset
+from dimum_core.judges.training import train_judge
 from dimum_core.precision import native_precision
 from dimum_core.pretraining import train_base
 
@@ -58,6 +63,13 @@ def test_unlearning_and_the_attack_run_on_the_gpu_and_leave_their_input_where_it
     assert torch.cuda.max_memory_allocated() > before
     assert attack.curve["distance"].iloc[-1] > 0
     assert {p.device.type for p in (pipe, gone, attack.pipeline)} == {"cpu"}
+
+
+def test_a_judge_of_outliers_is_fitted_and_latents_are_probed_on_the_gpu():
+    judge, _ = train_judge(replace(get_judge_preset("digits-judge"), knows_outliers=True), steps=2)
+    assert judge.device.type == "cuda" and judge.config.knows_outliers and judge.outlier_weights.isfinite().all()
+    pipe = load_pipeline("cifar10-small").to("cuda")
+    assert 0 < Probe.of(pipe, load_dataset("cifar10-mini").test, count=4)(pipe.unet) < 1
 
 
 def test_the_precision_is_one_that_the_device_has():

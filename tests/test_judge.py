@@ -13,7 +13,7 @@ from dimum_core.data import Dataset, from_uint8
 from dimum_core.errors import CheckpointError, DataError, SettingError, UnknownName
 from dimum_core.judges import load_judge, training
 from dimum_core.judges.classifier import NONE_OF_THESE, Judge, class_gaussians, fit_temperature, whiten
-from dimum_core.judges.outliers import blends, outliers, side_by_side
+from dimum_core.judges.outliers import blends, fit_outliers, outliers, side_by_side
 from dimum_core.judges.presets import JUDGE_PRESETS, get_judge_preset
 from dimum_core.judges.training import (
     ClassificationObjective,
@@ -255,6 +255,23 @@ def test_what_is_strange_is_told_by_scikit_learns_regression_and_rejected(patter
     assert not few.config.knows_outliers  # 75 images are too few: it keeps the Mahalanobis distance
     mixed = judge.judge(blends(patterns.test.images, patterns.test.labels, torch.Generator().manual_seed(9)))
     assert (mixed.labels < 0).float().mean() > 0.8 and (verdict.labels < 0).float().mean() < 0.15
+
+
+def test_what_is_strange_is_told_where_the_judge_is(patterns, monkeypatch):
+    """Features come back to the CPU, and a judge that was trained on a GPU is still there."""
+    class Reached(Exception):
+        pass
+
+    def evidence(*parts):
+        places.extend(part.device.type for part in parts)
+        raise Reached
+
+    judge, places = Judge(8, 1, patterns.train.class_names, (4, 4), (2, 2), knows_outliers=True).to("meta"), []
+    monkeypatch.setattr(judge, "seen", lambda images: (torch.zeros(len(images), 4), torch.zeros(len(images), 8)))
+    monkeypatch.setattr(judge, "evidence", evidence)
+    with pytest.raises(Reached):
+        fit_outliers(judge, patterns.train)
+    assert places == ["meta", "meta"]
 
 
 def test_blends_and_halves_are_of_two_classes():
