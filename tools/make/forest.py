@@ -15,11 +15,12 @@ from dimum_core.plots import COLOURS, use_style
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
-from tables import DIGITS, EFFECTS, FRESH, LATER, PHOTOGRAPHS, effect  # noqa: E402 (a script beside this one, not a package)
+from tables import CONFIRM, DIGITS, EFFECTS, FRESH, LATER, PHOTOGRAPHS, effect  # noqa: E402 (a script beside this one, not a package)
 
 OUT = ROOT / "docs" / "forest.png"
 LOOKS = {"distinguishable": ("o", COLOURS[0]), "equivalent": ("s", COLOURS[2]), "open": ("D", "0.55")}
 GROUPS = {
+    (CONFIRM, "matched"): "Predicted: digits 5 and 6 at UA 0.9, 400 steps of attack: recovery area",
     (FRESH, "matched"): "Digits at UA 0.9, samples of fresh noise: share after the attack",
     (DIGITS, "matched"): "Digits at UA 0.9, deterministic sampler: recovery area",
     (LATER, "matched"): "The same, nine later pairs alone",
@@ -31,7 +32,7 @@ GROUPS = {
 def figure() -> plt.Figure:
     names = {group: [name for name, planned in EFFECTS.items() if planned[:2] == group] for group in GROUPS}
     heights = [len(each) + 1 for each in names.values()]
-    fig, axes = plt.subplots(len(GROUPS), sharex=True, figsize=(9, 8.6), height_ratios=heights, layout="constrained")
+    fig, axes = plt.subplots(len(GROUPS), sharex=True, figsize=(9, 10.4), height_ratios=heights, layout="constrained")
     for ax, (group, title) in zip(axes, GROUPS.items(), strict=True):
         panel(ax, title, names[group])
     axes[-1].set_xlabel("difference: left of 0, the first gives back less")
