@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,8 +14,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from .checking import check_kind
 from .errors import CheckpointError, TrainingError
-from .files import check_writable, write_atomically
+from .files import write_atomically
 
 STATE_FILE = "training.safetensors"
 OPTIMIZER_STATE = {  # what each keeps for a weight
@@ -116,11 +118,10 @@ class State:
 
 
 def check_begins(out: Path | None, resume: bool) -> None:
-    """Refuse a folder that cannot be written to, or that holds a training which nobody asked to go on with; to be asked before
-    anything takes long."""
+    """Refuse a folder that holds a training which nobody asked to go on with; to be asked before anything takes long."""
     if out is None:
         return
-    check_writable(out)
+    check_kind("out", out, (str, os.PathLike), "a folder")
     if (Path(out) / STATE_FILE).exists() and not resume:
         raise CheckpointError(
             f"{Path(out)} already holds a training: continue it with --resume (resume=True), or choose another folder."

@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 from .checking import check_number, check_seed, check_whole
 from .data import step_generator
 from .errors import SettingError, TrainingError, UnknownName, brief
-from .files import clear_debris
+from .files import check_writable, clear_debris
 from .precision import autocast, resolved_precision
 from .resuming import OPTIMIZER_STATE, STATE_FILE, Progress, State, check_begins, check_weights
 
@@ -123,6 +123,8 @@ def train(
     `out` holds a training with other settings, or holds one at all and `resume` is false.
     """
     check_begins(out, resume)
+    if out:
+        check_writable(out)
     loop = _Loop(model, objective, config, out)
     at = loop.begin()
     started, last_saved = time.monotonic() - at.seconds, time.monotonic()
