@@ -104,10 +104,14 @@ def effect(name: str) -> pd.Series:
 
 def in_words(name: str) -> str:
     found = effect(name)
-    within = max(-found["low"], found["high"]) <= MARGIN
     verdict = {"equivalent": f"equivalent within {MARGIN:g}", "distinguishable": f"distinguishable, by less than {MARGIN:g}"}
-    verdict = verdict.get(found["verdict"], found["verdict"]) if within else found["verdict"]
+    verdict = verdict.get(found["verdict"], found["verdict"]) if is_small(found) else found["verdict"]
     return f"{difference(found)}, {verdict}"
+
+
+def is_small(found: pd.Series) -> bool:
+    """Whether the whole interval lies within MARGIN of no difference."""
+    return max(-found["low"], found["high"]) <= MARGIN
 
 
 def difference(found: pd.Series) -> str:
@@ -179,8 +183,8 @@ def expected(source: str, budget: str) -> str:
     for first, second, what in said:
         found = comparisons_of(source, budget).loc[(first, second)]
         below = found["verdict"] == "distinguishable" and found["difference"] < 0
-        within = max(-found["low"], found["high"]) <= MARGIN
-        answer = "yes" if (below if what == "below 0" else within) else "open" if found["verdict"] == "open" else "no"
+        came = below if what == "below 0" else is_small(found)
+        answer = "yes" if came else "open" if found["verdict"] == "open" else "no"
         lines.append(f"| {first} minus {second} | {what} | {difference(found)} | {found['p (Holm)']:.3f} | {answer} |")
     return "\n".join(lines) + "\n"
 

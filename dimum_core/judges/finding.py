@@ -63,15 +63,20 @@ def judge_for(
 
 def identity_of(judge: Judge | PairJudge) -> list[str]:
     """What tells a judge's verdicts from another's, for work that is gone on with; of other objects than ours, their class."""
-    parts = (judge.style, judge.object) if isinstance(judge, PairJudge) else (judge,)
     return [
-        f"{digest_of(part)} threshold {part.config.threshold}" if isinstance(part, Judge) else type(part).__name__ for part in parts
+        f"{digest_of(part)} threshold {part.config.threshold}" if isinstance(part, Judge) else type(part).__name__
+        for part in _parts(judge)
     ]
+
+
+def _parts(judge: Judge | PairJudge) -> tuple:
+    """The one judge, or the two of a pair."""
+    return (judge.style, judge.object) if isinstance(judge, PairJudge) else (judge,)
 
 
 def _check_shape(judge: Judge | PairJudge, pipe: DiffusionPipeline) -> None:
     """Refuse, before anything is drawn, a judge of images of another size, or in colour where the pipeline's are grey."""
-    for part in (judge.style, judge.object) if isinstance(judge, PairJudge) else (judge,):
+    for part in _parts(judge):
         if not isinstance(part, Judge):
             continue
         looks, drawn = (part.config.image_channels, part.image_size), image_shape(pipe)[:2]
