@@ -1,0 +1,62 @@
+"""Draw docs/exchange.png and docs/price.png: what a longer unlearning costs the attacker, and what it costs whoever unlearns.
+
+    python tools/make/exchange.py      seconds; from data/results/exchange.parquet
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from dimum_core.benchmark import read_results
+from dimum_core.benchmark.exchange import MARKERS, exchange_panel
+from dimum_core.models.cards import read_card
+from dimum_core.plots import line_colours, use_style
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+ROWS, DOCS = ROOT / "data" / "results" / "exchange.parquet", ROOT / "docs"
+AFFORDABLE = 2  # percent of a new training: dearer than this, one may as well think of training anew
+
+
+def prices(rows: pd.DataFrame) -> pd.DataFrame:
+    """A row for each attack: method, unlearning steps, price in percent of a new training (passes), share shown in the end."""
+    training = read_card(ROOT / "data" / "checkpoints" / "digits")["training"]
+    last = rows[(rows["step"] == rows["step"].max()) & (rows["label"] != "original")]
+    price = 100 * last["unlearning_nfes"] / (training["steps"] * training["batch_size"])
+    return last[["label", "unlearning_steps", "target", "seed"]].assign(price=price, shown=last["target accuracy"])
+
+
+def price_figure(rows: pd.DataFrame) -> plt.Figure:
+    found = prices(rows)
+    figure, ax = plt.subplots(figsize=(7.2, 4), layout="constrained")
+    for number, (label, group) in enumerate(found.groupby("label")):
+        colour, marker = line_colours(found["label"].unique())[number], MARKERS[number]
+        means = group.groupby("unlearning_steps")[["price", "shown"]].mean()
+        ax.plot(group["price"], group["shown"], marker, color=colour, markersize=4, alpha=0.4, linestyle="none")
+        ax.plot(means["price"], means["shown"], color=colour, marker=marker, label=label)
+        for steps, mean in means.iterrows():
+            ax.annotate(f"{steps:g}", mean, xytext=(4, 5), textcoords="offset points", fontsize=8, color=colour)
+    ax.axvline(AFFORDABLE, color="0.5", linestyle=":", linewidth=1)
+    beside = {"textcoords": "offset points", "fontsize": 8, "color": "0.4", "va": "top"}
+    ax.annotate(f"{AFFORDABLE} % of a new training", (AFFORDABLE, 1), xytext=(4, 0), **beside)
+    ax.set(
+        xscale="log", ylim=(-0.03, 1.03), title="What resistance costs",
+        xlabel="passes of the network in unlearning, percent of a new training's (logarithmic)",
+        ylabel=f"shows the digit after {rows['step'].max()} attack steps",
+    )
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.legend(title="method; numbers: steps", fontsize=8, title_fontsize=8)
+    return figure
+
+
+def main() -> None:
+    use_style()
+    rows = read_results(ROWS)
+    for name, figure in (("exchange", exchange_panel(rows).figure), ("price", price_figure(rows))):
+        figure.savefig(DOCS / f"{name}.png", dpi=130, bbox_inches="tight", facecolor="white")
+
+
+if __name__ == "__main__":
+    main()
