@@ -4,8 +4,9 @@
     python experiments/who_pays.py photographs [--per-class 24] [--out data/results/who_pays-photographs.csv]
 
 Each method forgets one class until UA is 0.9 and is attacked once, as in `fresh_noise.py`. Each model is then asked for every
-class. The file counts, for each model, how often a class was drawn when another was asked for; beside it stand the seconds, passes
-and memory of the unlearning. Prints for each method what the near and the far classes lost, and which class lost most.
+class. The file counts, for each model, how often a class was drawn when another was asked for; beside it stand the network
+evaluations of the unlearning, and how far the class asked for is from the target. Prints for each method what the near and the
+far classes lost, and which class lost most.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from evaluation import ATTACK, METHODS, side_by_side
 from joblib import delayed
 
 from dimum_core import load_dataset, load_pipeline, relearn, unlearn
-from dimum_core.benchmark.nfe import spent
+from dimum_core.benchmark.nfe import counted
 from dimum_core.interference import bill, interference, nearness
 from dimum_core.judges import find_judge
 
@@ -27,7 +28,6 @@ WORLDS = {  # checkpoint, data, target, learning rate of the attack, samples a c
     "digits": ("digits", "digits", "3", 3e-4, 50, list(METHODS)),
     "photographs": ("cifar10-small", "cifar10-mini", "automobile", 1e-4, 24, ["esd", "random-label", "erasediff", "dimum (class)"]),
 }
-COSTS = ["seconds", "passes", "memory"]
 
 
 def counts(pipe, per_class: int, **about) -> list[dict]:
@@ -42,15 +42,15 @@ def measure(world: str, method: str, per_class: int, seed: int) -> list[dict]:
     data, pipe = load_dataset(data), load_pipeline(checkpoint)
     if method == "original":
         return counts(pipe, per_class, method=method, when="before")
-    with spent(pipe.unet) as cost:
+    with counted(pipe.unet) as evaluations:
         pipe = unlearn(
             pipe, method.split(" ")[0], target=target, data=data, steps=60, until=0.9, evaluate_every=3, seed=seed, progress=False,
             **METHODS[method],
         )
     attack = ATTACK | {"learning_rate": rate}
     attacked = relearn(pipe, data.train.without(target), target=target, seed=seed + 1000, **attack).pipeline
-    models = {"unlearned": pipe, "attacked": attacked}
-    return [row for when, model in models.items() for row in counts(model, per_class, method=method, when=when, **cost)]
+    about = {"method": method, "passes": evaluations["training"]}
+    return [*counts(pipe, per_class, when="unlearned", **about), *counts(attacked, per_class, when="attacked", **about)]
 
 
 def matrices(rows: pd.DataFrame, when: str) -> dict[str, pd.DataFrame]:
@@ -62,9 +62,10 @@ def matrices(rows: pd.DataFrame, when: str) -> dict[str, pd.DataFrame]:
     }
 
 
-def bills(rows: pd.DataFrame, distances: pd.Series) -> dict[str, pd.DataFrame]:
+def bills(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """What each method cost the other classes by the end of the unlearning, and by the end of the attack."""
-    costs = rows.dropna(subset="seconds").groupby("method")[COSTS].first().to_dict("index")
+    distances = rows.groupby("asked")["distance"].first().dropna().sort_values()
+    costs = rows.dropna(subset="passes").groupby("method")[["passes"]].first().to_dict("index")
     before = matrices(rows, "before")["original"]
     return {when: bill(before, matrices(rows, when), distances, costs) for when in ("unlearned", "attacked")}
 
@@ -80,11 +81,12 @@ def main() -> None:
     checkpoint, data, target, _, per_class, methods = WORLDS[args.world]
     job = delayed(partial(measure, args.world, per_class=args.per_class or per_class, seed=args.seed))
     table = side_by_side((job(method) for method in ["original", *methods]), args.workers)
-    if args.out:
-        table.to_csv(args.out, index=False)
     distances = nearness(load_dataset(data).test, target, find_judge(load_pipeline(checkpoint)))
+    table["distance"] = table["asked"].map(distances)
+    if args.out:
+        table.to_csv(args.out, index=False, float_format="%.4f")
     print("from near to far:", ", ".join(distances.index))
-    for when, lost in bills(table, distances).items():
+    for when, lost in bills(table).items():
         print(f"\n{when}\n{lost.round(2).to_string()}")
 
 
