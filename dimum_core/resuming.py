@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -16,9 +18,9 @@ from torch import Tensor, nn
 
 from .checking import check_kind
 from .errors import CheckpointError, TrainingError
-from .files import write_atomically
+from .files import locked, write_atomically
 
-STATE_FILE = "training.safetensors"
+STATE_FILE, LOCK_FILE = "training.safetensors", ".training.lock"
 OPTIMIZER_STATE = {  # what each keeps for a weight
     "adamw": ("step", "exp_avg", "exp_avg_sq"), "sgd": ("momentum_buffer",), "nesterov": ("momentum_buffer",),
     "adamw8bit": ("step", "state1", "state2", "qmap1", "qmap2", "absmax1", "absmax2"),
@@ -126,6 +128,23 @@ def check_begins(out: Path | None, resume: bool) -> None:
         raise CheckpointError(
             f"{Path(out)} already holds a training: continue it with --resume (resume=True), or choose another folder."
         )
+
+
+@contextlib.contextmanager
+def alone_in(out: Path | None) -> Iterator[None]:
+    """Keep a folder from a second training while this one runs there: each would overwrite what the other saves."""
+    if out is None:
+        yield
+        return
+    path = Path(out) / LOCK_FILE
+    with locked(path, wait=False) as free:
+        if not free:
+            raise CheckpointError(f"Another process is training in {Path(out)}: wait until it is done, or choose another folder.")
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # Windows removes it by itself, and only then
+                path.unlink()
 
 
 def _like(parameter: Tensor, saved: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from .data import step_generator
 from .errors import SettingError, TrainingError, UnknownName, brief
 from .files import check_writable, clear_debris
 from .precision import autocast, resolved_precision
-from .resuming import OPTIMIZER_STATE, STATE_FILE, Progress, State, check_begins, check_weights
+from .resuming import OPTIMIZER_STATE, STATE_FILE, Progress, State, alone_in, check_begins, check_weights
 
 
 @dataclass(frozen=True)
@@ -120,33 +120,34 @@ def train(
         steps, and after the last; what it returns, if anything, joins the log.
     stop: told each row that `evaluate` makes; true ends the training early.
     Raises TrainingError at the first loss, gradient or weight that is not finite (what was saved before stays), CheckpointError if
-    `out` holds a training with other settings, or holds one at all and `resume` is false.
+    `out` holds a training with other settings, or holds one at all and `resume` is false, or if another process trains there.
     """
     check_begins(out, resume)
     if out:
         check_writable(out)
     loop = _Loop(model, objective, config, out)
-    at = loop.begin()
-    started, last_saved = time.monotonic() - at.seconds, time.monotonic()
-    finished = bool(stop and at.rows and stop(at.rows[-1]))
-    bar = tqdm(total=config.steps, initial=at.step, desc=description, unit="step", mininterval=0.5, disable=not progress)
-    with torch.random.fork_rng(), bar:
-        while at.step < config.steps and not finished:
-            loss, grad_norm = loop.step(at.step)
-            at.count(loss, time.monotonic() - started)
-            bar.update()
-            if _due(at.step, max(1, config.steps // 400), config.steps):
-                row = at.log(config.learning_rate_at(at.step - 1), grad_norm)
-                bar.set_postfix(loss=f"{row['loss']:.4f}", refresh=False)
-                if on_log:
-                    on_log(row)
-            if evaluate and evaluate_every and _due(at.step, evaluate_every, config.steps):
-                row = loop.evaluated(evaluate, at)
-                finished = bool(stop and row and stop(row))
-            late = time.monotonic() - last_saved > checkpoint_seconds
-            if loop.writes and (late or finished or at.step == config.steps):
-                loop.state.save(out, at)
-                last_saved = time.monotonic()
+    with alone_in(out if loop.writes else None), torch.random.fork_rng():
+        at = loop.begin()
+        started, last_saved = time.monotonic() - at.seconds, time.monotonic()
+        finished = bool(stop and at.rows and stop(at.rows[-1]))
+        bar = tqdm(total=config.steps, initial=at.step, desc=description, unit="step", mininterval=0.5, disable=not progress)
+        with bar:
+            while at.step < config.steps and not finished:
+                loss, grad_norm = loop.step(at.step)
+                at.count(loss, time.monotonic() - started)
+                bar.update()
+                if _due(at.step, max(1, config.steps // 400), config.steps):
+                    row = at.log(config.learning_rate_at(at.step - 1), grad_norm)
+                    bar.set_postfix(loss=f"{row['loss']:.4f}", refresh=False)
+                    if on_log:
+                        on_log(row)
+                if evaluate and evaluate_every and _due(at.step, evaluate_every, config.steps):
+                    row = loop.evaluated(evaluate, at)
+                    finished = bool(stop and row and stop(row))
+                late = time.monotonic() - last_saved > checkpoint_seconds
+                if loop.writes and (late or finished or at.step == config.steps):
+                    loop.state.save(out, at)
+                    last_saved = time.monotonic()
     return TrainResult(loop.finish(at.step), pd.DataFrame(at.rows), at.seconds, loop.precision)
 
 

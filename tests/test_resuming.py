@@ -110,6 +110,21 @@ def test_a_folder_with_a_training_is_not_overwritten_and_not_mixed_up(tmp_path):
         train(new_line(), Line(), line_config(learning_rate=0.1), out=tmp_path, resume=True, progress=False)
 
 
+def test_a_second_training_in_a_folder_waits_for_the_first_to_end(tmp_path):
+    refused = []
+
+    def begin_another(row):
+        with pytest.raises(CheckpointError, match="Another process is training in"):
+            train(new_line(), Line(), line_config(), out=tmp_path, resume=True, progress=False)
+        refused.append(row["step"])
+
+    first = train(new_line(), Line(), line_config(), out=tmp_path, on_log=begin_another, progress=False)
+    whole = train(new_line(), Line(), line_config(), progress=False)
+    assert refused and torch.equal(first.model.weight, whole.model.weight)
+    train(new_line(), Line(), line_config(), out=tmp_path, resume=True, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == [STATE_FILE]
+
+
 @pytest.mark.parametrize("damage", [lambda b: b[:-100], lambda b: b"\0" * len(b), lambda b: b""])
 def test_a_damaged_state_is_said_to_be_damaged(tmp_path, damage):
     train(new_line(), Line(), line_config(), out=tmp_path, progress=False)
