@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from dimum_core.benchmark import read_results
 from dimum_core.benchmark.exchange import exchange_panel, exchange_rates, half_recoveries, has_strengths
 from dimum_core.benchmark.page import write_report
 from dimum_core.benchmark.plan import CONTROLS
@@ -79,3 +82,16 @@ def test_the_figure_says_in_words_what_it_shows():
     assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
     lines = {line.get_label(): line.get_ydata() for line in ax.lines}
     assert lines["cheap"] == pytest.approx([8, 82]) and (lines["dear"] > 1000).all()
+
+
+def test_a_price_is_a_share_of_the_passes_of_a_new_training():
+    """The digits' model was trained in 2,000 steps of 128 images; EraseDiff makes three passes over 64 images a step."""
+    path = Path(__file__).resolve().parent.parent / "tools" / "make" / "exchange.py"
+    spec = importlib.util.spec_from_file_location("draw_exchange", path)
+    spec.loader.exec_module(tool := importlib.util.module_from_spec(spec))
+    rows = read_results(tool.ROWS)
+    found = tool.prices(rows).set_index(["label", "unlearning_steps", "target"]).loc["erasediff"]
+    for steps in (15, 22, 32, 45):
+        assert found.loc[steps, "price"].tolist() == pytest.approx(2 * [100 * steps * 3 * 64 / (2000 * 128)])
+    last = rows[(rows["label"] == "erasediff") & (rows["step"] == 400) & (rows["unlearning_steps"] == 45) & (rows["target"] == "7")]
+    assert found.loc[(45, "7"), "shown"].item() == last["target accuracy"].item()
