@@ -45,10 +45,19 @@ def models(method: str, seed: int, target: str = TARGET) -> dict[str, object]:
     """A control or an unlearned model, before and after the attack."""
     data, before = load_dataset("digits"), load_pipeline(CONTROLS.get(method, "digits").format(target=target))
     if method in METHODS:
-        forgetting = {"target": target, "data": data, "steps": 60, "until": 0.9, "evaluate_every": 3, "seed": seed}
-        before = unlearn(before, method.split(" ")[0], progress=False, **forgetting, **METHODS[method])
-    retained = data.train.without(target)
-    return {"before": before, "after": relearn(before, retained, target=target, seed=seed + 1000, **ATTACK).pipeline}
+        before = unlearned(before, method, data, target, seed)
+    return {"before": before, "after": attacked(before, data, target, seed)}
+
+
+def unlearned(pipe, method: str, data, target: str, seed: int):
+    """The pipeline after one of METHODS, to a UA of 0.9 or for 60 steps."""
+    forgetting = {"target": target, "data": data, "steps": 60, "until": 0.9, "evaluate_every": 3, "seed": seed}
+    return unlearn(pipe, method.split(" ")[0], progress=False, **forgetting, **METHODS[method])
+
+
+def attacked(pipe, data, target: str, seed: int, **settings):
+    """The pipeline after ATTACK on the retained data; settings: what is other than in ATTACK."""
+    return relearn(pipe, data.train.without(target), target=target, seed=seed + 1000, **ATTACK | settings).pipeline
 
 
 def shown(pipe, steps: int, samples: int, seed: int, target: str = TARGET) -> dict:

@@ -16,10 +16,10 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
-from evaluation import ATTACK, METHODS, side_by_side
+from evaluation import METHODS, attacked, side_by_side, unlearned
 from joblib import delayed
 
-from dimum_core import load_dataset, load_pipeline, relearn, unlearn
+from dimum_core import load_dataset, load_pipeline
 from dimum_core.benchmark.nfe import counted
 from dimum_core.interference import bill, interference, nearness
 from dimum_core.judges import find_judge
@@ -43,14 +43,10 @@ def measure(world: str, method: str, per_class: int, seed: int) -> list[dict]:
     if method == "original":
         return counts(pipe, per_class, method=method, when="before")
     with counted(pipe.unet) as evaluations:
-        pipe = unlearn(
-            pipe, method.split(" ")[0], target=target, data=data, steps=60, until=0.9, evaluate_every=3, seed=seed, progress=False,
-            **METHODS[method],
-        )
-    attack = ATTACK | {"learning_rate": rate}
-    attacked = relearn(pipe, data.train.without(target), target=target, seed=seed + 1000, **attack).pipeline
+        pipe = unlearned(pipe, method, data, target, seed)
+    found = {"unlearned": pipe, "attacked": attacked(pipe, data, target, seed, learning_rate=rate)}
     about = {"method": method, "passes": evaluations["training"]}
-    return [*counts(pipe, per_class, when="unlearned", **about), *counts(attacked, per_class, when="attacked", **about)]
+    return [row for when, model in found.items() for row in counts(model, per_class, when=when, **about)]
 
 
 def matrices(rows: pd.DataFrame, when: str) -> dict[str, pd.DataFrame]:

@@ -29,10 +29,9 @@ def prices(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def price_figure(rows: pd.DataFrame) -> plt.Figure:
-    found = prices(rows)
+    groups = dict(list(prices(rows).groupby("label")))
     figure, ax = plt.subplots(figsize=(7.2, 4), layout="constrained")
-    for number, (label, group) in enumerate(found.groupby("label")):
-        colour, marker = line_colours(found["label"].unique())[number], MARKERS[number]
+    for (label, group), colour, marker in zip(groups.items(), line_colours(groups), MARKERS, strict=False):
         means = group.groupby("unlearning_steps")[["price", "shown"]].mean()
         ax.plot(group["price"], group["shown"], marker, color=colour, markersize=4, alpha=0.4, linestyle="none")
         ax.plot(means["price"], means["shown"], color=colour, marker=marker, label=label)
