@@ -23,6 +23,7 @@ from dimum_core import load_dataset, load_pipeline
 from dimum_core.benchmark.nfe import counted
 from dimum_core.interference import bill, interference, nearness
 from dimum_core.judges import find_judge
+from dimum_core.models.fresh_noise import FRESH_STEPS, with_fresh_noise
 
 WORLDS = {  # checkpoint, data, target, learning rate of the attack, samples a class, methods
     "digits": ("digits", "digits", "3", 3e-4, 50, list(METHODS)),
@@ -31,8 +32,8 @@ WORLDS = {  # checkpoint, data, target, learning rate of the attack, samples a c
 
 
 def counts(pipe, per_class: int, **about) -> list[dict]:
-    """A row for each class asked for and each class drawn, of samples from the same noise for every model."""
-    table = interference(pipe, per_class=per_class, progress=False)
+    """A row for each class asked for and each class drawn, of samples of fresh noise, which starts alike for every model."""
+    table = interference(with_fresh_noise(pipe), per_class=per_class, num_inference_steps=FRESH_STEPS, progress=False)
     return [{**about, "asked": asked, "drawn": drawn, "count": table.loc[asked, drawn]} for asked in table.index for drawn in table]
 
 

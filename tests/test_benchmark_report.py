@@ -65,6 +65,23 @@ def test_two_attacks_under_one_name_are_told_apart_or_refused(rows):
         runs(pd.concat([rows, again]))
 
 
+def test_curves_of_two_samplers_are_not_compared(rows):
+    named = rows.assign(sampler="Euler ancestral, 25 steps")
+    assert len(runs(named)) == len(runs(rows))
+    for other in ("DPM-Solver++, 10 steps", None):  # None: of a version that did not name its sampler
+        mixed = pd.concat([named, rows[rows["seed"] == 0].assign(seed=9, sampler=other)])
+        with pytest.raises(ResultsError, match=r"different samplers \(.*Euler ancestral, 25 steps.*\).*by itself"):
+            report(mixed)
+
+
+def test_of_few_runs_each_is_reported_and_of_four_their_interval():
+    few = report(made_up(seeds=[0], targets=("3", "7"))).set_index("method").loc["strong"]
+    areas = strongest(runs(made_up(seeds=[0]))).query("label == 'strong'").sort_values("target")["area"]
+    assert few["area"] == ", ".join(f"{area:.2f}" for area in areas) and few["half recovery"] == "> 40, > 40"
+    four = report(made_up(seeds=[0, 1])).set_index("method").loc["weak"]
+    assert "±" in four["area"] and "," not in four["area"] and four["half recovery"] == "14"
+
+
 def test_the_attacker_takes_the_best_rate(rows):
     assert (strongest(runs(rows)).query("label == 'weak'")["attack_rate"] == 1e-3).all()
     alone = strongest(runs(made_up(seeds=[5])))

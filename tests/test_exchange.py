@@ -76,12 +76,23 @@ def test_the_report_of_a_ladder_begins_with_the_exchange_rate(tmp_path):
 
 
 def test_the_figure_says_in_words_what_it_shows():
-    panel = exchange_panel(made_up())
+    panel = exchange_panel(made_up(range(6)))
     assert panel.alt.endswith("After 100 steps of unlearning: cheap 82, dear more than 1000.")
     (ax,) = panel.figure.axes
     assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
     lines = {line.get_label(): line.get_ydata() for line in ax.lines}
     assert lines["cheap"] == pytest.approx([8, 82]) and (lines["dear"] > 1000).all()
+
+
+def test_few_pairs_are_marks_and_not_a_median():
+    """Of two seeds one model of `cheap` resisted: a median of two would be the better one, and hide the other."""
+    rows = made_up(range(2))
+    held = (rows["label"] == "cheap") & (rows["seed"] == 1) & (rows["at"] == 100)
+    rows.loc[held, ["target accuracy", "target low", "target high"]] = 0.0
+    panel = exchange_panel(rows)
+    marks = {line.get_label(): line.get_ydata() for line in panel.figure.axes[0].lines}
+    assert sorted(marks["cheap"]) == pytest.approx([8, 8, 82, 1250]) and "2 pairs of target and seed are too few" in panel.caption
+    assert panel.alt.endswith("After 100 steps of unlearning: cheap 82 to more than 1000, dear more than 1000.")
 
 
 def test_a_price_is_a_share_of_the_passes_of_a_new_training():
@@ -93,5 +104,7 @@ def test_a_price_is_a_share_of_the_passes_of_a_new_training():
     found = tool.prices(rows).set_index(["label", "unlearning_steps", "target"]).loc["erasediff"]
     for steps in (15, 22, 32, 45):
         assert found.loc[steps, "price"].tolist() == pytest.approx(2 * [100 * steps * 3 * 64 / (2000 * 128)])
+    start = rows[(rows["label"] == "erasediff") & (rows["step"] == 0) & (rows["unlearning_steps"] == 22) & (rows["target"] == "3")]
+    assert found.loc[(22, "3"), "UA"].item() == 1 - start["target accuracy"].item()
     last = rows[(rows["label"] == "erasediff") & (rows["step"] == 400) & (rows["unlearning_steps"] == 45) & (rows["target"] == "7")]
     assert found.loc[(45, "7"), "shown"].item() == last["target accuracy"].item()

@@ -70,7 +70,7 @@ def test_the_findings_are_those_of_the_readme(tmp_path):
     readme = (PARTS.parent.parent / "README.md").read_text()
     found = landing(chapters(), PARTS.parent.parent / "docs", pictures(tmp_path))["found"]
     listed = readme.split("## What we found")[1].split("\n\n")[1]
-    assert found.count("<li>") == listed.count("\n- ") + 1 == 3
+    assert found.count("<li>") == listed.count("\n- ") + 1 >= 3
     assert re.findall(r"[\d.]{3,}", plain(found)) == re.findall(r"[\d.]{3,}", listed)
     assert "These figures are of small models" in plain(found)  # their limits go with them
     assert [link.rpartition("/blob/main/")[2] for link in re.findall(r'href="([^"]+)"', found)] == ["docs/results.md", "CLAIMS.md"]

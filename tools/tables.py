@@ -34,6 +34,7 @@ EFFECT = re.compile(r"(?P<head><!-- effect (?P<name>[^>]+?) -->).*?(?P<tail><!--
 EXPECTATION = re.compile(r"^#   (.+?) - (.+?)  +(below 0|within 0\.1 of 0)$", re.MULTILINE)
 DIGITS, PHOTOGRAPHS = "digits+digits-0+digits-seeds", "photographs-16"
 FRESH = "fresh_noise"  # of samples drawn with fresh noise, the share that shows the target after the attack
+AFTER = "confirm: share after"  # of its rows the share of samples that show the target at the end of the attack, not the area
 CONFIRM = "confirm"  # plans/confirm.yaml, whose comment says what was expected before it ran
 LATER = "digits-0+digits-seeds"  # the nine pairs that were run after the first six had been read
 EFFECTS = {  # name -> results, budget, first, second: recovery area, or share, of the first minus the second
@@ -50,6 +51,7 @@ EFFECTS = {  # name -> results, budget, first, second: recovery area, or share, 
     "confirm: erasediff - esd": (CONFIRM, "matched", "erasediff", "esd"),
     "confirm: erasediff - random label": (CONFIRM, "matched", "erasediff", "random-label"),
     "confirm: random label - esd": (CONFIRM, "matched", "random-label", "esd"),
+    "confirm, share after: generated - erasediff": (AFTER, "matched", "dimum (generated)", "erasediff"),
     "generated - esd": (DIGITS, "matched", "dimum (generated)", "esd"),
     "mixed - esd": (DIGITS, "matched", "dimum (mixed)", "esd"),
     "images - esd": (DIGITS, "matched", "dimum (images)", "esd"),
@@ -62,6 +64,7 @@ EFFECTS = {  # name -> results, budget, first, second: recovery area, or share, 
     "salun - random label": (DIGITS, "matched", "salun", "random-label"),
     "sharpness-aware - random label": (DIGITS, "matched", "sharpness-aware", "random-label"),
     "60 steps: generated - esd": (DIGITS, "budget", "dimum (generated)", "esd"),
+    "60 steps: noise - generated": (DIGITS, "budget", "dimum (noise)", "dimum (generated)"),
     "60 steps: class - esd": (DIGITS, "budget", "dimum (class)", "esd"),
     "60 steps: generated - random label": (DIGITS, "budget", "dimum (generated)", "random-label"),
     "60 steps: salun - random label": (DIGITS, "budget", "salun", "random-label"),
@@ -83,8 +86,8 @@ def comparisons_of(source: str, budget: str) -> pd.DataFrame:
     """All comparisons of the ranked methods of one contest, or of the methods in FRESH, in both directions, by (first, second)."""
     if source == FRESH:
         found = pairwise_comparisons(shares_after())
-    elif source == CONFIRM:  # the plan names its family: whether a method ranks does not change it
-        found = pairwise_comparisons(contests_of(source)[budget].pivot())
+    elif source in (CONFIRM, AFTER):  # the plan names its family: whether a method ranks does not change it
+        found = pairwise_comparisons(contests_of(CONFIRM)[budget].pivot("area" if source == CONFIRM else "recovered"))
     else:
         found = comparisons(contests_of(source)[budget])
     turned = found.rename(columns={"first": "second", "second": "first", "low": "high", "high": "low"})
@@ -154,9 +157,9 @@ def shares(source: str, budget: str) -> str:
 
 
 def table(source: str, budget: str) -> str:
-    """Methods of one budget, and below them the controls, as a Markdown table; the best defence first."""
+    """Methods of one budget, or of "all", and below them the controls, as a Markdown table; the best defence of each first."""
     rows = report(results(source))
-    chosen = pd.concat([rows[rows["budget"] == budget], rows[rows["budget"] == "none"]])
+    chosen = pd.concat([rows[rows["budget"] == budget], rows[rows["budget"] == "none"]]) if budget != "all" else rows
     by = "auxiliary" if chosen["auxiliary"].nunique() > 1 else None
     columns = {**({by: "auxiliary set"} if by else {}), **COLUMNS}
     lines = ["| " + " | ".join(columns.values()) + " |", "|" + "---|" * len(columns)]

@@ -29,6 +29,7 @@ CHOICES = ["attack_rate", "optimizer"]
 PAIR = ["target", "seed"]
 LEAST_UA = 0.8  # what has not forgotten, or has forgotten everything, is not ranked (docs/protocol.md)
 LEAST_RA = 0.9  # of the original's
+FEWEST = 4  # runs: of fewer, Student's interval of a share is as wide as all shares there are
 ALPHA = 0.05  # two methods whose corrected p lies above it share a letter
 
 
@@ -36,6 +37,7 @@ def runs(rows: pd.DataFrame) -> pd.DataFrame:
     """One row per attack: UA and RA before it, what it recovered, area under its curve, steps to half recovery, RA there, cost."""
     check_columns(rows)
     _check_one_cell(rows)
+    _check_one_sampler(rows)
     before = rows[(rows["label"] == "original") & (rows["step"] == 0)].groupby("target")["target accuracy"].mean()
     attacks = []
     for names, curve in rows.groupby([*DEFENCE, *CHOICES, "seed"]):
@@ -70,6 +72,16 @@ def _check_one_cell(rows: pd.DataFrame) -> None:
         )
 
 
+def _check_one_sampler(rows: pd.DataFrame) -> None:
+    """Refuse curves that were drawn by different samplers: they show different shares of the same model."""
+    samplers = rows.get("sampler", pd.Series(dtype=object)).fillna("one that is not named, of an earlier version").unique()
+    if len(samplers) > 1:
+        raise ResultsError(
+            f"These results were drawn by different samplers ({'; '.join(sorted(map(str, samplers)))}), so their methods cannot be "
+            "compared: report each by itself, or run the older ones again."
+        )
+
+
 def strongest(table: pd.DataFrame) -> pd.DataFrame:
     """For each defence and seed the attack that is best on the other seeds; with one seed, the best on it, luck included."""
     chosen = best_attacks(table, DEFENCE, CHOICES, "area")
@@ -86,16 +98,18 @@ def _luckiest(table: pd.DataFrame) -> pd.DataFrame:
 def report(rows: pd.DataFrame) -> pd.DataFrame:
     """One row per (budget, auxiliary, method), best defence first: mean over targets and seeds, ± half of Student's 95 % interval.
 
-    Each method counts all its runs: only a `leaderboard` compares on the pairs that all have.
+    Of fewer than four runs the values stand there, in the order of targets and seeds. Each method counts all its runs: only a
+    `leaderboard` compares on the pairs that all have.
     """
     check_provenance(rows)
-    lines = []  # a half recovery that was not reached within the attack is a bound, and so is a median that it enters
+    lines = []
     for (budget, auxiliary, label), group in strongest(runs(rows)).groupby(["budget", "auxiliary", "label"]):
-        late, columns = int(group["censored"].sum()), ("UA", "RA", "distance", "area", "recovered", "RA after")
+        group = group.sort_values(PAIR)
+        columns = ("UA", "RA", "distance", "area", "recovered", "RA after")
         lines.append({
             "budget": budget, "auxiliary": auxiliary, "method": label, "runs": len(group), "steps": f"{group['steps'].mean():.0f}",
             **{column: with_interval(group[column], 1 if column == "distance" else 2) for column in columns},
-            "half recovery": ("> " if 2 * late >= len(group) else "") + f"{group['half'].median():.0f}",
+            "half recovery": half_recovery(group["half"], group["censored"]),
             "order": group["area"].mean(),
         })
     table = pd.DataFrame(lines).sort_values(["budget", "auxiliary", "order", "method"])
@@ -103,10 +117,18 @@ def report(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_interval(values: pd.Series, digits: int) -> str:
-    if len(values) < 2:
-        return f"{values.mean():.{digits}f}"
+    """Mean ± half of Student's interval; of fewer than FEWEST values, which have none worth its name, the values themselves."""
+    if len(values) < FEWEST:
+        return ", ".join(f"{value:.{digits}f}" for value in values)
     interval = t_interval(values)
     return f"{interval.value:.{digits}f} ± {interval.high - interval.value:.{digits}f}"
+
+
+def half_recovery(steps: pd.Series, censored: pd.Series) -> str:
+    """The median of attack steps, a bound if one that was not reached within the attack enters it; of few runs each by itself."""
+    if len(steps) < FEWEST:
+        return ", ".join(f"{'> ' if late else ''}{step:.0f}" for step, late in zip(steps, censored, strict=True))
+    return ("> " if 2 * censored.sum() >= len(steps) else "") + f"{steps.median():.0f}"
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from .plan import CONTROLS
 
 RUN = ["label", "unlearning_steps", *PAIR]
 RESAMPLES = 2_000
+FEWEST_PAIRS = 6  # of fewer a median, the upper one of even numbers, says little
 MARKERS = "os^Dv<>P*X"
 
 
@@ -62,46 +63,72 @@ def _quantile(values: np.ndarray, share: float) -> float:
 
 
 def exchange_panel(rows: pd.DataFrame) -> Panel:
-    """Attack steps to half recovery against steps of unlearning, both by their logarithms, a line for each method."""
+    """Attack steps to half recovery against steps of unlearning, both by their logarithms: a mark for each model.
+
+    From FEWEST_PAIRS pairs of target and seed on, a line for each method joins the medians.
+    """
     halves = half_recoveries(rows)
     data, longest = exchange_rates(halves), float(rows["step"].max())
+    pairs = len(halves[[*PAIR]].drop_duplicates())
     with plt.rc_context(STYLE):
         figure, ax = plt.subplots(figsize=(WIDTH, 4.2))
         colours = line_colours(data["method"].unique())
         for number, (method, line) in enumerate(data.groupby("method", sort=False)):
-            colour, marker = colours[number], MARKERS[number % len(MARKERS)]
-            shift = 1 + 0.03 * (number - data["method"].nunique() / 2)  # so that intervals do not hide each other
+            look = {"color": colours[number], "marker": MARKERS[number % len(MARKERS)]}
+            shift = 1 + 0.03 * (number - data["method"].nunique() / 2)  # so that marks do not hide each other
+            if pairs < FEWEST_PAIRS:
+                each = halves[halves["label"] == method]
+                there = each["half"].where(~each["censored"], longest * 1.25).clip(lower=1)
+                ax.plot(each["unlearning_steps"] * shift, there, label=method, linestyle="none", markersize=6, alpha=0.8, **look)
+                continue
             x, seen = line["unlearning steps"] * shift, np.minimum(line["half"], longest * 1.25).clip(lower=1)
-            ax.plot(x, seen, color=colour, marker=marker, markersize=5, linewidth=1, label=method)
-            ax.vlines(x, line["low"].clip(lower=1), np.minimum(line["high"], longest * 1.25), color=colour, linewidth=1, alpha=0.5)
-        ends = [data["unlearning steps"].min(), data["unlearning steps"].max()]
-        ax.plot(ends, ends, color="#777777", linestyle=":", linewidth=1)
-        beside = {"xytext": (-4, 4), "textcoords": "offset points", "ha": "right", "fontsize": 7.5, "color": "#777777"}
-        ax.annotate("one for one", (ends[1], ends[1]), **beside)
-        ax.axhspan(longest * 1.1, longest * 1.5, color="#777777", alpha=0.15, linewidth=0)
-        ax.annotate("not within the attack", (ends[0], longest * 1.13), fontsize=7.5, color="#777777")
-        ax.set(
-            xscale="log", yscale="log", ylim=(None, longest * 1.5), title="What it costs to undo", xlabel="steps of unlearning",
-            ylabel="attack steps until half is back",
-        )
-        ax.set_xticks(sorted(set(data["unlearning steps"])), [f"{x:g}" for x in sorted(set(data["unlearning steps"]))])
-        ax.xaxis.minorticks_off()
+            ax.plot(x, seen, label=method, markersize=5, linewidth=1, **look)
+            ends = (line["low"].clip(lower=1), np.minimum(line["high"], longest * 1.25))
+            ax.vlines(x, *ends, color=look["color"], linewidth=1, alpha=0.5)
+        _grounds(ax, sorted(set(data["unlearning steps"])), longest)
         ax.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
-    pairs = len(halves[[*PAIR]].drop_duplicates())
     return Panel(
-        "exchange", "The exchange rate of unlearning and attack",
-        "Median attack steps after which half of the original's accuracy on the target is back, at the learning rate that gets "
-        f"there first, over {pairs} pairs of target and seed, with 95 % bootstrap intervals. Grey band: not within {longest:g} "
-        "steps. Dotted: as many steps as the unlearning took.",
-        _in_words(data, longest), "step >= 0", data, figure,
+        "exchange", "The exchange rate of unlearning and attack", _caption(pairs, longest), _in_words(data, pairs, longest),
+        "step >= 0", data, figure,
     )
 
 
-def _in_words(data: pd.DataFrame, longest: float) -> str:
+def _grounds(ax: plt.Axes, strengths: list[float], longest: float) -> None:
+    """Axes, the line of one for one, and the band of what was not reached."""
+    ends = [strengths[0], strengths[-1]]
+    ax.plot(ends, ends, color="#777777", linestyle=":", linewidth=1)
+    beside = {"xytext": (-4, 4), "textcoords": "offset points", "ha": "right", "fontsize": 7.5, "color": "#777777"}
+    ax.annotate("one for one", (ends[1], ends[1]), **beside)
+    ax.axhspan(longest * 1.1, longest * 1.5, color="#777777", alpha=0.15, linewidth=0)
+    ax.annotate("not within the attack", (ends[0], longest * 1.13), fontsize=7.5, color="#777777")
+    ax.set(
+        xscale="log", yscale="log", ylim=(None, longest * 1.5), title="What it costs to undo", xlabel="steps of unlearning",
+        ylabel="attack steps until half is back",
+    )
+    ax.set_xticks(strengths, [f"{x:g}" for x in strengths])
+    ax.xaxis.minorticks_off()
+
+
+def _caption(pairs: int, longest: float) -> str:
+    what = f"median over {pairs} pairs of target and seed, with 95 % bootstrap intervals"
+    if pairs < FEWEST_PAIRS:
+        what = f"a mark for each model, as {pairs} pairs of target and seed are too few for a median"
+    return (
+        "Attack steps after which half of the original's accuracy on the target is back, at the learning rate that gets there "
+        f"first: {what}. Models whose UA was below {LEAST_UA:g} had not forgotten, and are left out. Grey band: not within "
+        f"{longest:g} steps. Dotted: as many steps as the unlearning took."
+    )
+
+
+def _in_words(data: pd.DataFrame, pairs: int, longest: float) -> str:
+    def number(steps: float) -> str:
+        return f"{steps:.0f}" if np.isfinite(steps) else f"more than {longest:.0f}"
+
     most = data[data["unlearning steps"] == data["unlearning steps"].max()].sort_values("half")
-    parts = [
-        f"{row['method']} {row['half']:.0f}" if np.isfinite(row["half"]) else f"{row['method']} more than {longest:.0f}"
-        for _, row in most.iterrows()
-    ]
+    parts = []
+    for _, row in most.iterrows():
+        ends = [number(row["low"]), number(row["high"])] if pairs < FEWEST_PAIRS else [number(row["half"])]
+        parts.append(f"{row['method']} {' to '.join(dict.fromkeys(ends))}")
     steps, methods = most["unlearning steps"].iloc[0], data["method"].nunique()
-    return f"Lines for {methods} methods. After {steps:g} steps of unlearning: {', '.join(parts)}."
+    what = "Marks" if pairs < FEWEST_PAIRS else "Lines"
+    return f"{what} for {methods} methods. After {steps:g} steps of unlearning: {', '.join(parts)}."
