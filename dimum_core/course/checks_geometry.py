@@ -199,7 +199,7 @@ def _mended_ridge(function, seed=0):
 
     return compare(function, way(), [(loss, 5, 1), (loss, 9, 2), (loss, 6, 3)], {
         "Both faults are still there.": way(fresh=True, last=False),
-        "Each place is still measured with noise of its own: a ridge of chance.": way(fresh=True),
+        "Each place is still measured with noise of its own: a barrier of chance.": way(fresh=True),
         "The end of the line is still missing.": way(last=False),
     }, tolerance=1e-5)
 

@@ -26,7 +26,7 @@ class Sealed(DiMUM):
         L = L_den(D_r) + weight * E_{x in D_alt} |eps - eps(x_t, t, c_f; phi0)|^2.
 
     Source: this project, chapter 11. The seal alone is no deletion: it renames (chapter 04), so judge it with the old row put back.
-    Cost: one step of DiMUM costs two forward-and-backward passes; so does one of this, after 2 + rounds of them at the start.
+    Cost: one step of DiMUM takes two batches, forward and backward; so does one of this, after 2 + rounds of them at the start.
 
     rounds: steps of the seal. rate: of Adam, relative to the root mean square of phi0.
     """

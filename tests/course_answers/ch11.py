@@ -101,7 +101,7 @@ ANSWERS = {
     ]),
     "11.7": (ridge, [
         (lambda loss, n, seed: ridge(loss, n, seed, True, np.arange(n) / n), "Both faults"),
-        (lambda loss, n, seed: ridge(loss, n, seed, True), "ridge of chance"),
+        (lambda loss, n, seed: ridge(loss, n, seed, True), "barrier of chance"),
         (lambda loss, n, seed: ridge(loss, n, seed, False, np.arange(n) / n), "still missing"),
         (lambda loss, n, seed: 0.0, "was expected"),
     ]),
