@@ -57,15 +57,16 @@ def _esd_loss(function, seed=0):
 
 
 def _top(scores, keep):
-    count = round(keep * scores.numel())
-    return scores >= scores.flatten().sort().values[-count]
+    mask = torch.zeros(scores.numel(), dtype=torch.bool)
+    mask[scores.flatten().topk(round(keep * scores.numel())).indices] = True
+    return mask.view_as(scores)
 
 
 @exercise(
     "05.3",
     "Large means far from zero, on either side.",
     "The largest absolute values, over all entries together: round(keep * number of entries) of them.",
-    "Sort gradient.abs().flatten(), take the value in the right place as a threshold, and compare.",
+    "gradient.abs().flatten().topk(count).indices are their places: set a flat mask there, and give it the gradient's shape.",
 )
 def _saliency_mask(function, seed=0):
     gradient = torch.randn(10, 20, generator=torch.Generator().manual_seed(seed))
