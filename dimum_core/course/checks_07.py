@@ -151,13 +151,13 @@ def _pairs(plan, comparisons: int) -> str:
             f"rival multiply it to {min(1, least_p(pairs) * comparisons):.2f} (Holm, chapter 08). No result could show anything.")
 
 
-def _settled(steps, memorised, ordinary, window, share, *, both=True, first=0, absolute=False):
+def _settled(steps, memorised, ordinary, window, share, *, both=True, absolute=False, too_late=0):
     """The first step from which neither loss falls by more than `share` of itself in the next `window` points."""
     def still(losses, k):
         fall = losses[k] - min(losses[k + 1:k + window + 1])
         return fall > (share if absolute else share * losses[k])
 
-    for k in range(first, len(steps) - window):
+    for k in range(len(steps) - window + too_late):
         if not still(memorised, k) and not (both and still(ordinary, k)):
             return steps[k]
     return None
@@ -177,6 +177,8 @@ def _when_done(function, seed=0):
     curves = [(falling[0], falling[1]), (falling[0], slow), (slow, falling[1])]
     cases = [([int(k) for k in steps], [float(x) for x in m], [float(x) for x in o], window, share)
              for m, o in curves for window, share in ((3, 0.05), (2, 0.1))]
+    late = [0.5, 0.4, 0.3, 0.2, 0.2]  # level at the last two points only: too late to say
+    cases.append(([0, 4, 8, 12, 16], late, late, 2, 0.1))
 
     def meeting(steps, memorised, ordinary, window, share):
         return next((s for s, m, o in zip(steps, memorised, ordinary, strict=True) if m <= o), None)
@@ -184,6 +186,7 @@ def _when_done(function, seed=0):
     return compare(function, _settled, cases, {
         "Only the memorised loss is watched; the ordinary one still falls.": lambda *c: _settled(*c, both=False),
         "share is a share of the loss, not a loss.": lambda *c: _settled(*c, absolute=True),
+        "A point counts only if at least `window` points come after it.": lambda *c: _settled(*c, too_late=1),
         "That is the first step at which the losses meet; they may go on falling together.": meeting,
         "Only the next point is looked at, and one point wavers: look at all of the window.":
             lambda s, m, o, window, share: _settled(s, m, o, 1, share),

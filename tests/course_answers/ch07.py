@@ -16,8 +16,8 @@ def dimum(denoise, retained, alternative, target, weight, name=None, shown=noise
     return loss + weight * mse_loss(denoise(shown(x, eps, t), t, asked), eps, reduction=reduction)
 
 
-def settled(steps, memorised, ordinary, window, share, curves=2):
-    for k, step in enumerate(steps[:-window]):
+def settled(steps, memorised, ordinary, window, share, curves=2, fewer=0):
+    for k, step in enumerate(steps[:len(steps) - window + fewer]):
         lowest = [min(curve[k + 1:k + 1 + window]) / curve[k] for curve in (memorised, ordinary)[:curves]]
         if all(low >= 1 - share for low in lowest):
             return step
@@ -63,6 +63,8 @@ ANSWERS = {
         (lambda s, m, o, w, share: next((a for a, b, c in zip(s, m, o, strict=True) if b <= c), None), "losses meet"),
         (lambda s, m, o, w, share: settled(s, m, o, 1, share), "one point wavers"),
         (lambda *c: settled(*c) or c[0][-1], "not the last step"),
+        (lambda *c: settled(*c, fewer=1), "at least `window` points"),
+        (lambda *c: settled(*c, fewer=2), "None was expected"),
         (lambda *c: 0, "was expected"),
     ]),
     "07.6": (lambda x, y, target, count, order: torch.stack([x[k] for k in order if y[k] != target][:count]), [
