@@ -71,5 +71,8 @@ ANSWERS = {
         (lambda *c: board(*c, least=(0, 0.9)), "has not forgotten"),
         (lambda *c: board(*c, least=(0.8, 0)), "has ruined"),
         (lambda *c: list(reversed(board(*c))), "reversed"),
+        (lambda *c: board(*c, least=(0.5, 0.9)), "has not forgotten"),
+        (lambda *c: board(*c, least=(0.8, 0.7)), "has ruined"),
+        (lambda *c: board(*c, least=(0.801, 0.901)), "just that stays"),
     ]),
 }
