@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 from ..plots import COLOURS, STYLE
 from .contest import CHOICES, PAIR, Contest, leaderboard, mean_interval, on_pairs
@@ -39,7 +40,7 @@ def panels(rows: pd.DataFrame, contest: Contest) -> list[Panel]:
 
 
 def area_panel(contest: Contest, board: pd.DataFrame) -> Panel:
-    """Area under recovery with intervals, best first; controls below; letters of Holm's groups at the right."""
+    """Area under the recovery curve with intervals, best first; controls below; letters of Holm's groups at the right."""
     controls = [{"method": label, "note": "control", **_area_of(g)} for label, g in contest.controls.groupby("label", sort=False)]
     data = pd.concat([board, pd.DataFrame(controls)], ignore_index=True)
     figure, ax = plt.subplots(figsize=(WIDTH, 0.9 + 0.24 * len(data)))
@@ -49,11 +50,11 @@ def area_panel(contest: Contest, board: pd.DataFrame) -> Panel:
         ax.plot(row["area"], line, "s" if row["note"] else "o", color=colour, markersize=5)
         ax.text(1.03, line, row["group"] if not row["note"] else "–", va="center", fontsize=8, color=colour)
     ax.set_yticks(range(len(data)), data["method"], fontsize=8)
-    ax.set(xlim=(-0.02, 1.02), xlabel="area under recovery (0: nothing comes back)", title="What comes back")
+    ax.set(xlim=(-0.02, 1.02), xlabel="area under the recovery curve (0: nothing comes back)", title="What comes back")
     ax.invert_yaxis()
     ranked = board[board["note"] == ""]
     return Panel(
-        "area", "Area under recovery",
+        "area", "Area under the recovery curve",
         "Mean accuracy on the forgotten class over the attack, at the attacker's best setting, with Student's 95 % interval over "
         f"{len(contest.pivot())} pairs of target and seed. Methods that share a letter could not be told apart (sign-flip tests, "
         "Holm's correction, 5 %). Grey squares: not ranked, or controls.",
@@ -140,7 +141,8 @@ def heat_panel(rows: pd.DataFrame, contest: Contest, board: pd.DataFrame) -> Pan
     everywhere = data.pivot(index="label", columns=[*CHOICES, "step"], values="mean")  # one scale of settings and steps for all
     for method, ax in axes.items():
         _heat_map(ax, everywhere.loc[method].unstack(), data)
-    figure.colorbar(ax.images[0], ax=list(axes.values()), label="accuracy on the target", shrink=0.5, pad=0.02)
+    bar = figure.colorbar(ax.images[0], ax=list(axes.values()), label="accuracy on the target, per cent", shrink=0.5, pad=0.02)
+    bar.ax.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))  # like the numbers in the cells
     figure.suptitle("At which setting it comes back", fontsize=11, fontweight="bold")
     figure.supxlabel("attack steps", fontsize=9)
     figure.supylabel("the attacker's learning rate", fontsize=9)

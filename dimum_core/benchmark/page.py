@@ -40,7 +40,7 @@ figure { margin: 0; } figure img { width: 100%; height: auto; background: #fff; 
 figcaption, .soft { font-size: 0.85rem; color: var(--soft); } code { font-size: 0.8rem; overflow-wrap: anywhere; }
 """
 HEADERS = {
-    "method": "method", "group": "group", "area": "area under recovery", "rank": "mean rank", "behind": "behind the best",
+    "method": "method", "group": "group", "area": "area under the recovery curve", "rank": "mean rank", "behind": "behind the best",
     "recovered": "recovered", "UA": "UA", "RA": "RA", "steps": "steps", "unlearning_nfes": "NFEs", "seconds": "seconds",
     "note": "",
 }
