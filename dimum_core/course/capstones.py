@@ -26,6 +26,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from ..answering import wire
 from ..benchmark import load_plan, read_results, run
 from ..benchmark.plan import cell_id
+from ..checking import check_number, check_whole
 from ..data import DATA_FOLDER, Dataset, load_dataset
 from ..data.targets import find_target
 from ..errors import DimumError
@@ -145,7 +146,7 @@ class Sandbox:
                 allowance = self.allowance
                 try:
                     model, training = self._ordered(hand.target, seed, {"source": hand.source}, allowance)
-                except (DimumError, wire.WireError, KeyError, ValueError, TypeError) as error:  # whatever it sends instead
+                except (DimumError, wire.WireError) as error:
                     limit = f"; it may take {allowance:.0f} s of processor time" if isinstance(error, wire.WireError) else ""
                     hand.note, hand.models = f"seed {seed}: {error}{limit}", {}
                     return
@@ -178,8 +179,15 @@ class Sandbox:
             reply = line.receive()
         if "error" in reply:
             raise DimumError(str(reply["error"]))
-        training = {"steps": int(reply["steps"]), "nfes": int(reply["passes"]), "seconds": float(reply["seconds"])}
-        return self._with_weights(wire.decode(reply["weights"])), training
+        try:  # the method may have sent anything, and a card with more steps than the budget would be refused later, for all
+            check_whole("steps", reply["steps"], 0, budget["steps"])
+            check_whole("passes", reply["passes"], 0, 2**62)
+            check_number("seconds", reply["seconds"], 0)
+            training = {"steps": reply["steps"], "nfes": reply["passes"], "seconds": float(reply["seconds"])}
+            weights = wire.decode(reply["weights"])
+        except UNREADABLE as error:
+            raise DimumError(f"what it sent cannot be read: {type(error).__name__}: {error}") from error
+        return self._with_weights(weights), training
 
     def _with_weights(self, values) -> DiffusionPipeline:
         there = parameters_to_vector(self.original.unet.parameters())
@@ -198,7 +206,7 @@ def board_of(target: str, handed: list[Handed], protocol: dict, out: Path) -> pd
         for hand in handed if hand.models and hand.target == target
     ]
     path = out / f"plan-{target}.yaml"
-    path.write_text(yaml.safe_dump(protocol | {"targets": [target], "methods": methods}), "utf-8")
+    write_atomically(path, yaml.safe_dump(protocol | {"targets": [target], "methods": methods}).encode("utf-8"))
     plan, results = load_plan(path), out / f"results-{target}"
     summary = run(plan, results, engine="serial", progress=False)
     if summary.failed:
@@ -248,7 +256,7 @@ def write_leaderboard(board: pd.DataFrame, handed: list[Handed], results: list[R
     table["points"] = table["label"].map(earned)
     table = table.assign(counts=table["points"].fillna(1) > 0).sort_values(["counts", "ahead"], ascending=False)
     table["label"] = table["label"].replace(names)
-    table.drop(columns="counts").round(2).to_csv(out / "leaderboard.csv", index=False)
+    write_atomically(out / "leaderboard.csv", table.drop(columns="counts").round(2).to_csv(index=False).encode("utf-8"))
     groups = board.groupby(["target", "label"])
     runs_of = {f"{names.get(label, label)} (digit {target})": group["score"] for (target, label), group in groups}
     figure, ax = plt.subplots(figsize=(7.4, 0.8 + 0.25 * len(runs_of)))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+import torch
 
+from dimum_core.answering import wire
 from dimum_core.benchmark.contest import LEAST_UA
 from dimum_core.course import capstones, variant
 from dimum_core.course.capstone import (
@@ -123,6 +127,31 @@ def test_a_method_is_judged_on_all_parts_and_the_class_has_a_board(graded):
     assert targets == {variant("honest").digit}
     seeds = json.loads((out / "seeds.json").read_text())
     assert min(seeds) >= 1000 and capstones.drawn_seeds(out) == seeds  # a run that was killed goes on with its own
+
+
+DEEP = {"list": [0]}
+for _ in range(350):
+    DEEP = {"list": [DEEP]}
+
+
+@pytest.mark.parametrize("changed", [
+    {"steps": float("inf")}, {"steps": 3}, {"steps": -1}, {"passes": True}, {"passes": 10**400}, {"seconds": float("nan")},
+    {"seconds": []}, {"seconds": 10**400}, {"weights": DEEP}, {"weights": {}}, {"weights": {"tensor": [[], [1], ""]}},
+    {"weights": 1.0},
+])
+def test_a_reply_of_any_kind_costs_only_its_sender(changed, tmp_path, monkeypatch):
+    @contextlib.contextmanager
+    def replying(order, starting):
+        reply = {"steps": 2, "passes": 128, "seconds": 1.0, "weights": wire.encode(torch.zeros(3))} | changed
+        yield SimpleNamespace(receive=lambda: reply)
+
+    monkeypatch.setattr(capstones, "student_process", replying)
+    original = SimpleNamespace(unet=torch.nn.Linear(2, 1))
+    sandbox = capstones.Sandbox(SMALL | {"seeds": [1000]}, original, tmp_path, 10**9, ())
+    sandbox.__dict__["allowance"] = 1.0
+    hand = capstones.Handed("ada", method())
+    sandbox.unlearn(hand)
+    assert hand.note.startswith("seed 1000: ") and not hand.models and not list(tmp_path.iterdir())
 
 
 def test_marks_do_not_lie_among_hand_ins(graded):
