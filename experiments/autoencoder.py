@@ -14,13 +14,14 @@ import argparse
 from pathlib import Path
 
 import pandas as pd
+from rows import write_rows
 from torch import Tensor
 
 from dimum_core import load_dataset
 from dimum_core.autoencoder import get_autoencoder_preset, load_autoencoder, psnr, reconstructed
 from dimum_core.judges import load_judge
 from dimum_core.metrics import t_interval, wilson_interval
-from dimum_core.models.cards import read_card
+from dimum_core.models.cards import provenance, read_card
 from dimum_core.models.codec import Codec
 
 SHIPPED = "cifar10-autoencoder"
@@ -53,7 +54,7 @@ def main() -> None:
         found += rows(name, test.images, reconstructed(codec, test.images), test.labels, test.class_names, judge)
     table = pd.DataFrame(found)
     if args.out:
-        table.to_csv(args.out, index=False, float_format="%.4f")
+        write_rows(args.out, table.assign(**provenance()))
     print(table.pivot(index="class", columns="pictures", values=["named", "PSNR"]).round(3).to_string())
 
 

@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, EulerAncestralDiscreteScheduler
 from joblib import Parallel, delayed, parallel_config
+from rows import write_rows
 from scipy.stats import kendalltau
 
 from dimum_core import load_dataset, load_pipeline, relearn, unlearn
@@ -25,6 +26,7 @@ from dimum_core.data.targets import find_target
 from dimum_core.evaluation import draw_samples
 from dimum_core.judges import find_judge
 from dimum_core.metrics import frechet_distance, wilson_interval
+from dimum_core.models.cards import provenance
 
 TARGET = "3"
 ATTACK = {"steps": 30, "learning_rate": 3e-4, "samples": 1, "evaluate_every": 30, "progress": False}
@@ -95,10 +97,10 @@ def each_sampler(pipe, samplers) -> Iterator[tuple[dict, int]]:
 
 
 def side_by_side(jobs, workers: int) -> pd.DataFrame:
-    """The rows of all jobs (delayed calls that return lists of rows), each on one thread."""
+    """The rows of all jobs (delayed calls that return lists of rows), each on one thread, with their provenance."""
     torch.set_num_threads(1)
     with parallel_config("loky", inner_max_num_threads=1):
-        return pd.DataFrame([row for rows in Parallel(workers)(jobs) for row in rows])
+        return pd.DataFrame([row for rows in Parallel(workers)(jobs) for row in rows]).assign(**provenance())
 
 
 def compared(rows: pd.DataFrame) -> pd.DataFrame:
@@ -136,7 +138,7 @@ def main() -> None:
     print(table.pivot_table(index=["method", "when"], columns=columns, values="share", sort=False).round(2).to_string())
     print(compared(table).round(3).T.to_string())
     if args.out:
-        table.to_csv(args.out, index=False, float_format="%.4f")
+        write_rows(args.out, table)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import pandas as pd
 from diffusers import DPMSolverMultistepScheduler, EulerAncestralDiscreteScheduler
 from evaluation import METHODS, each_sampler, models, shown, side_by_side
 from joblib import delayed
+from rows import write_rows
 
 from dimum_core.metrics import paired_difference, sign_flip_test
 
@@ -52,7 +53,7 @@ def main() -> None:
     jobs = (delayed(measure)(method, target, seed, args.samples) for seed in SEEDS for target in TARGETS for method in ROWS)
     table = side_by_side(jobs, args.workers)
     if args.out:
-        table.to_csv(args.out, index=False, float_format="%.4f")
+        write_rows(args.out, table)
     print(table.pivot_table(index="method", columns=["when", "sampler"], values="share", sort=False).round(3).to_string())
     for name, group in table[table["when"] == "after"].groupby("sampler", sort=False):
         print(f"\n{name}\n{differences(group.pivot(index=['target', 'seed'], columns='method', values='share')).to_string()}")

@@ -4,7 +4,8 @@
     python experiments/gpu.py --out build/gpu [--minutes 25] [--only STAGE ...] [--tiny]
 
 Stages run in order of value, each within its share of the minutes; what a stage has finished is written at once and not computed
-again, so that a run which is cut short keeps it and the next one goes on. CIFAR-10 must be on the machine (DIMUM_DATA names its
+again, so that a run which is cut short keeps it and the next one goes on: a training to the steps that were chosen when it began,
+the attacks with those that are missing. CIFAR-10 must be on the machine (DIMUM_DATA names its
 folder), or is downloaded. In the end everything small enough to carry away lies in OUT/parts: one archive, in pieces of 15 MB
 (`cat part-* | tar xz`).
 
@@ -21,27 +22,28 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import pandas as pd
 import torch
+from rows import read_rows, write_rows
 
 from dimum_core import evaluate, load_dataset, load_pipeline, relearn, unlearn
 from dimum_core.files import write_atomically
 from dimum_core.judges import load_judge
 from dimum_core.judges.presets import JUDGE_PRESETS
 from dimum_core.judges.training import train_judge
-from dimum_core.models.cards import read_card
+from dimum_core.models.cards import provenance, read_card
 from dimum_core.models.checkpoints import save_checkpoint
 from dimum_core.models.conditions import conditions_of
 from dimum_core.models.denoiser import PRESETS, Preset
 from dimum_core.pictures import image_grid, save_picture
 from dimum_core.pretraining import DenoisingObjective, base_card, encoded_both_ways, new_model
+from dimum_core.resuming import STATE_FILE
 from dimum_core.training import TrainConfig, train
 
 METHODS = (
     "random-label", "esd", "selective-amnesia", "salun", {"method": "dimum", "alternative": "class"},
     {"method": "dimum", "alternative": "generated"},
 )
-RATES, ATTACK_STEPS, TARGET = (3e-5, 1e-4, 3e-4), 2_000, "automobile"
+RATES, ATTACK_STEPS, TARGET, RETRAINED = (3e-5, 1e-4, 3e-4), 2_000, "automobile", "retrained"
 PIECE = 15_000_000
 
 
@@ -57,19 +59,27 @@ class Run:
         return data if without is None else data.without(without)
 
 
-def fitted(preset: Preset, data, seconds: float, tiny: bool, **settings) -> TrainConfig:
-    """A schedule that ends when the seconds do: a few steps are timed first, compilation aside; it decays to zero."""
+def fitted(preset: Preset, data, seconds: float, out: Path, tiny: bool, **settings) -> TrainConfig:
+    """A schedule that ends when the seconds do, and decays to zero. Its steps are kept in `out`: with others, which another timing
+    would choose, a training that was cut short could not go on."""
+    config = replace(preset.training, decay=True, **settings, **({"batch_size": 4} if tiny else {}))
+    chosen = out / "steps.json"
+    if not chosen.exists():
+        steps = 3 if tiny else steps_within(preset, data, config, seconds)
+        write_atomically(chosen, json.dumps(steps).encode("utf-8"))
+    return replace(config, steps=json.loads(chosen.read_text("utf-8")))
+
+
+def steps_within(preset: Preset, data, config: TrainConfig, seconds: float) -> int:
+    """How many steps the seconds allow: a few are timed, compilation aside."""
     def run(steps: int) -> float:
         started = time.monotonic()
         trained(preset, data, replace(config, steps=steps), None)
         return time.monotonic() - started
 
-    config = replace(preset.training, decay=True, **settings)
-    if tiny:
-        return replace(config, steps=3, batch_size=4)
     run(3)
     each = max(1e-4, (run(60) - run(10)) / 50)
-    return replace(config, steps=max(100, int(seconds / each)))
+    return max(100, int(seconds / each))
 
 
 def trained(preset: Preset, data, config: TrainConfig, out: Path | None):
@@ -87,11 +97,10 @@ def trained(preset: Preset, data, config: TrainConfig, out: Path | None):
 def base(run: Run, name: str, seconds: float, without: str | None = None, **settings) -> dict:
     """Train, save in float16, judge 1,000 samples at several guidance scales."""
     preset, data, folder = PRESETS[name], run.data(without), run.out / (f"{name}-without-{without}" if without else name)
-    config = fitted(preset, data.train, seconds, run.tiny, **settings)
+    config = fitted(preset, data.train, seconds, folder, run.tiny, **settings)
     pipe, result = trained(preset, data.train, config, folder)
     save_checkpoint(pipe, folder, base_card(preset, config, data.train, without, result), "float16")
     result.log.to_csv(folder / "log.csv", index=False)
-    (folder / "training.safetensors").unlink(missing_ok=True)
     save_picture(image_grid(pipe, rows=1 if run.tiny else 8), run.out / f"{folder.name}.png", scale=2)
     judge = load_judge(run.out / "cifar10-judge") if (run.out / "cifar10-judge").exists() else None
     reference, per_class, steps = (None, 6, 2) if run.tiny else (run.data(), 100, 20)
@@ -101,6 +110,7 @@ def base(run: Run, name: str, seconds: float, without: str | None = None, **sett
             num_inference_steps=steps, progress=False,
         ).as_dict()["metrics"] for scale in ((2.0,) if run.tiny else (1.0, 1.5, 2.0, 3.0, 4.0))
     }
+    (folder / STATE_FILE).unlink(missing_ok=True)  # not before: whoever is stopped while measuring need not train again
     return {"steps": config.steps, "images": config.steps * config.batch_size, "seconds": result.seconds, "scales": scales}
 
 
@@ -109,33 +119,38 @@ def judge(run: Run, seconds: float) -> dict:
     if run.tiny:
         preset, settings = replace(preset, dataset="cifar10-mini", widths=(8, 16, 16)), {"steps": 3, "batch_size": 50}
     train_judge(preset, run.out / preset.name, dtype="float16", resume=True, **settings)
-    (run.out / preset.name / "training.safetensors").unlink(missing_ok=True)
+    (run.out / preset.name / STATE_FILE).unlink(missing_ok=True)
     return read_card(run.out / preset.name)["quality"]
 
 
-def attacks(run: Run, seconds: float) -> dict:
-    """Six methods forget an automobile to UA 0.9; DiMRA at three rates, to 2,000 steps; the retrained twin beside them."""
-    data, folder = run.data(), run.out / "cifar10-small"
-    pipe, rows, ends = load_pipeline(folder), [], time.monotonic() + seconds
-    twin = run.out / f"cifar10-small-without-{TARGET}"
+def attacks(run: Run, seconds: float) -> dict | None:
+    """Six methods forget an automobile to UA 0.9; DiMRA at three rates, to 2,000 steps; the retrained twin beside them. Curves that
+    attacks.csv has are not drawn again. None if the seconds are over before all are there."""
+    table, ends, twin = run.out / "attacks.csv", time.monotonic() + seconds, run.out / f"cifar10-small-without-{TARGET}"
+    data, pipe, rows = run.data(), load_pipeline(run.out / "cifar10-small"), read_rows(table)
     few = {"samples": 2, "num_inference_steps": 2, "evaluate_every": 2} if run.tiny else {"samples": 100, "num_inference_steps": 20}
-    for entry in (*METHODS[: 1 if run.tiny else None], *(["retrained"] if twin.exists() else [])):
+    steps = 2 if run.tiny else ATTACK_STEPS
+    for entry in (*METHODS[: 1 if run.tiny else None], *([RETRAINED] if twin.exists() else [])):
         settings = dict(entry) if isinstance(entry, dict) else {"method": entry}
-        label = " ".join(settings.values())
-        steps, attack = (2, 2) if run.tiny else (300, ATTACK_STEPS)
-        gone = load_pipeline(twin) if entry == "retrained" else unlearn(
-            pipe, **settings, target=TARGET, data=data, steps=steps, until=None if run.tiny else 0.9, progress=False
-        )
-        for rate in RATES[: 1 if run.tiny else None]:
+        label, gone = " ".join(settings.values()), None
+        done = {f"{row['learning_rate']:g}" for row in rows if row["method"] == label}
+        for rate in (rate for rate in RATES[: 1 if run.tiny else None] if f"{rate:g}" not in done):
+            if time.monotonic() > ends:
+                return None
+            gone = gone or (load_pipeline(twin) if entry == RETRAINED else forgotten(run, pipe, data, settings))
             curve = relearn(
-                gone, data.without(TARGET), target=TARGET, steps=attack, learning_rate=rate, progress=False,
-                **{"evaluate_every": attack // 10} | few,
+                gone, data.without(TARGET), target=TARGET, steps=steps, learning_rate=rate, progress=False,
+                **{"evaluate_every": steps // 10} | few,
             ).curve
-            rows.append(curve.assign(method=label, learning_rate=rate))
-            write_atomically(run.out / "attacks.csv", pd.concat(rows).to_csv(index=False).encode("utf-8"))
-            if time.monotonic() > ends and not run.tiny:
-                return {"curves": len(rows), "cut short": True}
-    return {"curves": len(rows)}
+            rows += curve.assign(method=label, learning_rate=rate, **provenance()).to_dict("records")
+            write_rows(table, rows, float_format=None)
+    return {"curves": len({(row["method"], row["learning_rate"]) for row in rows})}
+
+
+def forgotten(run: Run, pipe, data, settings: dict):
+    """The pipeline after a method with its settings, to UA 0.9."""
+    steps, until = (2, None) if run.tiny else (300, 0.9)
+    return unlearn(pipe, **settings, target=TARGET, data=data, steps=steps, until=until, progress=False)
 
 
 def sizes(run: Run, seconds: float) -> dict:
@@ -163,7 +178,7 @@ def sizes(run: Run, seconds: float) -> dict:
 
 
 BIG = {"batch_size": 512, "learning_rate": 1e-3, "warmup_steps": 1_000, "ema_decay": 0.9998}
-STAGES: dict[str, tuple[float, Callable[[Run, float], dict]]] = {  # name -> share of the minutes, work
+STAGES: dict[str, tuple[float, Callable[[Run, float], dict | None]]] = {  # name -> share of the minutes, work
     "judge": (0.14, judge),
     "base": (0.22, lambda run, seconds: base(run, "cifar10-small", seconds, **BIG)),
     f"without-{TARGET}": (0.12, lambda run, seconds: base(run, "cifar10-small", seconds, TARGET, **BIG)),
@@ -209,8 +224,10 @@ def main() -> None:
             continue
         started = time.monotonic()
         content = work(Run(args.out, args.tiny), share * args.minutes * 60)
-        write_atomically(result, json.dumps(content, indent=1).encode("utf-8"))
-        print(f"{name}: {time.monotonic() - started:.0f} s\n{json.dumps(content)[:600]}", flush=True)
+        if content is not None:
+            write_atomically(result, json.dumps(content, indent=1).encode("utf-8"))
+        said = "cut short: run this again, and it goes on" if content is None else json.dumps(content)[:600]
+        print(f"{name}: {time.monotonic() - started:.0f} s\n{said}", flush=True)
         pack(args.out)
     print("\n".join(f"{path} {path.stat().st_size / 1e6:.1f} MB" for path in pack(args.out)))
 

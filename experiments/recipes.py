@@ -16,11 +16,13 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from rows import read_rows, write_rows
 from torch import Tensor, nn
 
 from dimum_core import TrainConfig, load_dataset, train
 from dimum_core.evaluation import evaluate
 from dimum_core.judges import find_judge
+from dimum_core.models.cards import provenance
 from dimum_core.models.conditions import conditions_of
 from dimum_core.models.denoiser import Preset, get_preset
 from dimum_core.pretraining import DenoisingObjective, new_model
@@ -85,7 +87,7 @@ def main() -> None:
     preset = get_preset(args.preset)
     data = load_dataset(preset.dataset, preset.image_size)
     contest = {name: recipe for name, recipe in recipes(preset).items() if not args.recipes or name in args.recipes}
-    rows = pd.read_csv(args.out).to_dict("records") if args.out.exists() else []
+    rows = read_rows(args.out)
     done = {(row["recipe"], row["budget"]) for row in rows}
     for name, (sizes, loss) in contest.items():
         missing = [budget for budget in args.seconds if (name, budget) not in done]
@@ -96,9 +98,10 @@ def main() -> None:
             steps = max(1, round(budget * 10 / (long - short)))
             pipe, seconds = trained(sizes, loss, data.train, steps)
             row = {"recipe": name, "budget": budget, "steps": steps, "seconds": seconds}
-            rows.append(row | measured(pipe, data, args.per_class))
-            pd.DataFrame(rows).to_csv(args.out, index=False, float_format="%.4f")
-            print(pd.DataFrame(rows[-1:]).round(3).to_string(index=False, header=len(rows) == 1), flush=True)
+            row |= measured(pipe, data, args.per_class)
+            rows.append(row | provenance())
+            write_rows(args.out, rows)
+            print(pd.DataFrame([row]).round(3).to_string(index=False, header=len(rows) == 1), flush=True)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pandas as pd
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
+from rows import write_rows
 
 from dimum_core import load_pipeline
 from dimum_core.evaluation import evaluate
 from dimum_core.fitting import default_data
+from dimum_core.models.cards import provenance
 
 CONTEST = [
     ("DDPM", DDPMScheduler, 1000), ("DDPM", DDPMScheduler, 100), ("DDPM", DDPMScheduler, 20),
@@ -62,7 +64,7 @@ def main() -> None:
     table["time ratio"] = table["seconds"].max() / table["seconds"]
     print(table.round(3).to_string(index=False))
     if args.out:
-        table.to_csv(args.out, index=False)
+        write_rows(args.out, table.assign(**provenance()))
 
 
 if __name__ == "__main__":

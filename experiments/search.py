@@ -12,12 +12,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import pandas as pd
 import torch
+from rows import read_rows, write_rows
 from shapes import METHODS, obtain
 
 from dimum_core import load_dataset, load_pipeline
 from dimum_core.attacks import search_embedding
+from dimum_core.models.cards import provenance
 
 TARGET = "hatched"
 SEARCH = {"steps": 300, "evaluate_every": 60, "batch_size": 48, "samples": 60, "progress": False}
@@ -33,15 +34,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("data/results/search.csv"))
     args = parser.parse_args()
     torch.set_num_threads(1)
-    rows = pd.read_csv(args.out).to_dict("records") if args.out.exists() else []
+    rows = read_rows(args.out)
     done = {(r["method"], r["seed"]) for r in rows}
     pipe, data = load_pipeline(args.checkpoint), load_dataset("shapes")
     for method, seed in ((m, s) for s in args.seeds for m in args.methods):
         if (method, seed) not in done:
             model = obtain(pipe, data, TARGET, method, seed)
             found = search_embedding(model, data.train.only(TARGET), target=TARGET, seed=seed, **SEARCH).curve
-            rows += found.assign(target=TARGET, method=method, seed=seed).to_dict("records")
-            pd.DataFrame(rows).to_csv(args.out, index=False, float_format="%.4f")
+            rows += found.assign(target=TARGET, method=method, seed=seed, **provenance()).to_dict("records")
+            write_rows(args.out, rows)
             print(method, seed, " ".join(f"{v:.2f}" for v in found["target accuracy"]), flush=True)
 
 

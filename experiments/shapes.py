@@ -11,10 +11,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import pandas as pd
 import torch
+from rows import read_rows, write_rows
 
 from dimum_core import evaluate, load_dataset, load_pipeline, relearn, unlearn
+from dimum_core.models.cards import provenance
 
 TARGETS = ("hatched", "star", "filled square")
 RETRAINED = {"hatched": "shapes-without-hatched"}  # target -> the model that never saw it
@@ -44,7 +45,7 @@ def row(pipe, data, target: str, method: str, seed: int) -> dict:
         found |= {metric: value, f"{metric} low": low, f"{metric} high": high, f"{metric} n": int(n)}
     for name, line in (("before attack", curve.iloc[0]), ("after attack", curve.iloc[-1])):
         found |= {name: line["target accuracy"], f"{name} low": line["target low"], f"{name} high": line["target high"]}
-    return found | {"retained after attack": curve["retained accuracy"].iloc[-1]}
+    return found | {"retained after attack": curve["retained accuracy"].iloc[-1]} | provenance()
 
 
 def obtain(pipe, data, target: str, method: str, seed: int):
@@ -65,13 +66,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("data/results/shapes.csv"))
     args = parser.parse_args()
     torch.set_num_threads(1)
-    rows = pd.read_csv(args.out).to_dict("records") if args.out.exists() else []
+    rows = read_rows(args.out)
     done = {(r["target"], r["method"], r["seed"]) for r in rows}
     pipe, data = load_pipeline(args.checkpoint), load_dataset("shapes")
     for cell in ((t, m, s) for s in args.seeds for t in args.targets for m in args.methods):
         if cell not in done and (cell[1] != "retrained" or cell[0] in RETRAINED):
             rows.append(row(pipe, data, *cell))
-            pd.DataFrame(rows).to_csv(args.out, index=False, float_format="%.4f")
+            write_rows(args.out, rows)
             print(*cell, *(f"{k} {rows[-1][k]:.2f}" for k in ("UA", "IRA", "CRA", "before attack", "after attack")), flush=True)
 
 

@@ -21,11 +21,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+from rows import read_rows, write_rows
 
 from dimum_core import load_pipeline
 from dimum_core.benchmark.canvas import METHODS, Experiment, cost_of, judges, rows_of
 from dimum_core.data import load_unlearn_canvas
-from dimum_core.files import write_atomically
+from dimum_core.models.cards import provenance
 from dimum_core.models.conditions import image_size
 
 
@@ -56,11 +57,11 @@ def main() -> None:
     if args.minutes_only:
         return
     run = replace(run, judge=judges(run))
-    rows = pd.read_csv(table).to_dict("records") if table.exists() else []
+    rows = read_rows(table)
     for method in ("original", *args.methods):
         done = {(row["method"], row["attack rate"]) for row in rows if row["style"] == args.style}
-        rows += rows_of(run, method, done)
-        write_atomically(table, pd.DataFrame(rows).to_csv(index=False, float_format="%.4f").encode())
+        rows += [row | provenance() for row in rows_of(run, method, done)]
+        write_rows(table, rows)
     columns = ["method", "attack rate", "UA", "IRA", "CRA", "Frechet distance of the rest", "seconds", "memory"]
     print(pd.DataFrame(rows)[columns].round(3).to_string(index=False))
 

@@ -1,14 +1,25 @@
-"""The experiments that need a GPU, tried on a CPU: the same code, every count scaled down by one number."""
+"""The experiments: what they compute is replaced here, or scaled down by one number; what they write and go on with is tried."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import importlib.util
+import json
+import os
 import runpy
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+import torch
+from joblib import delayed
 
+from dimum_core.benchmark.results import PROVENANCE
+from dimum_core.errors import FileError
+from dimum_core.models.cards import provenance
 from tests import tiny_pipelines
 
 ROOT = Path(__file__).parent.parent
@@ -17,7 +28,18 @@ EXPERIMENTS, SPEED = ROOT / "experiments", ROOT / "speed"
 
 def run(monkeypatch, script: str, *arguments: str) -> None:
     monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+    monkeypatch.syspath_prepend(EXPERIMENTS)  # as for a script that is run
     runpy.run_path(str(EXPERIMENTS / script), run_name="__main__")
+
+
+def load(monkeypatch, script: str):
+    """A script as a module, of which parts can be replaced."""
+    monkeypatch.syspath_prepend(EXPERIMENTS)
+    spec = importlib.util.spec_from_file_location(f"experiment_{Path(script).stem}", EXPERIMENTS / script)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.mark.parametrize("script", sorted([*EXPERIMENTS.glob("*.py"), *SPEED.glob("*.py")]), ids=lambda path: path.name)
@@ -45,6 +67,107 @@ def test_unlearn_canvas_from_its_folders_to_a_table(kind, monkeypatch, canvas_fo
     times = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.name != "table.csv"}
     run(monkeypatch, "unlearn_canvas.py", *given)
     assert times == {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.name != "table.csv"}
+
+
+# Rows ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("script", "replaced", "cells"), [
+    ("shapes.py", {"row": lambda *cell: dict(zip(("target", "method", "seed"), cell[2:], strict=True)) | MEASURED | provenance()},
+     ["--targets", "star", "--methods", "uce", "dimum", "--seeds", "0"]),
+    ("search.py", {"obtain": lambda *cell: None, "search_embedding": lambda *_, **__: SimpleNamespace(curve=CURVE)},
+     ["--methods", "uce", "dimum", "--seeds", "0"]),
+    ("recipes.py", {"trained": lambda sizes, loss, data, steps: (None, float(steps)), "measured": lambda *_: {"samples": 3}},
+     ["--recipes", "preset", "--seconds", "45", "90"]),
+])
+def test_an_experiment_that_is_killed_while_it_writes_keeps_its_rows_and_goes_on(script, replaced, cells, monkeypatch, tmp_path):
+    """One row is there from before rows had their provenance; while the next one is written, the disk is full."""
+    module, out = load(monkeypatch, script), tmp_path / "rows.csv"
+    for name, value in replaced.items():
+        monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(sys, "argv", [script, *cells, "--out", str(out)])
+    module.main()
+    old = pd.read_csv(out).drop(columns=PROVENANCE).iloc[:1]
+    old.to_csv(out, index=False, float_format="%.4f")
+    before = out.read_bytes()
+    with monkeypatch.context() as full:
+        full.setattr(os, "replace", fails)
+        with pytest.raises(FileError):
+            module.main()
+    assert out.read_bytes() == before
+    module.main()
+    table = pd.read_csv(out, dtype=str)
+    assert len(table) == 2 and table[PROVENANCE].isna().all(axis=1).tolist() == [True, False]
+    assert table["threads"].iloc[1] == str(torch.get_num_threads())
+    assert pd.read_csv(out)[old.columns].iloc[:1].equals(old)
+
+
+def fails(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+MEASURED = {"UA": 0.5, "IRA": 1.0, "CRA": 1.0, "before attack": 0.0, "after attack": 1.0}
+CURVE = pd.DataFrame({"step": [60], "target accuracy": [0.5]})
+
+
+def test_rows_of_several_processes_say_where_they_were_computed(monkeypatch):
+    jobs = [delayed(list)([{"share": 0.5, "seed": seed}]) for seed in range(2)]
+    table = load(monkeypatch, "evaluation.py").side_by_side(jobs, workers=1)
+    assert table["seed"].tolist() == [0, 1] and table[PROVENANCE].notna().all(axis=None) and table["threads"].eq(1).all()
+
+
+def test_a_commit_of_digits_alone_stays_a_word(monkeypatch, tmp_path):
+    rows = load(monkeypatch, "rows.py")
+    for _ in range(2):  # what was read is written again
+        written = [{"seed": 0, "rate": 3e-5, "commit": "0012e4567891", "threads": 1}, {"seed": 1, "rate": 0.1}]
+        rows.write_rows(tmp_path / "a.csv", rows.read_rows(tmp_path / "a.csv") or written, float_format=None)
+    assert (tmp_path / "a.csv").read_text() == "seed,rate,commit,threads\n0,3e-05,0012e4567891,1\n1,0.1,,\n"
+
+
+# The papers' size on one GPU ------------------------------------------------------------------------------------------
+
+
+def test_a_training_that_was_cut_short_has_as_many_steps_when_it_goes_on(monkeypatch, tiny_preset, tiny_data, tmp_path):
+    """Though on another day a step takes longer."""
+    gpu, clock = load(monkeypatch, "gpu.py"), [0.0]
+    monkeypatch.setattr(gpu, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    for each in (0.01, 0.03):
+        with monkeypatch.context() as timed:
+            timed.setattr(gpu, "trained", lambda *given, each=each: clock.__setitem__(0, clock[0] + given[2].steps * each))
+            config = gpu.fitted(tiny_preset, tiny_data, 1.2, tmp_path, tiny=False, batch_size=2)
+        _, result = gpu.trained(tiny_preset, tiny_data, config, tmp_path)  # which refuses to go on with another schedule
+        assert config.steps == 120 == result.log["step"].iloc[-1] and config.decay
+
+
+def test_attacks_that_were_cut_short_go_on_with_the_curves_that_are_missing(monkeypatch, tmp_path):
+    gpu, clock, drawn, unlearned = load(monkeypatch, "gpu.py"), [0.0], [], []
+
+    def attacked(model, *_, learning_rate, **__):
+        clock[0] += 1
+        if clock[0] == 8:
+            raise KeyboardInterrupt
+        drawn.append((model, learning_rate))
+        return SimpleNamespace(curve=pd.DataFrame({"step": [0, 200], "target accuracy": [0.0, 0.5]}))
+
+    monkeypatch.setattr(gpu, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(gpu, "load_dataset", lambda name: SimpleNamespace(without=lambda target: None))
+    monkeypatch.setattr(gpu, "load_pipeline", lambda folder: folder.name)
+    monkeypatch.setattr(gpu, "unlearn", lambda pipe, **settings: unlearned.append(settings) or str(settings["method"]))
+    monkeypatch.setattr(gpu, "relearn", attacked)
+    (tmp_path / "cifar10-small-without-automobile").mkdir()
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--out", str(tmp_path), "--only", "attacks", "--minutes", str(3.5 / 60 / 0.14)])
+    monkeypatch.setattr(gpu.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(gpu, "provenance", lambda: {"commit": "b105f00d"})
+    counts = []
+    for stopped in (False, True, False, False, False, False, False):
+        with pytest.raises(KeyboardInterrupt) if stopped else contextlib.nullcontext():
+            gpu.main()
+        counts.append(len(drawn))
+        assert (tmp_path / "attacks.json").exists() == (len(drawn) == 21)
+    assert counts == [4, 7, 11, 15, 19, 21, 21] and len(set(drawn)) == 21 - 3  # one method has two kinds of alternative data
+    table = pd.read_csv(tmp_path / "attacks.csv")
+    assert len(table) == 2 * 21 == len(table.drop_duplicates(["method", "learning_rate", "step"])) and table["commit"].notna().all()
+    assert json.loads((tmp_path / "attacks.json").read_text()) == {"curves": 21}
 
 
 @pytest.mark.release

@@ -7,9 +7,12 @@ import math
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from safetensors import safe_open
 
+from dimum_core.benchmark import read_results
+from dimum_core.benchmark.results import PROVENANCE
 from dimum_core.data import DATASETS
 from dimum_core.models.cards import render_card
 
@@ -55,6 +58,18 @@ def test_every_set_of_files_says_more_beside_them():
     for name, row in rows((DATA / "README.md").read_text()).items():
         if row["licence"] != "MIT" and (DATA / name).is_dir():
             assert re.search(r"licence|CC BY|formal", (DATA / name / "README.md").read_text()), name
+
+
+def test_the_page_says_which_results_hold_no_provenance():
+    text = (DATA / "README.md").read_text()
+    without = text.split("The rows of\n")[1].split(" hold none")[0]
+    for path in (DATA / "results").glob("*.csv"):
+        assert (f"`{path.name}`" in without) == (not set(PROVENANCE) <= set(pd.read_csv(path, nrows=1))), path.name
+    rows = read_results(DATA / "results" / "digits-0.parquet")
+    lost = rows[rows["commit"] == "84dc15903df6"]
+    assert len(lost) == 27 and set(map(tuple, lost[["label", "budget", "seed"]].to_numpy())) == {
+        ("erasediff", "budget", 0), ("sfr-on", "budget", 0), ("sfr-on", "matched", 0),
+    }
 
 
 @pytest.mark.parametrize("folder", MODELS, ids=lambda path: path.name)

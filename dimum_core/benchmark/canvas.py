@@ -21,6 +21,7 @@ from ..attacks import Relearning, relearn
 from ..data import Dataset
 from ..data.targets import find_target
 from ..evaluation import draw_samples, evaluate
+from ..files import write_atomically
 from ..judges import Judge, PairJudge, load_judge
 from ..judges.presets import judge_preset_for
 from ..judges.training import train_judge
@@ -162,7 +163,7 @@ def rows_of(run: Experiment, method: str, done: set) -> list[dict]:
         name = method
         if rate:
             attack, cost = attacked(run, model, rate)
-            attack.curve.to_csv(run.out / f"{method}-curve-{rate:g}.csv", index=False)
+            write_atomically(run.out / f"{method}-curve-{rate:g}.csv", attack.curve.to_csv(index=False).encode("utf-8"))
             name = f"{method}-attacked-{rate:g}"
         about = {"style": run.style, "method": method, "attack rate": rate}
         rows.append(about | cost | measured(run, attack.pipeline if rate else model, name))
