@@ -8,8 +8,8 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
 from PIL import Image
 
-from dimum_core import evaluate, load_pipeline, relearn, unlearn
-from dimum_core.attacks import search_embedding
+from dimum_core import evaluate, load_images, load_pipeline, relearn, unlearn
+from dimum_core.attacks import Means, get_attack, search_embedding
 from dimum_core.cli import main
 from dimum_core.data import load_unlearn_canvas
 from dimum_core.errors import CheckpointError, DataError, DimumError, SettingError, UnknownName
@@ -104,6 +104,24 @@ def test_unlearn_attack_evaluate_save_and_load(method, settings, stable_diffusio
         for p in (attack.pipeline, again)
     ]
     assert isinstance(again, StableDiffusionPipeline) and np.allclose(*drawn, atol=1e-4)
+
+
+def test_plain_class_names_are_asked_for_as_photos_of_them(stable_diffusion):
+    """Such as those of folders of one's own pictures. What is worded for a style and an object says that it does not fit."""
+    names = ("cat", "dog", "great white shark")
+    data = load_images(np.random.default_rng(0).integers(0, 256, (24, 32, 32, 3), np.uint8), 32, labels=[*names] * 8)
+    judge = Judge(32, 3, names, (8, 8), (2, 2))
+    forgetful = unlearn(stable_diffusion, "dimum", target="dog", data=data, steps=1, **QUICK)
+    attack = relearn(
+        forgetful, data.without("dog"), steps=1, judge=judge, samples=2, num_inference_steps=2, evaluate_every=1, **QUICK
+    )
+    table = evaluate(attack.pipeline, target="dog", judge=judge, per_class=1, num_inference_steps=2, progress=False).table
+    assert {"UA", "RA"} <= set(table.index) and "IRA" not in table.index
+    conditions = conditions_of(stable_diffusion, "dog", names)
+    assert conditions.asked([1, 2, None]) == ["a photo of a dog", "a photo of a great white shark", ""]
+    means = Means(conditions.forgotten, data, judge)
+    assert "of a style and an object" in get_attack("paraphrases").lacking(stable_diffusion, means)
+    assert not get_attack("embedding").lacking(stable_diffusion, means)
 
 
 def test_the_command_line_draws_its_prompts_and_says_what_the_rest_lacks(stable_diffusion, tmp_path, capsys):

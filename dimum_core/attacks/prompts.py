@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..checking import check_kind, check_whole
 from ..data import ImageSet, draw_batch, step_generator
 from ..data.captions import PARAPHRASES, PARTIAL_TEMPLATES, WORD_KINDS, caption
-from ..data.targets import Target, Wanted
+from ..data.targets import Target, Wanted, word_kinds
 from ..errors import DataError, ModelError
 from ..evaluation import drawing
 from ..judges import Judge, PairJudge, judge_for
@@ -231,6 +231,10 @@ class PromptAttack(Attack):
 @dataclass(frozen=True)
 class Paraphrases(PromptAttack):
     """The target asked for in wordings that no training had."""
+
+    def lacking(self, pipe: DiffusionPipeline, means: Means) -> str:
+        plain = "" if word_kinds(means.target.class_names) else "its wordings are of a style and an object, unlike these classes"
+        return super().lacking(pipe, means) or plain
 
     def run(self, pipe: DiffusionPipeline, means: Means) -> Attacked:
         target = means.target

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ..data import step_generator
-from ..data.captions import CANVAS_TEMPLATES, PARTIAL_SHARE, caption
-from ..data.targets import Target, find_target
+from ..data.captions import CANVAS_TEMPLATES, PARTIAL_SHARE, PLAIN_TEMPLATES, caption
+from ..data.targets import Target, find_target, word_kinds
 from ..errors import DataError
 from ..precision import short_attention
 from .codec import PIXELS, Codec
@@ -76,7 +76,8 @@ class ClassConditions(Conditions):
 
 @dataclass
 class PromptConditions(Conditions):
-    """A condition is a caption of a class name; the null condition is the empty prompt. Fits diffusers' own Stable Diffusion too.
+    """A condition is a caption of a class name; the null condition is the empty prompt. Fits diffusers' own Stable Diffusion too,
+    which is asked in UnlearnCanvas's words for class names of a style and an object, and for any others as for "a photo of a dog".
 
     text_trains: the text encoder is part of the network that trains, which is then called with the tokens.
     """
@@ -89,7 +90,8 @@ class PromptConditions(Conditions):
 
     def __post_init__(self):
         self.schedule = schedule_of(self.pipe)
-        self.templates = (*self._configured("templates", CANVAS_TEMPLATES), *self._configured("partial_templates", ()))
+        usual = CANVAS_TEMPLATES if word_kinds(self.class_names) else PLAIN_TEMPLATES
+        self.templates = (*self._configured("templates", usual), *self._configured("partial_templates", ()))
         self.all_wordings = len(self.templates)
         self.wordings = self.all_wordings - len(self._configured("partial_templates", ()))
         self.codec = Codec.of(self.pipe)
