@@ -21,6 +21,7 @@ from .data.targets import Wanted, find_target
 from .errors import DataError, SettingError
 from .judges import Judge, PairJudge, Verdict, accuracies, judge_for
 from .judges.counting import as_table, drawn_for
+from .judges.finding import size_of
 from .metrics import Interval, accuracy, copied_items, fidelity, nearest_neighbours, per_class_accuracy, wilson_interval
 from .models.conditions import ClassConditions, PromptConditions, conditions_of, draw
 from .models.fresh_noise import FRESH_STEPS, with_fresh_noise
@@ -188,7 +189,7 @@ def evaluate(
     images = draw_samples(sampler, asked, seed=seed, progress=progress, **settings)
     verdict, kind = judge.judge(images), type(sampler.scheduler).__name__
     provenance = {
-        "extractor": f"judge {judge.image_size}px", "weights": history_of(pipe).weights, "sampler": kind,
+        "extractor": f"judge {size_of(judge, pipe)}px", "weights": history_of(pipe).weights, "sampler": kind,
         "steps": num_inference_steps, "guidance_scale": scale, "seed": seed, "resize": "none",
         "target": None if target is None else conditions.forgotten.said,
         **({} if reference is None else {"reference": data.name, "split": "test"}),
@@ -200,7 +201,7 @@ def evaluate(
 def _unseen_reference(pipe: DiffusionPipeline, data: Dataset, judge: Judge | PairJudge, target: Wanted | None) -> ImageSet:
     """The reference of fidelity, of which the model has learnt nothing."""
     check_kind("data", data, Dataset, "a data set, such as load_dataset('digits')")
-    reference = reference_set(data, judge, target)
+    reference = reference_set(data, judge, target, size_of(judge, pipe))
     check_apart(reference, history_of(pipe), "reference images are among those that this model was trained on")
     return reference
 
@@ -292,12 +293,12 @@ def copying_rate(images: Tensor, of: ImageSet, among: ImageSet, ratio: float = 1
     return wilson_interval(int(((copied >= 0) & (copied < len(known))).sum()), len(images))
 
 
-def reference_set(data: Dataset, judge: Judge | PairJudge, target: Wanted | None) -> ImageSet:
-    """The held-out images that samples are compared with, at the judge's size, without the target, checked for leaks."""
+def reference_set(data: Dataset, judge: Judge | PairJudge, target: Wanted | None, size: int | None = None) -> ImageSet:
+    """The held-out images that samples are compared with, at this size or the judge's, without the target, checked for leaks."""
     if data.class_names != judge.class_names:
         raise DataError(f"{data.name} has other classes than the judge: {', '.join(judge.class_names)}.")
     check_apart(data.test, data.train, "test images are training images too")
-    held_out = data.test.resized(judge.image_size)
+    held_out = data.test.resized(judge.image_size if size is None else size)
     reference = held_out if target is None else held_out.without(target)
     if target is not None:
         check_apart(reference, held_out.only(target), "reference images show the target under another label")

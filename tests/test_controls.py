@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -235,6 +236,16 @@ def test_a_fuller_evaluation_says_what_the_label_draws_now(digits):
     assert sweep["guidance_scale"].tolist() == [1.0, 2.0] and (sweep["UA low"] <= sweep["UA"]).all()
     counts = [unconditional_share(p, "3", count=40, progress=False).value for p in (pipe, renamed)]
     assert counts[0] == counts[1] > 0
+
+
+def test_a_judge_needs_no_more_than_class_names_and_a_verdict(digits):
+    """As `PairJudge` says; one that does not say how large its images are sees those of the pipeline's size."""
+    pipe, data = digits
+    known = find_judge(pipe)
+    own = SimpleNamespace(class_names=known.class_names, judge=known.judge)
+    settings = {"target": "3", "data": data, "per_class": 1, "num_inference_steps": 2, "progress": False}
+    ours, theirs = (evaluate(pipe, judge=judge, **settings) for judge in (own, known))
+    assert ours.table.equals(theirs.table) and ours.provenance == theirs.provenance
 
 
 def test_the_nearest_image_of_a_copy_is_the_copied_one(digits):

@@ -72,6 +72,19 @@ def test_the_retained_accuracies_are_unlearn_canvass():
     assert one["UA"] == 1 and one["IRA"] == pytest.approx(5 / 10) and one["CRA"] == pytest.approx(24 / 25)
 
 
+@pytest.mark.parametrize(("names", "rows"), [
+    (("red a", "red b", "red c"), {"IRA"}), (("a x", "a y", "b x", "b y"), {"IRA", "CRA"}),
+])
+def test_a_retained_accuracy_that_no_sample_speaks_of_is_left_out(names, rows):
+    """With a single style, no other combination shares neither word with the target."""
+    labels = torch.arange(len(names))
+    objects = len({name.split()[1] for name in names})
+    words = (labels // objects, labels % objects)
+    verdict = PairVerdict(torch.zeros(len(names), len(names)), torch.zeros(len(names)), labels, torch.zeros(len(names), 1), words)
+    found = accuracies(verdict, labels, find_target(names[0], names))
+    assert {"IRA", "CRA"} & set(found) == rows and found["IRA"].n == 2
+
+
 def test_two_judges_judge_as_one(judge, shapes):
     verdict = judge.judge(shapes.test.images[:8])
     style, thing = (one.judge(shapes.test.images[:8]) for one in (judge.style, judge.object))

@@ -21,7 +21,8 @@ def accuracies(judged: Verdict | Tensor, labels: Tensor, target: Target | None) 
     name is the share of that target's samples that do not show it. RA: share of the others that show just what was asked for.
     IRA, CRA (UnlearnCanvas, arXiv 2402.11846): for a style, the share of samples of the other styles with the right style, and the
         share of all samples, the target's included, with the right object; for an object, the other way round. For one
-        combination, the share with both words right of the samples that share one word with it, and of those that share none.
+        combination, the share with both words right of the samples that share one word with it, and of those that share none;
+        where there are no such samples, as with a single style, without that row.
     """
     seen = judged.labels if isinstance(judged, Verdict) else judged
     right = seen == labels
@@ -53,7 +54,8 @@ def retained_accuracies(verdict: PairVerdict, labels: Tensor, target: Target) ->
         return {"IRA": _share(right[target.position][~of_target]), "CRA": _share(right[1 - target.position])}
     near = torch.isin(labels, torch.cat([target.neighbours(label) for label in target.labels]))
     both = right[0] & right[1]
-    return {"IRA": _share(both[near]), "CRA": _share(both[~near & ~of_target])}
+    found = {"IRA": both[near], "CRA": both[~near & ~of_target]}
+    return {name: _share(each) for name, each in found.items() if len(each)}
 
 
 def _share(true: Tensor) -> Interval:

@@ -61,6 +61,11 @@ def judge_for(
     return judge
 
 
+def size_of(judge: Judge | PairJudge, pipe: DiffusionPipeline) -> int:
+    """The side of the images that a judge looks at: those that the pipeline draws, if it does not say so."""
+    return getattr(judge, "image_size", image_shape(pipe)[1])
+
+
 def identity_of(judge: Judge | PairJudge) -> list[str]:
     """What tells a judge's verdicts from another's, for work that is gone on with; of other objects than ours, their class."""
     return [
