@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from PIL import Image
 from dimum_core import load_images
 from dimum_core.data import picture_cache
 from dimum_core.data.batches import step_generator
-from dimum_core.errors import DataError, SettingError
+from dimum_core.errors import DataError, FileError, SettingError
 
 NAMES = ("cat", "dog")
 
@@ -197,6 +198,39 @@ def test_files_are_read_once_and_again_when_they_change(folder, monkeypatch):
     assert len(reads) == 72
     with np.load(cache, allow_pickle=False) as pack:
         assert set(pack) == {"digest", "pixels", "hashes", "sides", "errors"}
+
+
+def test_no_file_is_read_to_see_whether_it_changed_and_one_that_may_be_read_now_is(folder, monkeypatch):
+    load_images(folder, 6)
+    monkeypatch.setattr(Path, "read_bytes", pytest.fail)
+    monkeypatch.setattr(picture_cache, "square", lambda image, size: pytest.fail("read again"))
+    load_images(folder, 6)
+    (folder / "cat" / "00.png").chmod(0o640)
+    with pytest.raises(pytest.fail.Exception, match="read again"):
+        load_images(folder, 6)
+
+
+def test_a_file_that_nobody_may_read_is_left_out_like_any_that_cannot_be_read(folder, monkeypatch):
+    secret, opened, read_bytes = folder / "cat" / "00.png", Image.open, Path.read_bytes
+
+    def refusing(read):
+        def refused(path, *arguments, **settings):
+            if path == secret:
+                raise PermissionError(13, "Permission denied")
+            return read(path, *arguments, **settings)
+        return refused
+
+    monkeypatch.setattr(Image, "open", refusing(opened))
+    monkeypatch.setattr(Path, "read_bytes", refusing(read_bytes))
+    assert load_images(folder, 6).left_out.to_numpy().tolist() == [["cat/00.png", "cannot be read as a picture"]]
+
+
+def test_a_full_disk_costs_the_cache_and_not_the_pictures(folder, monkeypatch):
+    def full(path, content):
+        raise FileError("no space left")
+
+    monkeypatch.setattr(picture_cache, "write_atomically", full)
+    assert len(load_images(folder, 6).train) and not (folder / ".dimum").exists()
 
 
 def test_a_folder_that_nobody_may_write_to_is_read_all_the_same(folder, monkeypatch):

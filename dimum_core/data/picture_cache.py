@@ -1,7 +1,8 @@
-"""All pictures of a list at one size, read once: kept beside them as plain arrays, under a hash of the files."""
+"""All pictures of a list at one size, read once: kept beside them as plain arrays, for as long as no file has changed."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -11,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, FileError
 from ..files import write_atomically
 from .picture_files import square
 from .picture_lists import Picture, PictureList
 
-FORMAT = 1  # counts up when pictures are read otherwise
+FORMAT = 2  # counts up when pictures are read otherwise
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class PicturesRead:
 def read_pictures(found: PictureList, size: int) -> PicturesRead:
     """Read all pictures of a list, or take them from the cache, if the files are still the same.
 
-    The cache is a file of arrays in `.dimum` beside a table, or in a folder of pictures; where nobody may write, there is none.
+    The cache is a file of arrays in `.dimum` beside a table, or in a folder of pictures; where nobody may write, or the disk is
+    full, there is none.
     """
     path = None if found.source is None else _cache_file(found.source, size)
     if path is None:
@@ -48,7 +50,8 @@ def read_pictures(found: PictureList, size: int) -> PicturesRead:
         if os.access(path.parent.parent, os.W_OK):
             buffer = io.BytesIO()
             np.savez(buffer, digest=np.array(digest), **asdict(kept))
-            write_atomically(path, buffer.getvalue())
+            with contextlib.suppress(FileError):
+                write_atomically(path, buffer.getvalue())
     return kept
 
 
@@ -58,12 +61,20 @@ def _cache_file(source: Path, size: int) -> Path:
 
 
 def _digest(pictures: list[Picture], size: int) -> str:
-    """Of the names and the content of all files."""
+    """Of the names of all files, and of what changes when one is written or may be read by others."""
     digest = hashlib.blake2b(f"{FORMAT} {size}".encode(), digest_size=16)
     for picture in pictures:
-        content = hashlib.blake2b(picture.path.read_bytes() if picture.path.is_file() else b"", digest_size=16).digest()
-        digest.update(picture.name.encode("utf-8", "surrogateescape") + b"\0" + content)
+        digest.update(picture.name.encode("utf-8", "surrogateescape") + b"\0" + _state(picture.path).encode())
     return digest.hexdigest()
+
+
+def _state(path: Path) -> str:
+    """Size and times of a file, which are known without reading it; "" if there is none."""
+    try:
+        stat = path.stat()
+    except (OSError, ValueError):  # the latter: what can be no name of a file
+        return ""
+    return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
 
 
 def _kept(path: Path, digest: str) -> PicturesRead | None:
