@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from dimum_core import evaluate, load_dataset, relearn, unlearn
-from dimum_core.attacks import auxiliary_set, refuse_leaks
+from dimum_core.attacks import auxiliary_set, leaks, refuse_leaks
 from dimum_core.attacks.finetuning import concatenate
 from dimum_core.data import DATASETS, Dataset, ImageSet
 from dimum_core.errors import DataError
@@ -16,6 +17,7 @@ from dimum_core.evaluation import reference_set
 from dimum_core.judges import load_judge
 from dimum_core.judges.presets import JUDGE_PRESETS
 from dimum_core.judges.training import judge_sets
+from dimum_core.metrics import nearest_neighbours
 from dimum_core.pretraining import train_base
 from dimum_core.unlearning import METHODS
 
@@ -64,6 +66,30 @@ def test_the_target_in_the_auxiliary_set_of_a_model_that_knows_what_it_forgot(di
     retained = digits.train.without("3")
     with pytest.raises(DataError, match="images of the forget set, or nearly so"):
         relearn(gone, concatenate(retained, variants(digits.train.only("3"), retained)[kind]), **SMALL)
+
+
+@pytest.mark.parametrize("side", [5, 8, 15, 28, 33, 64])
+def test_near_copies_are_those_of_a_full_comparison_though_few_are_compared_in_full(side, monkeypatch):
+    """Copies from identical to just too far away, of noise, of pictures that are smooth and of such that are alike."""
+    generator, names = torch.Generator().manual_seed(side), ("a", "b")
+    noise = torch.rand(40, 3, side, side, generator=generator)
+    smooth = torch.nn.functional.interpolate(torch.rand(40, 3, 4, 4, generator=generator), size=side, mode="bilinear")
+    forget = torch.cat([noise, smooth, 0.5 + 0.02 * noise]) * 2 - 1
+    shift = torch.linspace(0, 1.2 * leaks.NEAR, len(forget))[:, None, None, None]
+    sign = torch.randint(2, forget.shape, generator=generator) * 2 - 1  # a copy whose means hardly move, and one that moves evenly
+    other = torch.rand(300, 3, side, side, generator=generator) * 2 - 1
+    ours = torch.cat([other, (forget + shift * sign).clamp(-1, 1), (forget - shift).clamp(-1, 1)])
+    sets = [
+        ImageSet("x", images, torch.zeros(len(images), dtype=torch.int64), names, np.zeros(len(images), "V8"))
+        for images in (ours, forget)
+    ]
+    full, _ = nearest_neighbours(*(some.images.flatten(1).numpy() for some in sets))
+    compared = []
+    monkeypatch.setattr(leaks, "nearest_neighbours", lambda a, b: compared.append(len(a)) or nearest_neighbours(a, b))
+    wanted = full[:, 0] < leaks.NEAR * (3 * side * side) ** 0.5
+    assert (leaks._near_copies(*sets) == wanted).all() and 150 < wanted.sum() < 240
+    assert compared[0] <= 240
+    assert not leaks._near_copies(sets[0].select(torch.arange(300)), sets[1].select(torch.arange(80))).any() and len(compared) == 1
 
 
 def test_a_leak_that_comes_with_the_data_set_is_in_the_auxiliary_set_too(digits, pipe):
