@@ -6,13 +6,14 @@ import json
 import os
 import shutil
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pandas as pd
 import pytest
 import torch
 
-from dimum_core.benchmark import load_plan, read_results, report, run
+from dimum_core.benchmark import cost, load_plan, read_results, report, run
 from dimum_core.benchmark.cost import estimate_minutes
 from dimum_core.benchmark.plan import _method_files, cell_id, checkpoint_digest, code_of, source_digest
 from dimum_core.benchmark.reading import check_plan
@@ -158,6 +159,15 @@ def test_the_estimate_times_drawing_and_not_what_was_drawn_before(monkeypatch):
     for times in (2, 4):  # one to warm up and one that counts
         estimate_minutes(check_plan(CONTENT))
         assert len(drawn) == times
+
+
+def test_the_estimate_times_a_step_where_it_is_taken(monkeypatch):
+    seen = []
+    monkeypatch.setattr(cost, "Accelerator", lambda: SimpleNamespace(device=torch.device("meta")))
+    monkeypatch.setattr(cost, "_one_step", lambda network, objective: seen.append(next(network.parameters()).device.type))
+    monkeypatch.setattr(cost, "_draw_anew", lambda pipe: None)
+    estimate_minutes(check_plan(CONTENT))
+    assert set(seen) == {"meta"}
 
 
 def test_the_estimate_grows_with_the_work():

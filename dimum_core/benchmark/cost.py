@@ -6,6 +6,7 @@ import secrets
 import time
 
 import torch
+from accelerate import Accelerator
 from torch import nn
 
 from ..evaluation import draw_samples
@@ -49,7 +50,8 @@ def _time_step_and_image(plan: Plan) -> tuple[float, float]:
     pipe = load_pipeline(plan.checkpoint)
     data = data_for(pipe, plan.data)
     objective = DenoisingObjective(data.train.resized(image_size(pipe)), plan.batch_size, conditions_of(pipe))
-    step = _quickest(lambda: _one_step(network_of(pipe), objective))
+    network = network_of(pipe).to(Accelerator().device)  # where it trains
+    step = _quickest(lambda: _one_step(network, objective))
     image = _quickest(lambda: _draw_anew(pipe), repeats=1) / 16
     return step, image
 
@@ -66,6 +68,8 @@ def _one_step(unet: nn.Module, objective: DenoisingObjective) -> None:
     with autocast(unet):
         loss = objective(unet, 0, 0)
     loss.backward()
+    if torch.cuda.is_available():  # else only its launch is timed
+        torch.cuda.synchronize()
     unet.zero_grad(set_to_none=True)
 
 
