@@ -51,10 +51,10 @@ def models(method: str, seed: int, target: str = TARGET) -> dict[str, object]:
     return {"before": before, "after": attacked(before, data, target, seed)}
 
 
-def unlearned(pipe, method: str, data, target: str, seed: int):
-    """The pipeline after one of METHODS, to a UA of 0.9 or for 60 steps."""
+def unlearned(pipe, method: str, data, target: str, seed: int, **settings):
+    """The pipeline after one of METHODS, to a UA of 0.9 or for 60 steps; settings: what is other than that."""
     forgetting = {"target": target, "data": data, "steps": 60, "until": 0.9, "evaluate_every": 3, "seed": seed}
-    return unlearn(pipe, method.split(" ")[0], progress=False, **forgetting, **METHODS[method])
+    return unlearn(pipe, method.split(" ")[0], progress=False, **forgetting | METHODS[method] | settings)
 
 
 def attacked(pipe, data, target: str, seed: int, **settings):

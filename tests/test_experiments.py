@@ -48,6 +48,40 @@ def test_what_a_script_imports_is_there(script, monkeypatch):
     runpy.run_path(str(script), run_name="imported")
 
 
+def test_a_lead_is_over_the_retrained_model_after_the_same_attack(monkeypatch):
+    """By hand: 8 of 16 less 4 of 16, and an attack that the retrained model lacks has none."""
+    tool = load(monkeypatch, "attackers.py")
+    about = {"length": "matched", "target": "3", "seed": 0, "samples": 16, "low": 0.0, "high": 1.0}
+    rows = pd.DataFrame([about | dict(zip(("method", "attack", "share"), each, strict=True)) for each in (
+        ("original", "relearning", 1.0), ("retrained", "relearning", 0.25), ("retrained", "none", 0.0),
+        ("esd", "none", 0.0), ("esd", "relearning", 0.5), ("esd", "completion", 0.5),
+    )])
+    found = tool.leads(rows).set_index("attack")
+    assert found["lead"].to_dict() == {"none": 0.0, "relearning": 0.25}
+    assert found.loc["none", "low"] == -found.loc["none", "high"] < 0 < found.loc["relearning", "high"] < 0.6
+
+
+def test_attackers_go_on_with_models_that_lack_rows(monkeypatch, tmp_path, capsys):
+    """Two attacks on one target; what is there is not computed again."""
+    tool, out, made = load(monkeypatch, "attackers.py"), tmp_path / "rows.csv", []
+    monkeypatch.setattr(tool, "ATTACKS", [("none", {}), ("rounding", {"bits": 8})])
+    monkeypatch.setattr(tool, "TARGETS", ["3"])
+    monkeypatch.setattr(tool, "MODELS", [("retrained", "0 steps"), ("esd", "matched")])
+    monkeypatch.setattr(tool, "unlearned", lambda pipe, *_, **__: made.append("esd") or pipe)
+    monkeypatch.setattr(tool, "side_by_side", lambda jobs, _: pd.DataFrame(
+        [row for job, given, named in jobs for row in job(*given, **named)]
+    ).assign(commit="known"))
+    for _ in range(2):
+        monkeypatch.setattr(sys, "argv", ["attackers.py", "--samples", "8", "--out", str(out)])
+        tool.main()
+    rows = pd.read_csv(out)
+    assert len(rows) == 4 and made == ["esd"] and set(rows["commit"]) == {"known"}
+    assert rows.set_index(["method", "attack"])["share"].unstack().round().to_dict("index") == {
+        "esd": {"none": 1.0, "rounding bits=8": 1.0}, "retrained": {"none": 0.0, "rounding bits=8": 0.0},
+    }
+    assert "rounding bits=8" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("kind", ["stable_diffusion", "stable_diffusion_3"])
 def test_unlearn_canvas_from_its_folders_to_a_table(kind, monkeypatch, canvas_folder, tmp_path, capsys):
     """A style is forgotten, measured by the protocol, attacked and measured again; what is done is not done again."""
