@@ -99,10 +99,11 @@ def drawn_t(t) -> str:
 
 
 def drawn_eps(x_t, x, t) -> tuple[torch.Tensor, str]:
-    """The noise that must be in x_t, and what is wrong with it."""
+    """The noise that must be in x_t (N x D), and what is wrong with it. From 3,000 numbers on, normal noise is not refused: each
+    bound lies at least six standard deviations away."""
     abar = ALPHAS_CUMPROD[t][:, None]
     eps = (x_t.double() - abar.sqrt() * x.double()) / (1 - abar).sqrt()
-    mean, spread = float(eps.mean()), float(eps.std())
+    mean, spread, far = float(eps.mean()), float(eps.std()), float((eps.abs() > 2).double().mean())
     wrong = ""
     if torch.allclose(x_t.double(), abar.sqrt() * x.double(), atol=1e-4):
         wrong = "No noise was added."
@@ -111,6 +112,12 @@ def drawn_eps(x_t, x, t) -> tuple[torch.Tensor, str]:
     elif abs(mean) > 0.15 or abs(spread - 1) > 0.1:
         wrong = (f"If x_t is x noised to the t that the network is told, its noise has mean {mean:.2f} and standard deviation "
                  f"{spread:.2f}, not 0 and 1.")
+    elif float(eps.std(1).max()) < 0.1:
+        wrong = "All coordinates of an item have the same noise: draw it for each of them."
+    elif float(torch.corrcoef(eps.T).fill_diagonal_(0).abs().max()) > 0.25:
+        wrong = "The noise of one coordinate depends on that of another: draw each by itself."
+    elif not 0.02 < far < 0.08:
+        wrong = f"{far:.1%} of the noise lies beyond 2 and -2; of a normal distribution it is 4.6 %. Draw it with torch.randn."
     return eps.float(), wrong
 
 

@@ -66,7 +66,7 @@ def _predicted_original(function, seed=0):
 
 @exercise(
     "01.3",
-    "Four things are drawn or chosen for each item by itself: t, eps, whether its label is hidden, and nothing else.",
+    "Three things are drawn for each item by itself: t, eps (a number for each coordinate), and whether its label is hidden.",
     "torch.randint(1000, (len(x),)), torch.randn_like(x), torch.rand(len(x)) < 0.1.",
     "labels = torch.where(hidden, null_label, labels); denoise is asked about add_noise(x, eps, t); mean square.",
 )
@@ -171,14 +171,14 @@ def _mended(function, seed=0):
     if not callable(function):
         return "A function was expected."
     generator = torch.Generator().manual_seed(seed)
-    x, labels = 30 * torch.randn(1500, 2, generator=generator), torch.arange(1500)
-    found = loss_of(function, x, labels, 600, seed)
+    x, labels, size = 30 * torch.randn(4000, 2, generator=generator), torch.arange(4000), 1500
+    found = loss_of(function, x, labels, size, seed)
     if isinstance(found, str):
         return found
     loss, x_t, t, told = found
-    if len(x_t) != 600:
-        return f"The batch should have 600 points, and has {len(x_t)}."
-    first = bool((told == torch.arange(600)).all())
+    if len(x_t) != size:
+        return f"The batch should have {size:,} points, and has {len(x_t):,}."
+    first = bool((told == torch.arange(size)).all())
     eps, wrong = drawn_eps(x_t, x[told], t)
     if float(eps.std()) > 3:
         whose = "those of the first points, whichever were drawn" if first else "not those of the points that were drawn"

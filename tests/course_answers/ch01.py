@@ -29,6 +29,20 @@ def loss_of(degrees=lambda n: torch.randint(1000, (n,)), noise=torch.randn_like,
     return loss
 
 
+def shared(rows, columns):
+    """Noise of which all coordinates of an item are the same."""
+    return torch.randn(rows, 1).expand(rows, columns)
+
+
+def related(rows, columns):
+    return (shared(rows, columns) + torch.randn(rows, columns)) / 2**0.5
+
+
+def coins(rows, columns):
+    """Mean 0 and standard deviation 1, but not normal."""
+    return torch.randint(2, (rows, columns)) * 2.0 - 1
+
+
 def moving(averaged, weights, step, decay):
     rate = 1 - min((step + 1) / (step + 10), decay)
     return [torch.lerp(a, w, rate) for a, w in zip(averaged, weights, strict=True)]
@@ -87,7 +101,11 @@ ANSWERS = {
         (loss_of(degrees=lambda n: torch.randint(1000, (1,)).expand(n)), "same t"),
         (loss_of(degrees=lambda n: torch.randint(100, (n,))), "evenly from 0 to 999"),
         (loss_of(noise=torch.rand_like), "not 0 and 1"),
-        (loss_of(noise=lambda x: torch.randn(x.shape[1:]).expand(x.shape)), "draw it for each"),
+        (loss_of(noise=lambda x: torch.randn(x.shape[1:]).expand(x.shape)), "All items have the same noise"),
+        (loss_of(noise=lambda x: shared(*x.shape)), "All coordinates of an item have the same noise"),
+        (loss_of(noise=lambda x: related(*x.shape)), "depends on that of another"),
+        (loss_of(noise=lambda x: coins(*x.shape)), "normal distribution"),
+        (loss_of(noise=lambda x: (torch.rand_like(x) - 0.5) * 12**0.5), "normal distribution"),
         (loss_of(hide=lambda n: torch.rand(n) < 0), "No label was hidden"),
         (loss_of(hide=lambda n: torch.rand(n) > 0.1), "one in ten"),
         (loss_of(hide=lambda n: (torch.rand(1) < 2).expand(n)), "for each item by itself"),
@@ -117,6 +135,9 @@ ANSWERS = {
         (hunted(torch.rand, aligned=False), "first points, whichever were drawn"),
         (hunted(aligned=False), "first points, whichever were drawn"),
         (hunted(torch.rand), "not 0 and 1"),
+        (hunted(shared), "All coordinates of an item have the same noise"),
+        (hunted(related), "depends on that of another"),
+        (hunted(coins), "normal distribution"),
         (first_rows, "never learnt"),
         (lambda denoise, x, labels, n: hunted()(denoise, x, labels[torch.randperm(len(labels))], n), "not those of the points"),
     ]),
