@@ -121,7 +121,7 @@ def image_rows(
         for ax in line:
             ax.set(xticks=[], yticks=[])
             ax.grid(False)
-            ax.spines[:].set_visible(False)
+            ax.spines[:].set(visible=bool(ax.images), color="#bbbbbb", linewidth=0.5)  # so white ones are seen
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
     for ax, text in zip(axes[0], column_titles, strict=False):
         ax.set_title(text, fontsize=8, fontweight="normal", pad=3)
@@ -141,8 +141,8 @@ def recovery_curves(curves: dict, title: str, original: float | None = None) -> 
         right.plot(curve["step"], curve["retained accuracy"], marker=marker, color=colour)
     if original is not None:
         left.axhline(original, color="black", linestyle=":", linewidth=1)
-    left.set(title="The forgotten class", xlabel="attack steps", ylabel="share drawn right", ylim=(-0.02, 1.02))
-    right.set(title="The other classes", xlabel="attack steps", ylim=(-0.02, 1.02))
+    left.set(title="The forgotten class", xlabel="attack steps", ylabel="share that shows the target", ylim=(-0.02, 1.02))
+    right.set(title="The other classes", xlabel="attack steps", ylabel="share drawn right", ylim=(-0.02, 1.02))
     figure.legend(*left.get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, -0.03), ncols=min(4, len(curves)))
     figure.suptitle(title, y=1.02, fontsize=12, fontweight="bold")
     return figure
