@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.stats import binomtest
 
 from dimum_core.course import check, checks, given, hint, variant
 from dimum_core.course.checks import EXERCISES, verdict
@@ -45,6 +46,27 @@ def test_right_answers_pass_whatever_the_random_inputs(number, capsys):
     assert capsys.readouterr().out.count("not answered yet") == 2
     for seed in range(1, 6):
         assert verdict(number, right, seed=seed).right is True
+
+
+@pytest.mark.parametrize("number", ["01.3", "01.6"])
+def test_a_loss_that_draws_for_itself_is_never_refused_by_bad_luck(number):
+    assert all(verdict(number, ANSWERS[number][0], seed=seed).right is True for seed in range(6, 60))
+
+
+@pytest.mark.parametrize("k", range(5))
+def test_only_a_size_near_the_smallest_counts_whatever_the_numbers(k):
+    """Oracle: scipy's interval. Near is within 7 %, or within 8 samples."""
+    p, width = given("03.1", f"student {k}").values()
+
+    def wide(n):
+        interval = binomtest(round(p * n), n).proportion_ci(0.95, "wilson")
+        return interval.high - interval.low
+
+    smallest = next(n for n in range(int(3.7 * p * (1 - p) * (1.96 / width) ** 2), 5000) if wide(n) <= width)
+    slack = max(8, 0.07 * smallest)
+    for n, right in ((smallest, True), (smallest - slack + 2, True), (smallest - slack - 2, False), (smallest + slack + 2, False),
+                     (2 * smallest, False)):
+        assert verdict("03.1", n, f"student {k}").right is right, (p, width, smallest, n)
 
 
 @pytest.mark.parametrize(("number", "k"), ALL_WRONG)
@@ -177,6 +199,7 @@ def test_pictures_are_scaled_alike_and_rows_are_labelled():
     figure = image_rows({"real": torch.zeros(3, 1, 4, 4), "drawn": torch.zeros(2, 1, 4, 4)}, "Title", ["a", "b", "c"])
     assert [ax.get_ylabel() for ax in figure.axes[::3]] == ["real", "drawn"]
     assert [ax.get_title() for ax in figure.axes[:3]] == ["a", "b", "c"] and len(figure.axes) == 6
+    assert [ax.spines["top"].get_visible() for ax in figure.axes] == 5 * [True] + [False]  # a frame around each picture
     plt.close(figure)
     ways = [image_rows({"x": torch.zeros(1, 1, 4, 4)}, raw=raw).axes[0].images[0].get_interpolation() for raw in (False, True)]
     assert ways == ["bicubic", "nearest"]

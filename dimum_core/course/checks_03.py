@@ -27,11 +27,15 @@ def _samples_needed(n, numbers):
         return "A number of samples is at least 1."
     about = 4 * p * (1 - p) * (1.96 / width) ** 2
     needed = next(k for k in range(int(0.97 * about), 20_000) if _width(p, k) <= width)
-    if abs(n - needed) <= 60:
+
+    def near(right: float) -> bool:
+        return abs(n - right) <= max(8, 0.07 * right)
+
+    if near(needed):
         return True
-    if abs(n - needed / 4) <= 30:
+    if near(needed / 4):
         return f"With {n} samples the interval is {_width(p, n):.3f} wide: the width is the whole interval, not half of it."
-    if abs(n - 4 * needed) <= 120:
+    if near(4 * needed):
         return f"With {n} samples the interval is {_width(p, n):.3f} wide: half of what was asked for, with four times the samples."
     way = "too wide" if n < needed else "narrower than it need be"
     return f"With {n} samples the interval is {_width(p, n):.3f} wide, {way}."

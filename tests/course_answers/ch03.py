@@ -52,7 +52,8 @@ def kernel(a, b, scale=True, diagonal=False, divide="pairs"):
 
 ANSWERS = {
     "03.1": (next(n for n in range(100, 2000) if width(n) <= 0.04), [
-        (100, "too wide"), (216, "not half of it"), (3460, "four times the samples"), (2000, "narrower"), (0, "at least 1"),
+        (100, "too wide"), (790, "too wide"), (216, "not half of it"), (3460, "four times the samples"), (940, "narrower"),
+        (2000, "narrower"), (0, "at least 1"),
     ]),
     "03.2": (lambda a, b: (np.mean(a) - np.mean(b)) ** 2 + (np.std(a, ddof=1) - np.std(b, ddof=1)) ** 2, [
         (lambda a, b: (a.mean() - b.mean()) ** 2 + (a.std() - b.std()) ** 2, "biased"),
