@@ -64,7 +64,8 @@ def test_a_lead_is_over_the_retrained_model_after_the_same_attack(monkeypatch):
 def test_attackers_go_on_with_models_that_lack_rows(monkeypatch, tmp_path, capsys):
     """Two attacks on one target; what is there is not computed again."""
     tool, out, made = load(monkeypatch, "attackers.py"), tmp_path / "rows.csv", []
-    monkeypatch.setattr(tool, "ATTACKS", [("none", {}), ("rounding", {"bits": 8})])
+    monkeypatch.setattr(tool, "AUDITED", [("none", {})])
+    monkeypatch.setattr(tool, "LONGER", ("rounding", {"bits": 8}))  # of the retrained model, and not of the other
     monkeypatch.setattr(tool, "TARGETS", ["3"])
     monkeypatch.setattr(tool, "MODELS", [("retrained", "0 steps"), ("esd", "matched")])
     monkeypatch.setattr(tool, "unlearned", lambda pipe, *_, **__: made.append("esd") or pipe)
@@ -75,11 +76,10 @@ def test_attackers_go_on_with_models_that_lack_rows(monkeypatch, tmp_path, capsy
         monkeypatch.setattr(sys, "argv", ["attackers.py", "--samples", "8", "--out", str(out)])
         tool.main()
     rows = pd.read_csv(out)
-    assert len(rows) == 4 and made == ["esd"] and set(rows["commit"]) == {"known"}
-    assert rows.set_index(["method", "attack"])["share"].unstack().round().to_dict("index") == {
-        "esd": {"none": 1.0, "rounding bits=8": 1.0}, "retrained": {"none": 0.0, "rounding bits=8": 0.0},
-    }
-    assert "rounding bits=8" in capsys.readouterr().out
+    assert made == ["esd"] and set(rows["commit"]) == {"known"}
+    found = [(row["method"], row["attack"], round(row["share"])) for _, row in rows.iterrows()]
+    assert found == [("retrained", "none", 0), ("retrained", "rounding bits=8", 0), ("esd", "none", 1)]
+    assert "none" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("kind", ["stable_diffusion", "stable_diffusion_3"])
