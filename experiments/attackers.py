@@ -33,7 +33,7 @@ from dimum_core.metrics import difference_of_proportions
 
 LONGER = ("relearning", {"steps": 600})  # ten times as long as the unlearning; after lighter forgetting 150 steps bring enough back
 DEFENCES = ["erasediff", "dimum (generated)", "esd", "random-label"]
-LENGTHS = {"matched": {}, "60 steps": {"until": None, "evaluate_every": None}}  # what differs from `unlearned`
+LENGTHS = {"60 steps": {"until": None, "evaluate_every": None}, "matched": {}}  # what differs from `unlearned`
 TARGETS = ["3", "7"]
 CONTROLS = ["original", "retrained"]
 MODELS = [*((control, "0 steps") for control in CONTROLS), *((each, length) for length in LENGTHS for each in DEFENCES)]
