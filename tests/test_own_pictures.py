@@ -222,6 +222,7 @@ def test_a_file_that_nobody_may_read_is_left_out_like_any_that_cannot_be_read(fo
 
     monkeypatch.setattr(Image, "open", refusing(opened))
     monkeypatch.setattr(Path, "read_bytes", refusing(read_bytes))
+    monkeypatch.setattr(Path, "is_file", refusing(Path.is_file))  # as in a folder that nobody may enter
     assert load_images(folder, 6).left_out.to_numpy().tolist() == [["cat/00.png", "cannot be read as a picture"]]
 
 

@@ -121,7 +121,7 @@ def _readable_once(found: PictureList, read: PicturesRead) -> dict[int, str]:
 
 def _in_short(picture: Picture, error: str) -> str:
     """The same words for the same kind of mistake, so that a report can count them."""
-    if picture.path is not None and not picture.path.is_file():
+    if error.endswith(" is not there."):
         return "is not there"
     return "is too large" if "million pixels" in error else "cannot be read as a picture"
 
