@@ -1,15 +1,20 @@
-"""The method in docs/usage.md, as a file outside the package: unlearned, attacked and measured with no other change."""
+"""The method and the attack in docs/usage.md, outside the package and with no other change; what the page lists is all there is."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from dimum_core import load_dataset, load_pipeline, unlearn
+from dimum_core.attacks import ATTACKS
+from dimum_core.attacks.base import RETAINED
 from dimum_core.cli import main
-from dimum_core.unlearning import METHODS
+from dimum_core.unlearning import METHODS, Method, Step
+from dimum_core.unlearning.base import DATA_KINDS, Everyones
 
 IMPORTS = "from dataclasses import dataclass\n\nfrom dimum_core.unlearning import register\n\n\n"
 USAGE = (Path(__file__).parent.parent / "docs" / "usage.md").read_text()
@@ -31,6 +36,42 @@ def test_the_method_of_the_page_goes_all_the_way(tmp_path, capsys):
     assert curve["step"].tolist() == [0, 1, 2, 3, 4] and curve["target accuracy"].iloc[0] < 0.5
     assert main(f"evaluate {attacked} --target 3 --count 2 --steps 4".split()) == 0
     assert "what the label 3 draws" in capsys.readouterr().out
+
+
+def test_the_attack_of_the_page_runs_and_is_measured():
+    source = next(block for block in re.findall(r"```python\n(.*?)```", USAGE, re.S) if "(Attack)" in block)
+    pipe, data = load_pipeline("digits"), load_dataset("digits")
+    names = {"pipe": pipe, "data": data, "unlearned": unlearn(pipe, "finetune", target="3", data=data, steps=1, progress=False)}
+    quick = source.replace("samples=48", "samples=4").replace("steps: int = 10", "steps: int = 1")
+    try:
+        exec(quick.replace("attack(unlearned", "found = attack(unlearned").replace(").target  ", ")  "), names)
+    finally:
+        ATTACKS.pop("quick", None)
+    found = names["found"]
+    assert found.attack == "quick" and found.settings == {"steps": 1} and found.steps == 1 and found.had == (RETAINED,)
+    assert found.target.n == 4 and found.retained.n == 4 and "quick" not in USAGE.split("## An attack of your own")[0]
+
+
+def test_the_page_has_all_that_a_method_may_define_and_all_that_a_step_offers():
+    page = USAGE.split("## A method of your own")[1].split("## An attack of your own")[0]
+    defined = {name for name in {**vars(Everyones), **vars(Method), **vars(Method)["__annotations__"]} if not name.startswith("_")}
+    assert {name for name in defined - {"name"} if not re.search(rf"`{name}\b", page)} == set()
+    offered = {name for name in (*vars(Step), *Step.__dataclass_fields__) if not name.startswith("_")}
+    offered -= {"forgets", "total_steps"}  # which the loop asks
+    assert offered == set(re.findall(r"`step\.(\w+)", page.split("What a step offers")[1].split("\n\n")[1]))
+
+
+def test_the_page_has_a_row_for_every_method_with_its_defaults():
+    rows = re.findall(r"(?m)^\| `([a-z-]+)` \| ([^|]*) \| ([^|]*) \| (yes|no) \|$", USAGE)
+    wanted = []
+    for name, kind in sorted(METHODS.items()):
+        if kind.__module__.startswith("dimum_core."):
+            method = kind()
+            settings = [f"`{each.name}={each.default}`" for each in fields(method) if not each.kw_only]
+            needs = [kind for kind in DATA_KINDS if kind in method.needs]
+            says = "yes" if method.compares_noise else "no"
+            wanted.append((name, ", ".join(needs) or "–", ", ".join(settings) or "–", says))
+    assert rows == wanted
 
 
 def test_what_is_no_method_is_refused(tmp_path, capsys):
