@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
+import yaml
 
 from dimum_core.course.checks import EXERCISES
+from dimum_core.metrics import least_p
 from dimum_core.unlearning import METHODS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -74,6 +78,25 @@ def test_every_question_has_an_answer():
 def test_the_failures_use_methods_that_exist():
     settings = [row["settings"].split()[0] for row in csv.DictReader((ROOT / "data" / "results" / "failures.csv").open())]
     assert set(settings) <= {*METHODS, "DiMRA"}
+
+
+def test_the_plan_of_the_walk_has_pairs_enough_for_a_verdict():
+    """What the page says beside it: six pairs for one comparison, seven for its three with Holm's correction."""
+    text = (ROOT / "docs" / "your_own_pictures.md").read_text("utf-8")
+    plan = yaml.safe_load(next(block for block in re.findall(r"```yaml\n(.*?)```", text, re.S) if "methods:" in block))
+    pairs, comparisons = len(plan["targets"]) * len(plan["seeds"]), len(list(itertools.combinations(plan["methods"], 2)))
+    assert pairs == 8 and comparisons == 3 and least_p(5) > 0.05 > least_p(6) > 0.05 / 3 > least_p(7)
+
+
+def test_what_the_sampler_changes_in_the_order_of_methods_is_as_the_page_says():
+    rows = pd.read_csv(ROOT / "data" / "results" / "fresh_noise.csv")
+    rows = rows[(rows["when"] == "after") & (rows["method"] != "retrained")]
+    shares = rows.pivot_table(index="method", columns="sampler", values="share").round(2)
+    order = {sampler: list(shares[sampler].sort_values().index) for sampler in shares}
+    assert set(order["DPM-Solver++"][:4]) == set(order["Euler ancestral"][:4])
+    ranks = shares.rank()
+    assert order["DPM-Solver++"][-1] == "concept-ablation" and order["Euler ancestral"][-1] == "selective-amnesia"
+    assert ranks.loc["selective-amnesia", "DPM-Solver++"] == 5.5 == ranks.loc["concept-ablation", "Euler ancestral"]
 
 
 KINDS = {
