@@ -130,7 +130,7 @@ def test_a_method_is_judged_on_all_parts_and_the_class_has_a_board(graded):
 
 
 DEEP = {"list": [0]}
-for _ in range(350):
+for _ in range(490):  # deeper than Python recurses, and not than JSON may be
     DEEP = {"list": [DEEP]}
 
 
