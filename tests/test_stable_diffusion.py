@@ -6,17 +6,19 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
+from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
 from PIL import Image
+from transformers import CLIPConfig, CLIPImageProcessor
 
 from dimum_core import evaluate, load_images, load_pipeline, relearn, unlearn
-from dimum_core.attacks import Means, get_attack, search_embedding
+from dimum_core.attacks import Means, get_attack, probe_prompts, search_embedding
 from dimum_core.cli import main
 from dimum_core.data import load_unlearn_canvas
 from dimum_core.errors import CheckpointError, DataError, DimumError, SettingError, UnknownName
 from dimum_core.evaluation import draw_samples
 from dimum_core.judges.classifier import Judge, PairJudge
 from dimum_core.models.checkpoints import save_checkpoint
-from dimum_core.models.conditions import conditions_of, image_size
+from dimum_core.models.conditions import conditions_of, draw, image_size
 from tests import tiny_pipelines
 from tests.tiny_pipelines import OBJECTS, STYLES
 
@@ -174,6 +176,21 @@ def test_a_judge_of_ones_own_says_when_to_stop(stable_diffusion, canvas, judge):
     with pytest.raises(CheckpointError, match="No judge is shipped for this pipeline: give one with --judge .in Python, judge="):
         unlearn(stable_diffusion, "finetune", until=0.0, **settings)
     assert unlearn(stable_diffusion, "finetune", until=0.0, judge=judge, **settings).unlearning["steps"] == 1
+
+
+def test_a_safety_checker_blackens_nothing_that_is_measured(stable_diffusion, judge):
+    """diffusers' own, here one that objects to every image: black ones would count as forgotten."""
+    probe = lambda: probe_prompts(stable_diffusion, "Van_Gogh", judge=judge, count=2, num_inference_steps=1).to_dict()  # noqa: E731
+    drawn, probed = draw(stable_diffusion, ["A Dogs image"], num_inference_steps=1, generator=torch.Generator().manual_seed(0)), probe()
+    small = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "projection_dim": 4}
+    vision = small | {"image_size": 8, "patch_size": 4}
+    checker = StableDiffusionSafetyChecker(CLIPConfig(text_config=small, vision_config=vision, projection_dim=4))
+    checker.concept_embeds_weights.data.fill_(-2.0)  # a threshold that every cosine exceeds
+    pictures = CLIPImageProcessor(size={"shortest_edge": 8}, crop_size=8)
+    stable_diffusion.register_modules(safety_checker=checker.eval(), feature_extractor=pictures)
+    ask = {"num_inference_steps": 1, "generator": torch.Generator().manual_seed(0)}
+    assert draw(stable_diffusion, ["A Dogs image"], **ask).equal(drawn) and probe() == probed
+    assert not stable_diffusion("A Dogs image", num_inference_steps=1, output_type="np").images.any(), "without us it does"
 
 
 def test_an_embedding_is_sought_in_stable_diffusion(stable_diffusion, canvas, judge):

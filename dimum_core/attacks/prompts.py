@@ -24,7 +24,7 @@ from ..models.conditions import PromptConditions, conditions_of, image_size, in_
 from ..models.diffusion import draw_noise
 from ..models.fresh_noise import FRESH_STEPS, with_fresh_noise
 from ..models.history import history_of
-from ..models.sampling import check_pipeline, fresh_noise_from
+from ..models.sampling import check_pipeline, fresh_noise_from, unfiltered
 from ..precision import short_attention
 from ..training import TrainConfig, train
 from ..unlearning.student import evaluation_interval
@@ -90,7 +90,7 @@ def _drawn(
     with drawing(pipe):
         for start in range(0, len(next(iter(words.values()))), batch_size):
             batch = {key: entries[start:start + batch_size] for key, entries in words.items()}
-            with fresh_noise_from(pipe.scheduler, generator):
+            with fresh_noise_from(pipe.scheduler, generator), unfiltered(pipe):
                 images.append(pipe(**batch, generator=generator, output_type="pt", **sampling).images.float().cpu())
     return torch.cat(images) * 2 - 1
 

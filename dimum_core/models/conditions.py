@@ -22,7 +22,7 @@ from .condition_numbers import Conditions
 from .diffusion import Schedule
 from .labelled import has_labels, output_of
 from .networks import FLOWS, encoded_prompts, image_shape, is_kind, predicted, schedule_of
-from .sampling import ClassConditionalPipeline, CodedImages, fresh_noise_from, set_timesteps
+from .sampling import ClassConditionalPipeline, CodedImages, fresh_noise_from, set_timesteps, unfiltered
 
 
 @dataclass
@@ -201,5 +201,5 @@ def draw(pipe, labels: Sequence[int | str | None], class_names: tuple[str, ...] 
         return pipe(asked, output_type="pt", **sampling).images.float() * 2 - 1
     if "num_inference_steps" in sampling and not is_kind(pipe, *FLOWS):  # whose pipelines say more to their schedulers
         set_timesteps(pipe.scheduler, sampling["num_inference_steps"], pipe.device)
-    with fresh_noise_from(pipe.scheduler, sampling.get("generator")):
+    with fresh_noise_from(pipe.scheduler, sampling.get("generator")), unfiltered(pipe):
         return pipe(asked, output_type="pt", **sampling).images.float() * 2 - 1

@@ -104,6 +104,17 @@ def fresh_noise_from(scheduler: SchedulerMixin, generator: torch.Generator | lis
         vars(scheduler).pop("step", None)
 
 
+@contextlib.contextmanager
+def unfiltered(pipe: DiffusionPipeline) -> Iterator[None]:
+    """Within this context Stable Diffusion's safety checker, if there is one, blackens no image: it would pass for forgetting."""
+    if hasattr(pipe, "run_safety_checker"):
+        pipe.run_safety_checker = lambda image, *_: (image, None)
+    try:
+        yield
+    finally:
+        vars(pipe).pop("run_safety_checker", None)
+
+
 def _each(generator: torch.Generator | list[torch.Generator]) -> list[torch.Generator]:
     return generator if isinstance(generator, list) else [generator]
 
