@@ -13,7 +13,7 @@ from dimum_core import load_pipeline, relearn, unlearn
 from dimum_core.attacks import few_shot
 from dimum_core.cli import main
 from dimum_core.data import load_unlearn_canvas
-from dimum_core.errors import CheckpointError, ModelError, TrainingError
+from dimum_core.errors import CheckpointError, DataError, ModelError, TrainingError
 from dimum_core.evaluation import draw_samples
 from dimum_core.models.checkpoints import save_checkpoint
 from dimum_core.models.history import HISTORY_FILE
@@ -93,6 +93,16 @@ def test_a_model_with_its_updates_is_the_unlearned_one_and_remembers(forgotten, 
     assert again.history.forgotten[-1].target.name == "Van_Gogh" and again.unlearning["target"] == "Van_Gogh"
     save_checkpoint(again, folder / "merged", CARD)  # merged on request
     assert same(weights(load_pipeline(folder / "merged")), weights(again))
+
+
+def test_a_second_adapter_leaves_what_the_first_forgot_forgotten(forgotten, canvas):
+    folder, _ = forgotten
+    save_adapter(unlearn(load_pipeline(folder / "model"), "finetune", target="Cats", data=canvas, **LORA), folder / "other")
+    both = load_pipeline(folder / "model", adapters=[folder / "forget", folder / "other", folder / "forget"])
+    assert [each.target.name for each in both.history.forgotten] == ["Van_Gogh", "Cats"], "each once"
+    assert both.unlearning["target"] == "Cats" and both.history.weights == "raw"
+    with pytest.raises(DataError, match="of the target style Van_Gogh"):
+        relearn(both, canvas.without("Cats"), judge=tiny_pipelines.canvas_judge(), steps=1, batch_size=2, progress=False)
 
 
 @pytest.mark.parametrize("lora_rank", [0, 2])

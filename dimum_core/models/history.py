@@ -86,6 +86,13 @@ class History:
         """With one thing more that it does not know: images, of one training set, that belong to a target."""
         return replace(self, forgotten=(*self.forgotten, Forgotten.of(target, images, record)))
 
+    def and_of(self, updates: History) -> History:
+        """With all that updates of its weights saw and forgot: what both say of the model they were trained on counts once."""
+        known = {_text_of(each) for each in self.forgotten}
+        new = tuple(each for each in updates.forgotten if _text_of(each) not in known)
+        weights = updates.weights if updates.forgotten else self.weights
+        return replace(self.having_seen(updates), forgotten=(*self.forgotten, *new), weights=weights)
+
     def leave_out(self, images: ImageSet) -> tuple[ImageSet, tuple[str, ...]]:
         """A set without the images that were to be forgotten, and the names of the targets that some of them belonged to."""
         names = []
@@ -112,6 +119,10 @@ def _saved(each: Forgotten) -> dict:
     named = {"name": target.said, "class_names": target.class_names, "labels": target.labels, "items": _text(items)}
     record = {key: value for key, value in each.record.items() if key not in ("target", "log", "forget_set")}
     return {"target": named, "images": _text(each.item_hashes), "record": record}
+
+
+def _text_of(each: Forgotten) -> str:
+    return json.dumps(_saved(each), default=str)
 
 
 def _loaded(saved: dict) -> Forgotten:

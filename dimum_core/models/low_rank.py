@@ -66,8 +66,7 @@ def add_adapter(pipe: DiffusionPipeline, folder: Path) -> None:
         raise CheckpointError(f"{folder} updates nothing of this {type(pipe).__name__}: it was made for another kind of model.")
     pipe.fuse_lora()
     pipe.unload_lora_weights()
-    before = history_of(pipe)
-    remember(pipe, history.having_seen(before) if history.forgotten else before.having_seen(history))
+    remember(pipe, history_of(pipe).and_of(history))
 
 
 def has_attached(network: nn.Module) -> bool:
