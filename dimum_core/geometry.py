@@ -185,7 +185,7 @@ def movement_by_block(before: nn.Module, after: nn.Module) -> pd.DataFrame:
     sizes: dict[str, list[float]] = {}
     for (name, old), new in zip(before.named_parameters(), after.parameters(), strict=True):
         part = sizes.setdefault(_part(name), [0.0, 0.0, 0.0])
-        moved, norm = (new - old).detach().double().square().sum(), old.detach().double().square().sum()
+        moved, norm = (w.detach().cpu().double().square().sum() for w in (new - old, old))
         for place, value in enumerate((old.numel(), float(moved), float(norm))):
             part[place] += value
     table = pd.DataFrame.from_dict(sizes, orient="index", columns=["weights", "moved", "norm"])
@@ -208,7 +208,7 @@ def label_rows(before: nn.Module, after: nn.Module, names: Sequence[str]) -> pd.
     names: of the classes; the last row, the null condition, is called null. One row per label: length before; moved, the Euclidean
     distance; cosine of before and after; nearest, the other row at the smallest distance after, and gap, that distance.
     """
-    old, new = (model.class_embedding.weight.detach().double().cpu() for model in (before, after))
+    old, new = (model.class_embedding.weight.detach().cpu().double() for model in (before, after))
     names = [*names, "null"]
     if not len(names) == len(old) == len(new):
         raise GeometryError(f"The label tables have {len(old)} and {len(new)} rows, but there are {len(names)} names with null.")

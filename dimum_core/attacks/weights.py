@@ -83,7 +83,7 @@ def complete_weights(pipe: DiffusionPipeline, masks: dict[str, Tensor], steps: i
             raise DataError(f"The mask of {name} must have its shape {tuple(weight.shape)}, not {tuple(mask.shape)}.")
         if weight.ndim < 2 or mask.all():
             return weight
-        return soft_impute(weight.flatten(1), mask.to(weight.device).flatten(1), steps).view_as(weight)
+        return soft_impute(weight.flatten(1), mask.flatten(1), steps).view_as(weight)
 
     return _edited(pipe, completed)
 
@@ -92,18 +92,20 @@ def soft_impute(matrix: Tensor, missing: Tensor, steps: int = 30, floor: float =
     """A matrix with its missing entries filled in such that its singular values stay few.
 
     matrix: M x N; what stands at the missing entries is not read. missing: bool, M x N. The threshold falls evenly, on a
-    logarithmic scale, from the largest singular value of what is known to `floor` of it; each solution starts the next.
+    logarithmic scale, from the largest singular value of what is known to `floor` of it; each solution starts the next. float64
+    within, on the CPU: Apple's GPUs have none.
     """
     if matrix.shape[0] > matrix.shape[1]:
         return soft_impute(matrix.T, missing.T, steps, floor).T
-    filled = known = matrix.double().masked_fill(missing, 0.0)
+    missing = missing.cpu()
+    filled = known = matrix.cpu().double().masked_fill(missing, 0.0)
     largest = torch.linalg.matrix_norm(known, 2)
     for threshold in torch.logspace(0, math.log10(floor), steps).to(largest) * largest:
         squares, u = torch.linalg.eigh(filled @ filled.T)  # of the shorter side: many times faster than singular vectors of both
         s = squares.clamp_min(0).sqrt()
         kept = (s - threshold).clamp_min(0) / s.clamp_min(threshold)
         filled = torch.where(missing, u * kept @ (u.T @ filled), known)
-    return filled.to(matrix.dtype)
+    return filled.to(matrix)
 
 
 @torch.no_grad()

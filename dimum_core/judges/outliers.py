@@ -24,7 +24,7 @@ def fit_outliers(judge: Judge, real: ImageSet, seed: int = 1) -> None:
     mixed = [blends(real.images, real.labels, generator) for _ in range(2)]
     strange = [*mixed, *outliers(real.images[:1000], real.labels[:1000], seed).values()]
     both = ([part.to(judge.device) for part in judge.seen(images)] for images in (real.images, torch.cat(strange)))
-    known, unknown = (judge.evidence(*parts).double().cpu().numpy() for parts in both)
+    known, unknown = (judge.evidence(*parts).cpu().double().numpy() for parts in both)
     mean, scale = known.mean(0), known.std(0) + 1e-6
     evidence, answer = (np.concatenate([known, unknown]) - mean) / scale, np.repeat([0, 1], [len(known), len(unknown)])
     fitted = LogisticRegression(C=0.01, max_iter=1000, class_weight="balanced").fit(evidence, answer)

@@ -34,7 +34,7 @@ class UCE(Method):
     @torch.no_grad()
     def edit(self, step: Step) -> bool:
         forget, keep = step.conditions.every_caption()
-        embed = lambda condition: step.conditions.embeddings(condition).flatten(0, 1).double()  # noqa: E731
+        embed = lambda condition: step.conditions.embeddings(condition).flatten(0, 1).cpu().double()  # noqa: E731
         erased, anchors, kept = embed(forget), embed(step.anchored(forget, self.anchor)), embed(keep)
         for layer in key_value_layers(step.model):
             layer.weight.copy_(closed_form(layer.weight, erased, anchors, kept, self.preserve))
@@ -44,14 +44,13 @@ class UCE(Method):
 def closed_form(weight: Tensor, erased: Tensor, anchors: Tensor, kept: Tensor, preserve: float) -> Tensor:
     """W' = (sum W c* c^T + sum W c_k c_k^T + preserve W) (sum c c^T + sum c_k c_k^T + preserve I)^-1.
 
-    weight: out x in; erased, anchors: n x in, row by row; kept: m x in. float64 within.
+    weight: out x in; erased, anchors: n x in, row by row; kept: m x in. float64 within, on the CPU: Apple's GPUs have none.
     """
-    old = weight.double()
-    erased, anchors, kept = (c.to(old) for c in (erased, anchors, kept))
+    old, erased, anchors, kept = (part.cpu().double() for part in (weight, erased, anchors, kept))
     identity = torch.eye(old.shape[1], dtype=old.dtype, device=old.device)
     right = old @ (anchors.T @ erased + kept.T @ kept + preserve * identity)
     gram = erased.T @ erased + kept.T @ kept + preserve * identity
-    return torch.linalg.solve(gram, right.T).T.to(weight.dtype)
+    return torch.linalg.solve(gram, right.T).T.to(weight)
 
 
 def key_value_layers(unet: nn.Module) -> list[nn.Linear]:
