@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 
@@ -32,6 +33,7 @@ from dimum_core.judges import judge_for
 from dimum_core.models.denoiser import build_denoiser, get_preset
 from dimum_core.models.diffusion import ALPHAS_CUMPROD
 from dimum_core.models.fresh_noise import with_fresh_noise
+from dimum_core.models.history import with_unet
 
 QUICK = {"samples": 2, "num_inference_steps": 4, "progress": False, "batch_size": 8, "precision": "fp32"}
 
@@ -82,6 +84,15 @@ def test_rounding_is_torchs_quantisation(digits):
     assert max(len(row.unique()) for row in levels) <= 15
     with pytest.raises(SettingError, match="bits must be"):
         round_weights(pipe, 1)
+
+
+def test_weights_in_bf16_are_rounded_as_what_they_stand_for(digits):
+    pipe, _ = digits
+    short, full = (with_unet(pipe, copy.deepcopy(pipe.unet).to(torch.bfloat16)) for _ in range(2))
+    full.unet.float()
+    expected = round_weights(full, 4).unet.to(torch.bfloat16)
+    for name, weight in round_weights(short, 4).unet.named_parameters():
+        assert torch.equal(weight, expected.get_parameter(name)), name
 
 
 def test_a_low_rank_matrix_is_completed_from_the_entries_that_are_known():

@@ -58,8 +58,10 @@ def round_weights(pipe: DiffusionPipeline, bits: int) -> DiffusionPipeline:
     def rounded(_: str, weight: Tensor) -> Tensor:
         if weight.ndim < 2:
             return weight
-        scale = (weight.flatten(1).abs().amax(1) / most).clamp_min(torch.finfo(weight.dtype).tiny)
-        return torch.fake_quantize_per_channel_affine(weight, scale, torch.zeros_like(scale, dtype=torch.int32), 0, -most, most)
+        full = weight.float()  # torch rounds no bf16
+        scale = (full.flatten(1).abs().amax(1) / most).clamp_min(torch.finfo(full.dtype).tiny)
+        zero = torch.zeros_like(scale, dtype=torch.int32)
+        return torch.fake_quantize_per_channel_affine(full, scale, zero, 0, -most, most).to(weight.dtype)
 
     return _edited(pipe, rounded)
 
