@@ -23,7 +23,7 @@ from .judges import Judge, PairJudge, Verdict, accuracies, judge_for
 from .judges.counting import as_table, drawn_for
 from .judges.finding import size_of
 from .metrics import Interval, accuracy, copied_items, fidelity, nearest_neighbours, per_class_accuracy, wilson_interval
-from .models.conditions import ClassConditions, PromptConditions, conditions_of, draw
+from .models.conditions import ClassConditions, PromptConditions, conditions_of, draw, image_size
 from .models.fresh_noise import FRESH_STEPS, with_fresh_noise
 from .models.history import history_of
 from .models.low_rank import has_attached
@@ -31,12 +31,18 @@ from .models.networks import network_of
 from .models.sampling import ClassConditionalPipeline, check_pipeline, check_sampling, default_guidance
 from .models.support import check_supported
 from .models.text_to_image import TextToImagePipeline
-from .precision import autocast
+from .precision import autocast, in_fp16, same_device
 from .training import digest_of
 
 _DRAWN: dict[bytes, Tensor] = {}
 FEWEST = 6  # samples, or held-out images, of which fidelity compares each with its five nearest neighbours
+PIXELS_AT_ONCE = 2**20
 MOST_KEPT, MOST_HASHED = 256_000_000, 100_000_000  # bytes of all drawings that are remembered; weights
+
+
+def at_once(pipe: DiffusionPipeline, most: int = 125) -> int:
+    """How many images to draw at a time: `most`, or as few as have a million pixels, since activations go with the pixels."""
+    return max(1, min(most, PIXELS_AT_ONCE // image_size(pipe) ** 2))
 
 
 def _networks(pipe: DiffusionPipeline) -> list[nn.Module]:
@@ -50,7 +56,7 @@ def _on_accelerator(pipe: DiffusionPipeline) -> Iterator[None]:
     fixed = getattr(pipe, "hf_device_map", None) or any(
         hasattr(module, "_hf_hook") or getattr(module, "hf_quantizer", None) for part in networks for module in part.modules()
     )
-    homes = [] if fixed else [(part, part.device) for part in networks if part.device != device]
+    homes = [] if fixed else [(part, part.device) for part in networks if not same_device(part.device, device)]
     try:
         for part, _ in homes:
             part.to(device)
@@ -61,12 +67,32 @@ def _on_accelerator(pipe: DiffusionPipeline) -> Iterator[None]:
 
 
 @contextmanager
+def _decoding_in_full(pipe: DiffusionPipeline) -> Iterator[None]:
+    """Within this context an autoencoder that overflows in fp16, as Stable Diffusion XL's does, decodes in its own precision."""
+    vae = getattr(pipe, "vae", None)
+    if vae is None or not vae.config.get("force_upcast") or not in_fp16(vae.device):
+        yield
+        return
+    decode = vae.decode
+
+    def in_full(latents: Tensor, *more, **named):
+        with torch.autocast(vae.device.type, enabled=False):
+            return decode(latents.to(vae.dtype), *more, **named)
+
+    vae.decode = in_full
+    try:
+        yield
+    finally:
+        del vae.decode
+
+
+@contextmanager
 def drawing(pipe: DiffusionPipeline) -> Iterator[None]:
     """Within this context a pipeline draws on the accelerator, in the device's fastest precision, without its own progress bar."""
     bar = vars(pipe).get("_progress_bar_config", {})
     pipe.set_progress_bar_config(disable=True)
     try:
-        with _on_accelerator(pipe), autocast(network_of(pipe)):
+        with _on_accelerator(pipe), autocast(network_of(pipe)), _decoding_in_full(pipe):
             yield
     finally:
         pipe.set_progress_bar_config(**bar)
@@ -74,19 +100,21 @@ def drawing(pipe: DiffusionPipeline) -> Iterator[None]:
 
 @torch.no_grad()
 def draw_samples(
-    pipe: DiffusionPipeline, labels, *, seed: int = 0, batch_size: int = 125, progress: bool = True, **sampling
+    pipe: DiffusionPipeline, labels, *, seed: int = 0, batch_size: int | None = None, progress: bool = True, **sampling
 ) -> Tensor:
     """Draw one image for each label or prompt, in batches: float32, N x C x H x W in [-1, 1], on the CPU.
 
     Batch k starts from noise that depends on (seed, k) alone, so two models given the same labels, seed and batch size start from
     the same noise and can be compared image by image. The network runs in the fastest precision of the device. What the same
     weights have drawn before in this process, with the same settings, is not drawn again. The pipeline is then where it was.
-    sampling: what the pipeline takes: guidance_scale, num_inference_steps.
+    batch_size: default, 125, and fewer of images above 91 x 91 pixels. sampling: what the pipeline takes: guidance_scale,
+        num_inference_steps.
     """
     check_pipeline(pipe)
     check_kind("labels", labels, (list, tuple, range, Tensor, np.ndarray), "a list of classes or prompts")
     if not len(labels):
         raise SettingError("labels must name at least one class or prompt to draw, and is empty.")
+    batch_size = at_once(pipe) if batch_size is None else batch_size
     check_whole("batch_size", batch_size)
     check_seed(seed)
     given = {name: value for name, value in sampling.items() if value is not None}

@@ -11,6 +11,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 PLAIN_ATTENTION = range(17, 65)  # places for which it is the faster; for fewer there is nothing to gain
 
 
+def same_device(one: torch.device, other: torch.device) -> bool:
+    """Whether two devices are one: "cuda", without a number, is the GPU that is the current one."""
+    if one.type != other.type or one.index == other.index:
+        return one == other
+    now = torch.accelerator.current_device_index()
+    return (now if one.index is None else one.index) == (now if other.index is None else other.index)
+
+
 def native_precision(device: torch.device) -> str:
     """The fastest precision that this device computes natively: emulated bf16 is slower than fp32."""
     if device.type == "cuda":
@@ -32,6 +40,11 @@ def autocast(network: nn.Module, precision: str = "auto") -> torch.autocast:
     precision = resolved_precision(network, device, precision)
     dtype = torch.float16 if precision == "fp16" else torch.bfloat16
     return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
+
+
+def in_fp16(device: torch.device) -> bool:
+    """Whether networks compute in fp16 on a device just now: at most 65504, and zero below 6e-8."""
+    return torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type) == torch.float16
 
 
 def short_attention(x_t: Tensor) -> contextlib.AbstractContextManager:

@@ -181,15 +181,17 @@ def test_a_judge_of_ones_own_says_when_to_stop(stable_diffusion, canvas, judge):
 def test_a_safety_checker_blackens_nothing_that_is_measured(stable_diffusion, judge):
     """diffusers' own, here one that objects to every image: black ones would count as forgotten."""
     probe = lambda: probe_prompts(stable_diffusion, "Van_Gogh", judge=judge, count=2, num_inference_steps=1).to_dict()  # noqa: E731
-    drawn, probed = draw(stable_diffusion, ["A Dogs image"], num_inference_steps=1, generator=torch.Generator().manual_seed(0)), probe()
+    drawing = lambda: draw(  # noqa: E731
+        stable_diffusion, ["A Dogs image"], num_inference_steps=1, generator=torch.Generator().manual_seed(0)
+    )
+    drawn, probed = drawing(), probe()
     small = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "projection_dim": 4}
     vision = small | {"image_size": 8, "patch_size": 4}
     checker = StableDiffusionSafetyChecker(CLIPConfig(text_config=small, vision_config=vision, projection_dim=4))
     checker.concept_embeds_weights.data.fill_(-2.0)  # a threshold that every cosine exceeds
     pictures = CLIPImageProcessor(size={"shortest_edge": 8}, crop_size=8)
     stable_diffusion.register_modules(safety_checker=checker.eval(), feature_extractor=pictures)
-    ask = {"num_inference_steps": 1, "generator": torch.Generator().manual_seed(0)}
-    assert draw(stable_diffusion, ["A Dogs image"], **ask).equal(drawn) and probe() == probed
+    assert drawing().equal(drawn) and probe() == probed
     assert not stable_diffusion("A Dogs image", num_inference_steps=1, output_type="np").images.any(), "without us it does"
 
 
@@ -253,6 +255,16 @@ def test_stable_diffusion_xl_is_told_what_its_own_pipeline_tells_it(stable_diffu
         torch.testing.assert_close(ours["added_cond_kwargs"][key], theirs["added_cond_kwargs"][key].float())
     torch.testing.assert_close(ours["encoder_hidden_states"], theirs["encoder_hidden_states"])
     assert not ours["encoder_hidden_states"][0].any() and ours["encoder_hidden_states"][1].any()
+
+
+def test_an_autoencoder_that_overflows_in_fp16_decodes_in_its_own_precision(stable_diffusion_xl, monkeypatch):
+    monkeypatch.setattr("dimum_core.precision.native_precision", lambda device: "fp16")
+    vae, ask = stable_diffusion_xl.vae, {"num_inference_steps": 1, "progress": False}
+    with torch.no_grad():
+        vae.decoder.conv_in.weight.mul_(1e6)  # what comes out is normalised
+    assert vae.config.force_upcast and draw_samples(stable_diffusion_xl, ["A Dogs image"], **ask).isfinite().all()
+    vae.register_to_config(force_upcast=False)
+    assert not draw_samples(stable_diffusion_xl, ["A Dogs image"], **ask).isfinite().all()
 
 
 @pytest.mark.parametrize("method", ["dimum", "esd-x", "uce"])

@@ -17,7 +17,7 @@ from ..data import ImageSet, draw_batch, step_generator
 from ..data.captions import PARAPHRASES, PARTIAL_TEMPLATES, WORD_KINDS, caption
 from ..data.targets import Target, Wanted, word_kinds
 from ..errors import DataError, ModelError
-from ..evaluation import drawing
+from ..evaluation import at_once, drawing
 from ..judges import Judge, PairJudge, judge_for
 from ..metrics import wilson_interval
 from ..models.conditions import PromptConditions, conditions_of, image_size, in_several_encoders
@@ -41,7 +41,7 @@ def probe_prompts(
     captions: as in training. paraphrases: wordings that no training had. word left out: the same without the target's word.
     away from the target: the word is left out, and the target's caption is the negative prompt; it undoes a method
     that only reverses the target's direction.
-    batch_size: images drawn at a time. sampling: guidance_scale, num_inference_steps.
+    batch_size: images drawn at a time, at most. sampling: guidance_scale, num_inference_steps.
     """
     check_pipeline(pipe)
     check_whole("count", count)
@@ -86,7 +86,7 @@ def _drawn(
     words: what the pipeline is asked, one entry for each image: prompt, negative_prompt, prompt_embeds.
     """
     check_whole("batch_size", batch_size)
-    images = []
+    images, batch_size = [], at_once(pipe, batch_size)
     with drawing(pipe):
         for start in range(0, len(next(iter(words.values()))), batch_size):
             batch = {key: entries[start:start + batch_size] for key, entries in words.items()}

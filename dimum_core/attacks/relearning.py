@@ -19,7 +19,7 @@ from ..checking import check_kind, check_number, check_whole
 from ..data import Dataset, ImageSet
 from ..data.targets import Wanted
 from ..errors import DataError
-from ..evaluation import copying_rate, draw_samples
+from ..evaluation import at_once, copying_rate, draw_samples
 from ..judges import Judge, PairJudge, identity_of, judge_for
 from ..judges.counting import accuracy_on_each
 from ..metrics import Interval, accuracy, wilson_interval
@@ -192,15 +192,16 @@ class _Measure:
     def __call__(self, step: int) -> dict:
         network_of(self.pipe).eval()
         images = draw_samples(
-            with_fresh_noise(self.pipe), self.conditions.asked(self.labels), seed=self.seed, batch_size=2 * self.samples,
-            progress=False, guidance_scale=self.guidance_scale, num_inference_steps=self.num_inference_steps,
+            with_fresh_noise(self.pipe), self.conditions.asked(self.labels), seed=self.seed, progress=False,
+            batch_size=at_once(self.pipe, 2 * self.samples), guidance_scale=self.guidance_scale,
+            num_inference_steps=self.num_inference_steps,
         )
         self.strips[step] = images[: min(8, self.samples)]
         verdict = self.judge.judge(images)
         back = self.recovered(images[: self.samples], verdict.shows(self.conditions.forgotten)[: self.samples])
         kept = accuracy(verdict.labels[self.samples :], self.labels[self.samples :])
-        now = weights_of(network_of(self.pipe))
-        values = (back.value, back.low, back.high, kept.value, float((now - self.start).norm()))
+        moved = weights_of(network_of(self.pipe)).sub_(self.start)  # in place: of a large network each vector is gigabytes
+        values = (back.value, back.low, back.high, kept.value, float(moved.norm()))
         return dict(zip(MEASURES, values, strict=True)) | accuracy_on_each(verdict, self.labels, self.conditions.forgotten)
 
     def recovered(self, images: Tensor, shown: Tensor) -> Interval:

@@ -52,15 +52,16 @@ def merged(unet: nn.Module) -> nn.Module:
 
 
 def weights_of(network: nn.Module) -> Tensor:
-    """All weights as one vector, on the CPU, attached low-rank updates added."""
+    """All weights as one vector, float32, on the CPU, attached low-rank updates added. Nothing is held twice meanwhile."""
     layers = {}
     if has_attached(network):
         from peft.tuners.tuners_utils import BaseTunerLayer
 
         layers = {f"{name}.base_layer.weight": part for name, part in network.named_modules() if isinstance(part, BaseTunerLayer)}
-    parts = []
-    for name, weight in network.named_parameters():
+    named = [(name, weight.detach()) for name, weight in network.named_parameters() if ".lora_" not in name]
+    sizes = [weight.numel() for _, weight in named]
+    vector = torch.empty(sum(sizes))
+    for (name, weight), place in zip(named, vector.split(sizes), strict=True):
         updates = [layers[name].get_delta_weight(adapter) for adapter in layers[name].active_adapters] if name in layers else []
-        if ".lora_" not in name:
-            parts.append(sum(updates, start=weight).detach().flatten().cpu())
-    return torch.cat(parts)
+        place.copy_(sum(updates, start=weight).detach().flatten())
+    return vector
