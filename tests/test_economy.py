@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import sys
 import types
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from dimum_core import relearn, unlearn
+from dimum_core import evaluation, relearn, unlearn
 from dimum_core.cli import main
 from dimum_core.errors import SettingError
+from dimum_core.evaluation import draw_samples
 from dimum_core.models.codec import Codec, Latents
 from dimum_core.models.conditions import conditions_of
+from dimum_core.precision import same_device
 from dimum_core.training import TrainConfig, train
-from dimum_core.unlearning import get_method
+from dimum_core.unlearning import get_method, run
+from dimum_core.unlearning.adapters import weights_of
 from dimum_core.unlearning.run import UnlearningObjective
 from tests import tiny_pipelines
 from tests.test_training import Line, line_config, new_line
@@ -69,6 +73,47 @@ def test_the_original_is_not_copied_where_it_can_serve_as_it_is(pipe, canvas):
     assert make().original is pipe.unet
     pipe.unet.train()  # where dropout would speak in it
     assert make().original is not pipe.unet and not make().original.training
+
+
+@pytest.mark.parametrize(("side", "sizes"), [(64, [125, 5]), (512, [4] * 32 + [2]), (2048, [1] * 130)])
+def test_fewer_of_large_images_are_drawn_at_a_time(side, sizes, pipe, canvas, monkeypatch):
+    seen = []
+    monkeypatch.setattr(evaluation, "image_size", lambda pipe: side)
+    monkeypatch.setattr(evaluation, "draw", lambda pipe, batch, **_: seen.append(len(batch)) or torch.zeros(len(batch), 3, 32, 32))
+    draw_samples(pipe, ["nothing"] * 130, seed=side, progress=False)
+    assert seen == sizes
+    seen.clear()
+    settings = {"judge": tiny_pipelines.canvas_judge(), "samples": 3, "steps": 0, "seed": side, **QUICK}
+    relearn(pipe, canvas.without("Van_Gogh"), target="Van_Gogh", **settings)
+    assert seen == {64: [6], 512: [4, 2], 2048: [1] * 6}[side]
+
+
+@pytest.mark.parametrize(("one", "other", "same"), [
+    ("cuda", "cuda:1", True), ("cuda:1", "cuda", True), ("cuda", "cuda:0", False), ("cuda:0", "cuda:1", False),
+    ("cuda", "cuda", True), ("cuda:0", "cuda:0", True), ("cpu", "cuda", False), ("cuda:1", "cpu", False),
+])
+def test_a_gpu_without_a_number_is_the_current_one(one, other, same, monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "current_device_index", lambda: 1)
+    assert same_device(torch.device(one), torch.device(other)) is same
+
+
+def test_what_is_on_the_device_already_is_neither_copied_nor_moved(pipe, canvas, monkeypatch):
+    """Accelerate may give a device without a number, and a network always has one; here it is the other way round."""
+    device, moved = SimpleNamespace(device=torch.device("cpu", 0), num_processes=1), []
+    monkeypatch.setattr(torch.accelerator, "current_device_index", lambda: 0)
+    monkeypatch.setattr(run, "Accelerator", lambda: device)
+    monkeypatch.setattr(evaluation, "Accelerator", lambda: device)
+    conditions = conditions_of(pipe, "Van_Gogh", canvas.class_names)
+    assert UnlearningObjective.of(get_method("esd"), pipe, conditions, {}, TrainConfig(), {}).original is pipe.unet
+    monkeypatch.setattr(pipe.unet, "to", lambda *where: moved.append(where))
+    with evaluation.drawing(pipe):
+        assert not moved
+
+
+def test_a_distance_is_of_all_digits_whatever_the_network_is_kept_in():
+    network = torch.nn.Linear(3, 2).to(torch.bfloat16)
+    assert weights_of(network).dtype == torch.float32
+    assert torch.equal(weights_of(network), torch.nn.utils.parameters_to_vector(network.parameters()).float())
 
 
 # 8-bit Adam -------------------------------------------------------------------------------------------------------------

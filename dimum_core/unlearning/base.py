@@ -14,11 +14,13 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ..data import ImageSet, draw_batch, step_generator
 from ..errors import DataError, SettingError, TrainingError
 from ..models.conditions import ClassConditions, PromptConditions
 from ..models.diffusion import NUM_TIMESTEPS, TIMESTEPS, draw_noise
+from ..precision import in_fp16
 
 DATA_KINDS = ("forget", "retain", "alternative")
 METHODS: dict[str, type[Method]] = {}
@@ -242,9 +244,23 @@ def parameters_that_train(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]
 
 
 def gradient(loss: Tensor, model: nn.Module) -> Tensor:
-    """The gradient of a loss by all weights that train, as one vector in float32."""
+    """The gradient of a loss by all weights that train, as one vector in float32.
+
+    In fp16, where most of it would be too small to be told from zero, it comes from the largest multiple of the loss that fits.
+    """
+    if isinstance(model, DistributedDataParallel):
+        raise TrainingError("This method takes gradients itself, and several processes do not share those: run it in one process.")
     weights = [parameter for _, parameter in parameters_that_train(model)]
-    return torch.cat([g.flatten() for g in torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)])
+    for power in (16, 12, 8, 4) if in_fp16(loss.device) else ():
+        found = _gradient(loss * 2.0**power, weights, retain_graph=True) / 2.0**power
+        if found.isfinite().all():
+            return found
+    return _gradient(loss, weights)
+
+
+def _gradient(loss: Tensor, weights: list[nn.Parameter], **settings) -> Tensor:
+    parts = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True, **settings)
+    return torch.cat([part.flatten() for part in parts])
 
 
 def follow(direction: Tensor, model: nn.Module, value: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from ..models.history import history_of, remember
 from ..models.networks import FLOWS, is_kind, latent_shape, network_of
 from ..models.sampling import ClassConditionalPipeline, check_data
 from ..models.support import check_supported
-from ..precision import autocast
+from ..precision import autocast, same_device
 from ..resuming import check_begins
 from ..training import TrainConfig, TrainResult, digest_of, train
 from .adapters import train_only
@@ -54,6 +54,7 @@ class UnlearningObjective:
     latent_shape: tuple[int, int, int]
     steps: int
     about: dict = field(default_factory=dict)  # what else makes another training, of one that may be resumed
+    processes: int = 1  # that train together and take the batches in turn
     state: dict = field(default_factory=dict)
 
     @classmethod
@@ -62,10 +63,11 @@ class UnlearningObjective:
         config: TrainConfig, about: dict,
     ) -> UnlearningObjective:
         """For a pipeline's network, which nothing changes, or a frozen copy of it where the loop will train."""
-        original, device = network_of(pipe), Accelerator().device
-        if original.device != device or original.training:  # else it serves as it is: no step changes it
-            original = copy.deepcopy(original).to(device).eval().requires_grad_(False)
-        return cls(method, original, conditions, data, config.batch_size, latent_shape(pipe), config.steps, about)
+        original, accelerator = network_of(pipe), Accelerator()
+        if not same_device(original.device, accelerator.device) or original.training:  # else it serves as it is: no step changes it
+            original = copy.deepcopy(original).to(accelerator.device).eval().requires_grad_(False)
+        shape, processes = latent_shape(pipe), accelerator.num_processes
+        return cls(method, original, conditions, data, config.batch_size, shape, config.steps, about, processes)
 
     @property
     def fingerprint(self) -> dict:
@@ -117,7 +119,7 @@ class UnlearningObjective:
     def __call__(self, model: nn.Module, seed: int, index: int) -> Tensor:
         step = self.step(model, seed, index, self.timesteps)
         loss = self.method.loss(step)
-        if not index:
+        if index < self.processes:  # the first batch of each
             self._check_range(step)
             self._check_loss(loss)
         return loss
@@ -228,6 +230,8 @@ def _check_fits(method: Method, pipe: DiffusionPipeline, lora_rank: int) -> None
     """Refuse a method that can do nothing with what the pipeline is told, with what its network predicts, or with what trains."""
     if lora_rank and type(method).edit is not Method.edit:
         raise TrainingError(f"{method.name} edits the weights themselves, so no low-rank updates train: leave lora_rank at 0.")
+    if method.uses_total_steps and Accelerator().num_processes > 1:
+        raise TrainingError(f"{method.name} counts its own steps, and several processes share them out: run it in one process.")
     if method.prompts_only and isinstance(pipe, ClassConditionalPipeline):
         raise TrainingError(f"{method.name} changes what words do, and this pipeline is asked by labels: take another method.")
     if method.compares_noise and is_kind(pipe, *FLOWS):

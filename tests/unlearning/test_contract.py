@@ -55,6 +55,19 @@ def test_a_method_prepares_on_as_many_batches_as_it_asks_for(pipe):
     assert len(prepared_on(get_method("finetune"), pipe)) == 16
 
 
+def test_each_of_several_processes_refuses_a_loss_that_is_none(pipe, data):
+    """Or those that did not look would wait for the one that did."""
+    method = copy.copy(get_method("finetune"))
+    object.__setattr__(method, "loss", lambda step: None)
+    sets = method_data(method, data, pipe, "top", seed=0)
+    conditions = ClassConditions.of(pipe, "top")
+    objective = UnlearningObjective(method, pipe.unet, conditions, sets, 4, latent_shape(pipe), 1, processes=2)
+    for batch in (0, 1):
+        with pytest.raises(TrainingError, match="must be one number that depends on the weights"):
+            objective(pipe.unet, seed=0, index=batch)
+    assert objective(pipe.unet, seed=0, index=2) is None, "not in every step"
+
+
 @dataclass(frozen=True)
 class Decays(Method):
     """Reads the number of steps, in a function within its loss, where reading bytecode of methods had not found it."""

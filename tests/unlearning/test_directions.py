@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
-from dimum_core.errors import SettingError, UnknownName
-from dimum_core.unlearning import Step, follow, get_method, gradient
+from dimum_core.errors import SettingError, TrainingError, UnknownName
+from dimum_core.unlearning import Step, follow, get_method, gradient, run, unlearn
 from dimum_core.unlearning.base import ClassConditions, shifted
 from dimum_core.unlearning.run import UnlearningObjective, method_data
 from tests.unlearning.toys import direction, row_gradient, toy_step, vars_of
@@ -19,6 +20,31 @@ def test_a_followed_direction_is_the_gradient_and_the_value_is_kept(pipe):
     wanted = torch.randn(sum(p.numel() for p in pipe.unet.parameters()), generator=torch.Generator().manual_seed(0))
     loss = follow(wanted, pipe.unet, torch.tensor(0.25))
     assert loss.item() == 0.25 and torch.equal(gradient(loss, pipe.unet), wanted)
+
+
+@pytest.mark.parametrize("size", [1e-6, 1e6])
+def test_a_gradient_in_fp16_neither_vanishes_nor_overflows(size):
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, 512)), torch.randn(32, 64)
+    loss = lambda: size * model(x).float().square().mean()  # noqa: E731
+    exact = gradient(loss(), model)
+    with torch.autocast("cpu", dtype=torch.float16):
+        found = gradient(loss(), model)
+    assert float((found == 0).float().mean()) < 0.01
+    assert float((found - exact).norm() / exact.norm()) < 0.01
+
+
+def test_a_method_that_takes_gradients_does_not_wait_for_another_process_forever(monkeypatch, pipe, data):
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        shared = nn.parallel.DistributedDataParallel(nn.Linear(2, 2))
+        with pytest.raises(TrainingError, match="takes gradients itself.*run it in one process"):
+            gradient(shared(torch.ones(1, 2)).sum(), shared)
+    finally:
+        torch.distributed.destroy_process_group()
+    monkeypatch.setattr(run, "Accelerator", lambda: SimpleNamespace(num_processes=2))
+    with pytest.raises(TrainingError, match="sfr-on counts its own steps.*run it in one process"):
+        unlearn(pipe, "sfr-on", target="top", data=data, steps=2, batch_size=4, progress=False)
 
 
 def test_shifted_weights_are_felt_in_every_precision_and_come_back_exactly(pipe):
