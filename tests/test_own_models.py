@@ -13,11 +13,12 @@ from diffusers import (
     DDPMScheduler,
     DiTPipeline,
     DiTTransformer2DModel,
+    DPMSolverMultistepScheduler,
     UNet2DModel,
 )
 
 from dimum_core import evaluate, load_pipeline, relearn, unlearn
-from dimum_core.data import Dataset, from_uint8
+from dimum_core.data import Dataset, from_uint8, step_generator
 from dimum_core.errors import CheckpointError, DataError, ModelError, SettingError
 from dimum_core.judges.classifier import Judge
 from dimum_core.models.adopting import adopt
@@ -27,6 +28,7 @@ from dimum_core.models.history import with_unet
 from dimum_core.models.labelled import output_of
 from dimum_core.models.sampling import ClassConditionalPipeline
 from dimum_core.unlearning.base import Step
+from dimum_core.unlearning.choosing import get_method
 
 NAMES = ("left", "top", "checks")
 QUICK = {"batch_size": 4, "progress": False}
@@ -106,6 +108,26 @@ def test_methods_see_noise_and_the_denoising_loss_is_in_the_networks_own_terms(k
     fresh = Step(pipe.unet, pipe.unet, conditions, {}, 4, (1, 8, 8), 0, 0)  # whose stream draws the same noise
     theirs = {"epsilon": eps, "sample": x, "v_prediction": pipe.scheduler.get_velocity(x, eps, t)}[kind]
     torch.testing.assert_close(fresh.denoising(x, labels), (theirs - wrong).square().mean(), rtol=1e-3, atol=1e-5)
+
+
+def test_esds_path_begins_without_any_signal_where_the_pipelines_own_does():
+    """Noise and v are told from one another by dividing by the signal, which is none at all at the last level."""
+    pipe = labelled("v_prediction", **SCHEDULES["down to no signal"])
+    method, conditions = get_method("esd", sampling_steps=4), conditions_of(pipe, "top")
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, timestep_spacing="trailing", clip_sample=True)
+    for index in range(8):
+        step, path = Step(pipe.unet, pipe.unet, conditions, {}, 3, (1, 8, 8), 0, index), []
+        x_t, t, condition = method.point_on_the_path(step)
+        again = step_generator(0, index)
+        torch.randint(4, (1,), generator=again)
+        path.append(torch.randn(x_t.shape, generator=again))
+        pipe(condition.tolist(), 3.0, 4, latents=path[0], output_type="latent",
+             callback_on_step_end=lambda pipe, i, t, kept, path=path: path.append(kept["latents"]) or kept)
+        torch.testing.assert_close(x_t, path[pipe.scheduler.timesteps.tolist().index(int(t[0]))], atol=2e-3, rtol=0)
+    pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)  # which mends its own levels, not its config
+    again = DDIMScheduler(**conditions_of(pipe).scheduler_config).alphas_cumprod
+    torch.testing.assert_close(again, pipe.scheduler.alphas_cumprod, rtol=1e-3, atol=1e-9)
+    assert again.min() > 0
 
 
 # All the way ------------------------------------------------------------------------------------------------------------

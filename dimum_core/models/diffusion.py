@@ -21,6 +21,7 @@ SCHEDULER_CONFIG = {
     "prediction_type": "epsilon",
 }
 LEVELS = (*SCHEDULER_CONFIG, "trained_betas", "rescale_betas_zero_snr")
+LEAST_SIGNAL = 2**-24  # abar at which a schedule down to no signal ends, as in diffusers' Euler
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
 
@@ -72,7 +73,8 @@ class Schedule:
     def of(cls, scheduler) -> Schedule:
         """That of a diffusers scheduler; ModelError for one that has no T discrete levels of noise.
 
-        diffusers computes abar_t in float32: where it means DDPM's own, that is taken in full precision.
+        diffusers computes abar_t in float32: where it means DDPM's own, that is taken in full precision. One that goes down
+        to no signal at all ends just above.
         """
         name, known = type(scheduler).__name__, "take one of DDPM's family, such as DDIMScheduler"
         levels, predicts = getattr(scheduler, "alphas_cumprod", None), scheduler.config.get("prediction_type", "epsilon")
@@ -88,6 +90,9 @@ class Schedule:
         if torch.allclose(levels, ALPHAS_CUMPROD, rtol=1e-5, atol=0):
             return cls(prediction_type=predicts)
         config = {key: value for key in LEVELS if (value := scheduler.config.get(key)) is not None}
+        if levels[-1] <= LEAST_SIGNAL:  # for DDIM, which divides by the signal
+            levels = levels.clamp_min(LEAST_SIGNAL)
+            config = {"trained_betas": (1 - levels / torch.cat([levels.new_ones(1), levels[:-1]])).tolist()}
         return cls(levels, config | {"prediction_type": "epsilon"}, predicts)
 
 
