@@ -129,7 +129,7 @@ def test_a_hidden_import_against_the_layers_and_a_circle_are_found(tmp_path):
 
 # Dead code ------------------------------------------------------------------------------------------------------------
 
-CALLED_BY_OTHERS = {"_repr_html_", "model_cpu_offload_seq", "visit_Call", "visit_Expr"}  # by IPython, by diffusers, by ast
+CALLED_BY_OTHERS = {"_repr_html_", "visit_Call", "visit_Expr"}  # by IPython, by ast
 
 
 def written() -> str:

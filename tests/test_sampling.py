@@ -163,3 +163,10 @@ def test_saving_and_loading_gives_the_same_images(pipe, tmp_path):
         p.unet.eval()
     draw = lambda p: p(["left"], num_inference_steps=3, generator=seeded(), output_type="pt").images  # noqa: E731
     assert torch.equal(draw(pipe), draw(again))
+
+
+def test_what_the_pipelines_cannot_do_diffusers_says_in_a_sentence(pipe, prompted):
+    """They draw where their networks are, so that nothing would come to the GPU by itself."""
+    for each in (pipe, prompted):
+        with pytest.raises(ValueError, match="Model CPU offload cannot be enabled"):
+            each.enable_model_cpu_offload()

@@ -220,7 +220,6 @@ class ClassConditionalPipeline(CodedImages, DiffusionPipeline):
     patch_size, vae: what stands between images and network (see `Codec`): folded pixels, or the latents of an autoencoder.
     """
 
-    model_cpu_offload_seq = "unet->vae"
     _optional_components = ["vae"]
 
     def __init__(

@@ -25,8 +25,6 @@ class TextToImagePipeline(CodedImages, StableDiffusionLoraLoaderMixin, Diffusion
     patch_size, guidance_scale: as in ClassConditionalPipeline.
     """
 
-    model_cpu_offload_seq = "text_encoder->unet"
-
     def __init__(
         self,
         unet: UNet2DConditionModel,
