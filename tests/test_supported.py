@@ -27,6 +27,7 @@ from dimum_core.evaluation import draw_samples
 from dimum_core.geometry import Probe
 from dimum_core.judges import load_judge
 from dimum_core.judges.classifier import Judge
+from dimum_core.models.checkpoints import _variant as variant_of
 from dimum_core.models.checkpoints import build_pipeline
 from dimum_core.models.conditions import conditions_of, draw
 from dimum_core.models.denoiser import build_denoiser
@@ -271,3 +272,16 @@ def test_weights_in_a_pickle_are_never_read(pipe, tmp_path):
     pipe.save_pretrained(tmp_path, safe_serialization=False)
     with pytest.raises(CheckpointError, match=r"unet/diffusion_pytorch_model\.bin, which could run code"):
         load_pipeline(tmp_path)
+
+
+@pytest.mark.parametrize(("files", "variant"), [
+    (("model.safetensors",), None), (("model.fp16.safetensors",), "fp16"), (("model.fp16.safetensors", "model.safetensors"), None),
+    (("model.fp16-00001-of-00002.safetensors", "model.fp16-00002-of-00002.safetensors"), "fp16"),
+    (("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"), None),
+    (("model-00001-of-00002.fp16.safetensors",), "fp16"),
+])
+def test_weights_in_parts_have_the_variant_of_the_whole(files, variant, tmp_path):
+    (tmp_path / "transformer").mkdir()
+    for name in files:
+        (tmp_path / "transformer" / f"diffusion_pytorch_{name}").touch()
+    assert variant_of(tmp_path) == variant

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -124,9 +125,10 @@ def check_weights_are_safe(folder: Path) -> None:
 
 
 def _variant(folder: Path) -> str | None:
-    """fp16, if that is all there is: unet/diffusion_pytorch_model.fp16.safetensors."""
+    """fp16, if that is all there is: unet/diffusion_pytorch_model.fp16.safetensors, or such parts as .fp16-00001-of-00002."""
     files = [path for part in ("unet", "transformer") for path in folder.glob(f"{part}/*.safetensors")]
-    kinds = {path.name.removesuffix(".safetensors").partition(".")[2] for path in files}
+    names = [re.sub(r"-\d{5}-of-\d{5}", "", path.name).removesuffix(".safetensors") for path in files]
+    kinds = {name.partition(".")[2] for name in names}
     return min(kinds) if kinds and "" not in kinds else None
 
 
