@@ -17,7 +17,7 @@ import torch
 from .data import DATASETS, ImageSet, OwnPictures, from_uint8, load_data, load_dataset
 from .data.shapes import CLASS_NAMES
 from .errors import DimumError
-from .models.cards import CARD_FILE, read_card
+from .models.cards import CARD_FILE, gpu_name, read_card
 from .models.checkpoints import CHECKPOINT_FOLDER, shipped_checkpoints
 from .models.denoiser import PRESETS, Preset
 from .precision import native_precision
@@ -31,11 +31,11 @@ EVENING = 180  # minutes
 
 
 def machine() -> dict[str, str]:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
     rows = {
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "CPU": f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads",
-        "GPU": torch.cuda.get_device_name() if device.type == "cuda" else "none",
+        "GPU": gpu_name() or "none",
         "precision": f"{native_precision(device)} on {device.type}",
         "matmul": f"{matmul_gflops(device):.0f} GFLOP/s in float32",
         "free disk": f"{shutil.disk_usage(Path.cwd()).free / 1e9:.0f} GB here",
@@ -140,8 +140,8 @@ def report_pictures(named: str) -> None:
 def _seconds(work, device: torch.device) -> float:
     started = time.perf_counter()
     work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    if device.type != "cpu":
+        torch.accelerator.synchronize()
     return time.perf_counter() - started
 
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import math
 import re
+import subprocess
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from safetensors import safe_open
 
+from dimum_core import doctor
 from dimum_core.benchmark import read_results
 from dimum_core.benchmark.results import PROVENANCE
 from dimum_core.data import DATASETS
+from dimum_core.models import cards
 from dimum_core.models.cards import render_card
 
 DATA = Path(__file__).resolve().parent.parent / "data"
@@ -93,3 +97,21 @@ def test_a_model_is_of_safetensors_with_the_parameters_that_its_card_counts(fold
             trained = [name for name in stored.keys() if name.endswith(("weight", "bias"))]  # noqa: SIM118 (not a mapping)
             count += sum(math.prod(stored.get_slice(name).get_shape()) for name in trained)  # a judge has statistics besides
     assert count == json.loads((folder / "card.json").read_text())["training"]["parameters"]
+
+
+def test_the_commit_is_of_this_project_and_not_of_the_repository_that_it_is_installed_in(tmp_path, monkeypatch):
+    author = ["-c", "user.name=somebody", "-c", "user.email=somebody@example.org"]
+    for command in (["init"], [*author, "commit", "--allow-empty", "-m", "theirs"]):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True, capture_output=True)
+    monkeypatch.setattr(cards, "__file__", str(tmp_path / "venv" / "site-packages" / "dimum_core" / "models" / "cards.py"))
+    Path(cards.__file__).parent.mkdir(parents=True)
+    assert cards.provenance()["commit"] == "not a clone"
+
+
+def test_a_run_on_an_apple_gpu_is_recorded_as_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert cards.provenance()["device"].startswith("CPU (")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert cards.provenance()["device"].startswith("Apple GPU (")
+    monkeypatch.setattr(doctor, "matmul_gflops", lambda device: 0.0)
+    assert doctor.machine()["GPU"].startswith("Apple GPU (") and doctor.machine()["precision"] == "fp32 on mps"

@@ -27,12 +27,22 @@ def provenance() -> dict:
         "torch": torch.__version__,
         "diffusers": diffusers.__version__,
         "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU ({platform.machine()})",
+        "device": gpu_name() or f"CPU ({platform.machine()})",
     }
 
 
+def gpu_name() -> str | None:
+    """Of the GPU that this machine computes on, if there is one."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"Apple GPU ({platform.machine()})" if torch.backends.mps.is_available() else None
+
+
 def _git_commit() -> str:
-    command = ["git", "--no-optional-locks", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    root = Path(__file__).resolve().parents[2]
+    command = ["git", "--no-optional-locks", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+    if not (root / ".git").exists():  # a package that is installed in somebody else's repository
+        return "not a clone"
     try:
         return subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
