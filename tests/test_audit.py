@@ -8,7 +8,7 @@ import json
 import pytest
 
 from dimum_core import load_dataset, load_pipeline, unlearn
-from dimum_core.attacks import Audit, Outcome, audit, auditing, report_card
+from dimum_core.attacks import Audit, Outcome, audit, auditing, get_attack, report_card
 from dimum_core.cli import main
 from dimum_core.errors import CheckpointError, DataError, UnknownName
 from dimum_core.judges import find_judge
@@ -70,6 +70,17 @@ def test_an_audit_goes_on_where_it_was_and_not_with_another(models, two_attacks,
     lenient.register_to_config(threshold=float("inf"))
     with pytest.raises(CheckpointError, match="with other settings"):
         audit(pipe, "3", data, judge=lenient, **settings)
+
+
+def test_a_record_of_other_settings_than_todays_is_made_again(models, tmp_path, monkeypatch):
+    made, run = [], auditing.attack
+    monkeypatch.setattr(auditing, "AUDITED", (("rounding", {}),))
+    monkeypatch.setattr(auditing, "attack", lambda pipe, kind, means: made.append(kind.bits) or run(pipe, kind, means))
+    for default in (8, 4, 4):
+        monkeypatch.setattr(auditing, "get_attack", lambda name, default=default, **settings: get_attack(name, bits=default))
+        found = audit(models["digits"], "3", load_dataset("digits"), out=tmp_path, **FEW)
+        assert found.outcomes["rounding"]["audited"].settings == {"bits": default}
+    assert made == [8, 4]
 
 
 def test_what_cannot_be_audited_is_refused_before_anything_is_drawn(models, monkeypatch):

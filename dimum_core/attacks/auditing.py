@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -197,10 +197,12 @@ def _opened(folder: Path, models: dict[str, DiffusionPipeline], means: Means) ->
 
 
 def _kept(store: Path | None, name: str, pipe: DiffusionPipeline, kind: Attack, means: Means) -> Outcome:
-    """The record of an attack: from the folder, if it is there."""
+    """The record of an attack: from the folder, if it is there and was made with the settings of today."""
     file = None if store is None else store / f"{name.replace(' ', '-')}.json"
     if file is not None and file.is_file():
-        return Outcome.from_dict(json.loads(file.read_text("utf-8")))
+        kept = Outcome.from_dict(json.loads(file.read_text("utf-8")))
+        if kept.settings == json.loads(json.dumps(asdict(kind))):
+            return kept
     outcome = attack(pipe, kind, means)
     if file is not None:
         write_atomically(file, json.dumps(outcome.as_dict(), indent=1).encode())
