@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -55,7 +57,10 @@ class Progress:
 
 @dataclass
 class State:
-    """Everything a training needs to go on, and the settings that must be the same then."""
+    """Everything a training needs to go on, and the settings that must be the same then.
+
+    Where these say which weights it began with, those that are frozen are not saved: beside low-rank updates they are gigabytes.
+    """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -63,11 +68,21 @@ class State:
     scaler: torch.amp.GradScaler
     fingerprint: dict
 
+    @functools.cached_property
+    def frozen(self) -> dict[str, Tensor]:
+        """The weights that are the same whenever this training begins."""
+        known = "start" in self.fingerprint["objective"]
+        return {name: weight for name, weight in self.model.named_parameters() if known and not weight.requires_grad}
+
+    @functools.cached_property
+    def digest_of_frozen(self) -> str:
+        return digest_of_tensors(self.frozen)
+
     def save(self, out: Path, at: Progress) -> None:
         """Write it whole or not at all; TrainingError, and the former file stays, if a weight is not finite."""
         check_weights(self.model, at.step)
         parameters = dict(self.model.named_parameters())
-        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items() if name not in self.frozen}
         for name, parameter in parameters.items():
             for key, value in self.optimizer.state[parameter].items():
                 tensors[f"{key}.{name}"] = torch.as_tensor(value)  # 8-bit Adam counts its steps in an int
@@ -78,6 +93,7 @@ class State:
             "progress": asdict(at),
             "scaler": self.scaler.state_dict(),
             "ema_step": self.ema.optimization_step if self.ema else 0,
+            "frozen": self.digest_of_frozen,
         }
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         write_atomically(Path(out) / STATE_FILE, save(tensors, metadata={"dimum": json.dumps(content)}))
@@ -88,6 +104,8 @@ class State:
             return Progress()
         tensors, content = read_state(path)
         self._compare(path, content["fingerprint"], strict_steps)
+        if content.get("frozen", self.digest_of_frozen) != self.digest_of_frozen:  # older files have these weights in them
+            raise CheckpointError(f"{path} was made with other frozen weights than the model has now: load it as it was then.")
         self._restore(tensors, content)
         saved = content["progress"]
         return Progress(saved["step"], saved["seconds"], saved["rows"], saved["losses"])
@@ -104,7 +122,7 @@ class State:
 
     def _restore(self, tensors: dict[str, Tensor], content: dict) -> None:
         prefix = "model."
-        self.model.load_state_dict({k[len(prefix):]: v for k, v in tensors.items() if k.startswith(prefix)})
+        self.model.load_state_dict(self.frozen | {k[len(prefix):]: v for k, v in tensors.items() if k.startswith(prefix)})
         optimizer = self.fingerprint["config"]["optimizer"]
         for name, parameter in self.model.named_parameters():
             keys = [key for key in OPTIMIZER_STATE[optimizer] if f"{key}.{name}" in tensors]  # none, if it is frozen
@@ -152,6 +170,15 @@ def _like(parameter: Tensor, saved: Tensor) -> Tensor:
     if saved.shape != parameter.shape:  # a count of steps; a table of 8-bit values
         return saved.to(parameter.device if parameter.is_cuda else "cpu")
     return torch.empty_like(parameter, dtype=saved.dtype, requires_grad=False).copy_(saved)
+
+
+def digest_of_tensors(named: Mapping[str, Tensor]) -> str:
+    """A hash of names and values."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in named.items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def check_weights(model: nn.Module, step: int) -> None:

@@ -7,7 +7,6 @@ an unbroken one bit for bit (same machine, same number of threads).
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import math
 import time
 from collections.abc import Callable
@@ -28,7 +27,7 @@ from .data import step_generator
 from .errors import SettingError, TrainingError, UnknownName, brief
 from .files import check_writable, clear_debris
 from .precision import autocast, resolved_precision
-from .resuming import OPTIMIZER_STATE, STATE_FILE, Progress, State, alone_in, check_begins, check_weights
+from .resuming import OPTIMIZER_STATE, STATE_FILE, Progress, State, alone_in, check_begins, check_weights, digest_of_tensors
 
 
 @dataclass(frozen=True)
@@ -264,8 +263,4 @@ def averaged(model: nn.Module, ema: EMAModel | None):
 
 def digest_of(model: nn.Module) -> str:
     """A hash of all weights, to tell one network from another on one machine: to resume a training, or not to draw twice."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
+    return digest_of_tensors(model.state_dict())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import time
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from dimum_core.errors import CheckpointError, FileError
@@ -19,6 +20,7 @@ from dimum_core.files import write_atomically
 from dimum_core.models.codec import Codec
 from dimum_core.models.conditions import ClassConditions
 from dimum_core.pretraining import DenoisingObjective, train_base
+from dimum_core.resuming import read_state
 from dimum_core.training import STATE_FILE, train
 
 from .test_training import Line, line_config, new_line
@@ -62,6 +64,35 @@ def test_a_resumed_training_keeps_the_memory_layout_and_what_is_frozen(tmp_path,
     resumed = train(network(), Pixels(), line_config(steps=8, **settings), out=tmp_path, resume=True, progress=False).model
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+class Begun(Line):
+    """A line whose beginning is known, so that what is frozen need not be kept."""
+
+    fingerprint = {"line": 3, "start": "these weights"}
+
+
+def half_frozen(bias: float = 0.5) -> nn.Linear:
+    model = new_line()
+    nn.init.constant_(model.bias, bias)
+    model.bias.requires_grad_(False)
+    return model
+
+
+def test_frozen_weights_of_a_known_beginning_are_not_kept_and_must_be_the_same(tmp_path):
+    go_on = {"out": tmp_path, "resume": True, "progress": False}
+    config, state = line_config(steps=8, decay=False), tmp_path / STATE_FILE
+    whole = train(half_frozen(), Begun(), config, progress=False).model
+    train(half_frozen(), Begun(), line_config(steps=4, decay=False), out=tmp_path, progress=False)
+    kept, content = read_state(state)
+    assert "model.weight" in kept and "model.bias" not in kept
+    with pytest.raises(CheckpointError, match="other frozen weights than the model has now"):
+        train(half_frozen(0.25), Begun(), config, **go_on)
+    assert torch.equal(train(half_frozen(), Begun(), config, **go_on).model.weight, whole.weight)
+    del content["frozen"]  # as files were before: all weights in them
+    state.write_bytes(save(kept | {"model.bias": torch.tensor([0.5])}, metadata={"dimum": json.dumps(content)}))
+    old = train(half_frozen(0.25), Begun(), config, **go_on).model
+    assert torch.equal(old.weight, whole.weight) and old.bias.item() == 0.5
 
 
 def stop_after_three(preset, data, out, interrupt):
