@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
 import pandas as pd
 
 from ..metrics import (
@@ -27,6 +29,8 @@ from .results import NFES, ResultsError, check_columns, check_provenance
 DEFENCE = ["budget", "auxiliary", "label", "target"]
 CHOICES = ["attack_rate", "optimizer"]
 PAIR = ["target", "seed"]
+ATTACK = [*DEFENCE, *CHOICES, "seed"]
+UNLEARNED = ["unlearning_steps", "unlearning_distance", "unlearning_seconds"]
 LEAST_UA = 0.8  # what has not forgotten, or has forgotten everything, is not ranked (docs/protocol.md)
 LEAST_RA = 0.9  # of the original's
 FEWEST = 4  # runs: of fewer, Student's interval of a share is as wide as all shares there are
@@ -40,26 +44,34 @@ def runs(rows: pd.DataFrame) -> pd.DataFrame:
     _check_one_sampler(rows)
     before = rows[(rows["label"] == "original") & (rows["step"] == 0)].groupby("target")["target accuracy"].mean()
     attacks = []
-    for names, curve in rows.groupby([*DEFENCE, *CHOICES, "seed"]):
-        about, curve = dict(zip([*DEFENCE, *CHOICES, "seed"], names, strict=True)), curve.sort_values("step")
-        first, last = curve.iloc[0], curve.iloc[-1]
-        half = steps_to_recovery(curve["step"], curve["target accuracy"], before.get(about["target"], 1.0) / 2)
-        from_half = curve[curve["step"] >= half.steps].iloc[0]
-        attacks.append(about | {
-            "steps": first["unlearning_steps"], "UA": 1 - first["target accuracy"], "RA": first["retained accuracy"],
-            "distance": first["unlearning_distance"], "recovered": last["target accuracy"],
-            "RA after": last["retained accuracy"], "half": half.steps, "censored": half.censored,
-            "RA at half": from_half["retained accuracy"],
-            "area": area_under_recovery(curve["step"], curve["target accuracy"]),
-            "samples": first.get("samples", Plan.samples), "seconds": first["unlearning_seconds"],
-            **{name: last.get(name) for name in NFES},
+    for curve in _curves(rows):
+        shown, kept = curve["target accuracy"], curve["retained accuracy"]
+        half = steps_to_recovery(curve["step"], shown, before.get(curve["target"][0], 1.0) / 2)
+        attacks.append({name: curve[name][0] for name in ATTACK} | {
+            "steps": curve["unlearning_steps"][0], "UA": 1 - shown[0], "RA": kept[0], "distance": curve["unlearning_distance"][0],
+            "recovered": shown[-1], "RA after": kept[-1], "half": half.steps, "censored": half.censored,
+            "RA at half": kept[(curve["step"] >= half.steps).argmax()], "area": area_under_recovery(curve["step"], shown),
+            "samples": curve.get("samples", [Plan.samples])[0], "seconds": curve["unlearning_seconds"][0],
+            **{name: curve.get(name, [None])[-1] for name in NFES},
         })
     return pd.DataFrame(attacks)
 
 
+def _curves(rows: pd.DataFrame) -> Iterator[dict[str, np.ndarray]]:
+    """The columns of each attack, by its steps; as arrays, since so many tables of three rows take seconds."""
+    rows = rows.sort_values("step", kind="stable")
+    names = [*ATTACK, "step", "target accuracy", "retained accuracy", *UNLEARNED, "samples", *NFES]
+    columns = {name: rows[name].to_numpy() for name in names if name in rows}
+    number = rows.groupby(ATTACK).ngroup().to_numpy()
+    order = np.argsort(number, kind="stable")
+    for places in np.split(order, np.flatnonzero(np.diff(number[order])) + 1):
+        if number[places[0]] >= 0:  # else a name is missing
+            yield {name: values[places] for name, values in columns.items()}
+
+
 def _check_one_cell(rows: pd.DataFrame) -> None:
     """Refuse two attacks under one name: ResultsError says which cells they are, of the first that is found."""
-    keys = [*DEFENCE, *CHOICES, "seed", "step"]
+    keys = [*ATTACK, "step"]
     twice = rows[rows.duplicated(keys, keep=False)]
     if len(twice):
         about = twice.iloc[0][keys[:-1]]
