@@ -21,9 +21,12 @@ from dimum_core.metrics import MARGIN, pairwise_comparisons, t_interval
 from dimum_core.metrics.comparison import judged
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "experiments"))
+from attackers import DEFENCES, leads  # noqa: E402 (a script of another folder, not a package)
+
 PAGES = ("docs/results.md", "CLAIMS.md")
 BLOCK = re.compile(
-    r"(?P<head><!-- (?P<kind>table|leaderboard|shares|expected) (?P<source>[\w+-]+): (?P<budget>\w+) -->\n)"
+    r"(?P<head><!-- (?P<kind>table|leaderboard|shares|expected|leads) (?P<source>[\w+-]+): (?P<budget>\w+) -->\n)"
     r".*?(?P<tail><!-- end of table -->)", re.DOTALL,
 )
 COLUMNS = {
@@ -192,8 +195,26 @@ def expected(source: str, budget: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def lead_table(source: str, length: str) -> str:
+    """What each attack gets out of models that forgot for so many steps, beyond the retrained model, as a Markdown table.
+
+    A value for each target that was run.
+    """
+    rows = pd.read_csv(ROOT / "data" / "results" / f"{source}.csv", dtype={"target": str, "commit": str})
+    known = rows[rows["method"] == "retrained"].groupby("attack")["share"].agg(list)
+    found = leads(rows[(rows["length"] == f"{length} steps") | (rows["method"] == "retrained")])
+    found = found.groupby(["attack", "method"], sort=False)["lead"].agg(list).unstack(sort=False)
+    methods = [method for method in DEFENCES if method in found]
+    lines = ["| attack | " + " | ".join(methods) + " | the retrained model itself |", "|" + "---|" * (len(methods) + 2)]
+    for attack, row in found.iterrows():
+        cells = [", ".join(f"{each:.2f}" for each in values) if isinstance(values, list) else "" for values in row[methods]]
+        cells.append(", ".join(f"{each:.2f}" for each in known[attack]))
+        lines.append(f"| {attack} | {' | '.join(cells)} |".replace("-0.00", "0.00"))
+    return "\n".join(lines) + "\n"
+
+
 def rewritten(text: str) -> str:
-    write = {"table": table, "leaderboard": standings, "shares": shares, "expected": expected}
+    write = {"table": table, "leaderboard": standings, "shares": shares, "expected": expected, "leads": lead_table}
     text = BLOCK.sub(lambda match: match["head"] + write[match["kind"]](match["source"], match["budget"]) + match["tail"], text)
     return EFFECT.sub(lambda match: match["head"] + in_words(match["name"]) + match["tail"], text)
 
