@@ -62,7 +62,7 @@ class Run:
 def fitted(preset: Preset, data, seconds: float, out: Path, tiny: bool, **settings) -> TrainConfig:
     """A schedule that ends when the seconds do, and decays to zero. Its steps are kept in `out`: with others, which another timing
     would choose, a training that was cut short could not go on."""
-    config = replace(preset.training, decay=True, **settings, **({"batch_size": 4} if tiny else {}))
+    config = replace(preset.training, decay=True, **settings | ({"batch_size": 4} if tiny else {}))
     chosen = out / "steps.json"
     if not chosen.exists():
         steps = 3 if tiny else steps_within(preset, data, config, seconds)
