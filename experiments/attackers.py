@@ -16,7 +16,6 @@ method keeps every lead at or below 0.05.
 from __future__ import annotations
 
 import argparse
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -27,6 +26,7 @@ from rows import read_rows, write_rows
 from dimum_core import load_dataset, load_pipeline
 from dimum_core.attacks import Means, attack, get_attack
 from dimum_core.attacks.auditing import AUDITED
+from dimum_core.attacks.base import label_of
 from dimum_core.data.targets import find_target
 from dimum_core.judges import find_judge
 from dimum_core.metrics import difference_of_proportions
@@ -57,18 +57,18 @@ def measure(method: str, length: str, target: str, samples: int, seed: int) -> l
         kind = get_attack(name, **settings)
         if kind.lacking(pipe, means):
             continue
-        found, label = attack(pipe, kind, means), " ".join([name, *(f"{key}={value}" for key, value in settings.items())])
-        others = found.retained.value if found.retained else None
+        found = attack(pipe, kind, means)
         share = {"share": found.target.value, "low": found.target.low, "high": found.target.high, "samples": found.target.n}
-        rows.append(about | {"attack": label, "teaches": found.teaches} | share | {"others": others, "seconds": found.seconds})
+        rows.append(about | {"attack": label_of(name, settings), "teaches": found.teaches} | share | {
+            "others": found.retained.value if found.retained else None, "seconds": found.seconds,
+        })
     return rows
 
 
 def leads(rows: pd.DataFrame) -> pd.DataFrame:
     """Each unlearned model's row with its lead over the retrained model, and Newcombe's 95 % interval (of this lead alone)."""
     known = rows[rows["method"] == "retrained"].set_index(["attack", "target", "seed"])[["share", "samples"]]
-    known = known.add_suffix(" retrained")
-    table = rows[~rows["method"].isin(CONTROLS)].join(known, on=["attack", "target", "seed"])
+    table = rows[~rows["method"].isin(CONTROLS)].join(known.add_suffix(" retrained"), on=["attack", "target", "seed"])
     table = table.dropna(subset="share retrained").reset_index(drop=True)
     for end in ("", " retrained"):
         table[f"hits{end}"] = (table[f"share{end}"] * table[f"samples{end}"]).round().astype(int)
@@ -88,7 +88,7 @@ def main() -> None:
     done = {tuple(str(row[key]) for key in ABOUT) for row in rows}
     wanted = [(*model, target) for model in MODELS for target in TARGETS if (*model, target, str(args.seed)) not in done]
     for start in range(0, len(wanted), args.workers):  # whole models, written as they come
-        jobs = (delayed(partial(measure, *each, args.samples, args.seed))() for each in wanted[start : start + args.workers])
+        jobs = (delayed(measure)(*each, args.samples, args.seed) for each in wanted[start : start + args.workers])
         rows += side_by_side(jobs, args.workers).to_dict("records")
         write_rows(args.out, rows)
     table = leads(pd.DataFrame(rows).astype({"target": str}))

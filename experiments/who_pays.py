@@ -18,6 +18,7 @@ from pathlib import Path
 import pandas as pd
 from evaluation import METHODS, attacked, side_by_side, unlearned
 from joblib import delayed
+from rows import write_rows
 
 from dimum_core import load_dataset, load_pipeline
 from dimum_core.benchmark.nfe import counted
@@ -81,7 +82,7 @@ def main() -> None:
     distances = nearness(load_dataset(data).test, target, find_judge(load_pipeline(checkpoint)))
     table["distance"] = table["asked"].map(distances)
     if args.out:
-        table.to_csv(args.out, index=False, float_format="%.4f")
+        write_rows(args.out, table)
     print("from near to far:", ", ".join(distances.index))
     for when, lost in bills(table).items():
         print(f"\n{when}\n{lost.round(2).to_string()}")

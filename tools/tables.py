@@ -200,7 +200,7 @@ def lead_table(source: str, length: str) -> str:
 
     A value for each target that was run.
     """
-    rows = pd.read_csv(ROOT / "data" / "results" / f"{source}.csv", dtype={"target": str, "commit": str})
+    rows = pd.read_csv(ROOT / "data" / "results" / f"{source}.csv")
     known = rows[rows["method"] == "retrained"].groupby("attack")["share"].agg(list)
     found = leads(rows[(rows["length"] == f"{length} steps") | (rows["method"] == "retrained")])
     found = found.groupby(["attack", "method"], sort=False)["lead"].agg(list).unstack(sort=False)

@@ -27,7 +27,7 @@ from ..models.networks import network_of
 from ..models.sampling import check_data
 from ..models.support import check_supported
 from ..training import digest_of
-from .base import Attack, Means, Outcome, attack, get_attack
+from .base import Attack, Means, Outcome, attack, get_attack, label_of
 
 AUDITED = (  # in this order, so that little time goes to what tells most
     ("none", {}), ("relearning", {}), ("few-shot", {}), ("old-row", {}), ("seed-row", {}), ("trained-row", {}), ("paraphrases", {}),
@@ -113,7 +113,7 @@ def audit(
     store = None if out is None else _opened(Path(out), models, means)
     found, started = Audit(means.target.name), time.monotonic()
     for name, settings in tqdm(AUDITED, desc="attacks", disable=not progress):
-        kind, label = get_attack(name, **settings), " ".join([name, *(f"{key}={value}" for key, value in settings.items())])
+        kind, label = get_attack(name, **settings), label_of(name, settings)
         late = minutes is not None and time.monotonic() - started > 60 * minutes and found.outcomes
         reason = "no time was left" if late else kind.lacking(pipe, means)
         if reason:

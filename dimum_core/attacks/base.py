@@ -136,6 +136,11 @@ def get_attack(name: str, **settings) -> Attack:
     return ATTACKS[name](**settings)
 
 
+def label_of(name: str, settings: dict) -> str:
+    """A name and the settings that differ from the usual ones, as tables say it: "rounding bits=4"."""
+    return " ".join([name, *(f"{key}={value}" for key, value in settings.items())])
+
+
 def attack(pipe: DiffusionPipeline, kind: Attack, means: Means) -> Outcome:
     """Run one attack on one model and measure what came back, with fresh noise (Euler ancestral) from the seed.
 

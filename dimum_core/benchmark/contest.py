@@ -253,7 +253,7 @@ def mean_interval(values: pd.Series) -> Interval:
 
 
 def leaderboard(contest: Contest) -> pd.DataFrame:
-    """One row per method, best first: area under recovery with interval, rank, group letters, distance to the best, quality, cost.
+    """One row per method, best first: area with interval, rank, group letters, distance to the best, quality, cost.
 
     Two methods share a letter if Holm's correction over all pairs leaves their difference open. Unranked methods are last.
     """

@@ -68,8 +68,8 @@ def _one_step(unet: nn.Module, objective: DenoisingObjective) -> None:
     with autocast(unet):
         loss = objective(unet, 0, 0)
     loss.backward()
-    if torch.cuda.is_available():  # else only its launch is timed
-        torch.cuda.synchronize()
+    if torch.accelerator.is_available():  # else only its launch is timed
+        torch.accelerator.synchronize()
     unet.zero_grad(set_to_none=True)
 
 

@@ -69,28 +69,37 @@ def exchange_panel(rows: pd.DataFrame) -> Panel:
     """
     halves = half_recoveries(rows)
     data, longest = exchange_rates(halves), float(rows["step"].max())
-    pairs = len(halves[[*PAIR]].drop_duplicates())
+    pairs = len(halves[PAIR].drop_duplicates())
     with plt.rc_context(STYLE):
         figure, ax = plt.subplots(figsize=(WIDTH, 4.2))
         colours = line_colours(data["method"].unique())
         for number, (method, line) in enumerate(data.groupby("method", sort=False)):
-            look = {"color": colours[number], "marker": MARKERS[number % len(MARKERS)]}
+            look = {"color": colours[number], "marker": MARKERS[number % len(MARKERS)], "label": method}
             shift = 1 + 0.03 * (number - data["method"].nunique() / 2)  # so that marks do not hide each other
             if pairs < FEWEST_PAIRS:
-                each = halves[halves["label"] == method]
-                there = each["half"].where(~each["censored"], longest * 1.25).clip(lower=1)
-                ax.plot(each["unlearning_steps"] * shift, there, label=method, linestyle="none", markersize=6, alpha=0.8, **look)
-                continue
-            x, seen = line["unlearning steps"] * shift, np.minimum(line["half"], longest * 1.25).clip(lower=1)
-            ax.plot(x, seen, label=method, markersize=5, linewidth=1, **look)
-            ends = (line["low"].clip(lower=1), np.minimum(line["high"], longest * 1.25))
-            ax.vlines(x, *ends, color=look["color"], linewidth=1, alpha=0.5)
+                _marks(ax, halves[halves["label"] == method], shift, longest, look)
+            else:
+                _medians(ax, line, shift, longest, look)
         _grounds(ax, sorted(set(data["unlearning steps"])), longest)
         ax.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     return Panel(
         "exchange", "The exchange rate of unlearning and attack", _caption(pairs, longest), _in_words(data, pairs, longest),
         "step >= 0", data, figure,
     )
+
+
+def _marks(ax: plt.Axes, halves: pd.DataFrame, shift: float, longest: float, look: dict) -> None:
+    """A mark for each model of one method."""
+    there = halves["half"].where(~halves["censored"], longest * 1.25).clip(lower=1)
+    ax.plot(halves["unlearning_steps"] * shift, there, linestyle="none", markersize=6, alpha=0.8, **look)
+
+
+def _medians(ax: plt.Axes, line: pd.DataFrame, shift: float, longest: float, look: dict) -> None:
+    """The medians of one method, joined, with their intervals."""
+    x, seen = line["unlearning steps"] * shift, np.minimum(line["half"], longest * 1.25).clip(lower=1)
+    ax.plot(x, seen, markersize=5, linewidth=1, **look)
+    ends = (line["low"].clip(lower=1), np.minimum(line["high"], longest * 1.25))
+    ax.vlines(x, *ends, color=look["color"], linewidth=1, alpha=0.5)
 
 
 def _grounds(ax: plt.Axes, strengths: list[float], longest: float) -> None:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from ..attacks import AUXILIARY
+from ..attacks.base import label_of
 from ..errors import DimumError
 from ..training import OPTIMIZER_STATE
 from ..unlearning import get_method
@@ -121,7 +122,7 @@ def check_method(entry, wrong: list[str]) -> dict | None:
     except DimumError as error:
         wrong.append(sentence(error) + "".join(map(number_hint, settings.values())))
         return None
-    label = entry.get("label") or " ".join([entry["method"], *(f"{key}={value}" for key, value in settings.items())])
+    label = entry.get("label") or label_of(entry["method"], settings)
     return {"method": entry["method"], "label": str(label), **settings}
 
 

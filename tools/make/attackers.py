@@ -56,7 +56,7 @@ def figure(rows: pd.DataFrame) -> plt.Figure:
 
 def main() -> None:
     use_style()
-    rows = pd.read_csv(ROOT / "data" / "results" / "attackers.csv", dtype={"target": str, "commit": str})
+    rows = pd.read_csv(ROOT / "data" / "results" / "attackers.csv")
     figure(rows).savefig(ROOT / "docs" / "attackers.png", dpi=130, bbox_inches="tight", facecolor="white")
 
 
