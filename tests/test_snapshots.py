@@ -73,6 +73,8 @@ def test_what_is_missing_of_a_ladder_comes_back_bit_for_bit(laddered, tmp_path):
     ({"budgets": [{**STRENGTHS, "until": 0.9}]}, "without `until`"),
     ({"budgets": [{"steps": 4, "snapshots": [2, 1]}]}, "in order"),
     ({"budgets": [{"steps": 4, "snapshots": [8]}]}, "a list of its steps"),
+    ({"methods": ["uce"], "budgets": [STRENGTHS]}, "uce edits the weights at once and has no snapshots"),
+    ({"methods": ["uce"], "budgets": [4]}, "uce changes what words do, and this pipeline is asked by labels"),
     ({"budgets": [4], "points": [0, 3]}, "or a list of steps in order"),
     ({"budgets": [4], "points": [3, 6]}, "no point after 6"),
 ])

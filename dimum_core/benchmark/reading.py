@@ -20,9 +20,20 @@ from ..models.cards import read_card
 from ..models.checkpoints import find_checkpoint, load_pipeline, shipped_checkpoints
 from ..models.history import history_of
 from ..models.sampling import ClassConditionalPipeline
-from ..unlearning import load_plugin
+from ..unlearning import get_method, load_plugin
+from ..unlearning.run import check_fits
 from .plan import CHECKPOINT, Plan, filled_in
-from .settings import LISTS, as_list, check_budget, check_labels, check_method, check_values, sentence, unknown_setting
+from .settings import (
+    LISTS,
+    as_list,
+    check_budget,
+    check_labels,
+    check_method,
+    check_snapshots,
+    check_values,
+    sentence,
+    unknown_setting,
+)
 
 GRID = ("targets", "methods", "budgets", "seeds", "attack_rates", "optimizers", "auxiliaries")  # dimensions that need an entry
 
@@ -103,6 +114,7 @@ def check_plan(content: dict, where: str = "the plan") -> Plan:
         if name in content and not values[name] and not content[name]:  # else what was in it has been found wrong
             wrong.append(f"{name} is empty")
     check_labels(values, wrong)
+    check_snapshots(values, wrong)
     if not wrong:
         plan = Plan(**values)
         _check_entries(plan, pipe, wrong)
@@ -181,9 +193,11 @@ def _alike(pipe: ClassConditionalPipeline, model: ClassConditionalPipeline) -> b
 
 
 def _check_entries(plan: Plan, pipe: ClassConditionalPipeline, wrong: list[str]) -> None:
-    """Models that were unlearned elsewhere must be there, fit the checkpoint, and have a card that keeps to the budget."""
+    """Methods must fit the checkpoint. So must models that were unlearned elsewhere, with a card that keeps to the budget."""
     for entry in plan.methods:
         if entry["method"] != CHECKPOINT:
+            settings = {key: value for key, value in entry.items() if key not in ("method", "label")}
+            _loaded(lambda name, settings=settings: check_fits(get_method(name, **settings), pipe), entry["method"], wrong)
             continue
         if "{target}" not in entry[CHECKPOINT] and len(plan.targets) > 1:
             wrong.append(f"{entry['label']} is one checkpoint for {len(plan.targets)} targets: put {{target}} into its path")

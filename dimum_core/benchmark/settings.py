@@ -12,7 +12,7 @@ from ..attacks import AUXILIARY
 from ..attacks.base import label_of
 from ..errors import DimumError
 from ..training import OPTIMIZER_STATE
-from ..unlearning import get_method
+from ..unlearning import METHODS, Method, get_method
 from .plan import CHECKPOINT, CONTROLS, Plan
 
 LISTS = ("seeds", "controls", "attack_rates", "optimizers", "auxiliaries", "plugins")  # settings that are dimensions of the grid
@@ -103,6 +103,13 @@ def check_labels(values: dict, wrong: list[str]) -> None:
             if count > 1:
                 wrong.append(f"{key} holds {entry!r} twice{remedy}")
     wrong += [f"a method cannot be called {label!r}: that is a control" for label in names["methods"] if label in CONTROLS]
+
+
+def check_snapshots(values: dict, wrong: list[str]) -> None:
+    """An edit is made at once, so that there is nothing to keep along the way."""
+    edits = [entry["label"] for entry in values["methods"] if METHODS.get(entry["method"], Method).edit is not Method.edit]
+    if edits and any("snapshots" in budget for budget in values["budgets"]):
+        wrong.append(f"{' and '.join(edits)} edits the weights at once and has no snapshots: put it into a plan without them")
 
 
 def check_method(entry, wrong: list[str]) -> dict | None:

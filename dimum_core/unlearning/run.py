@@ -210,7 +210,7 @@ def unlearn(
     conditions = conditions_of(pipe, target, data.class_names)
     accuracy = None if until is None else _unlearning_accuracy(pipe, conditions, until, judge, seed)
     sets = method_data(method, data, pipe, target, seed)
-    _check_fits(method, pipe, lora_rank)
+    check_fits(method, pipe, lora_rank)
     history = dataclasses.replace(history_of(pipe).having_seen(*sets.values()), training_set=data.train, weights="raw")
     with student(pipe, lora_rank, gradient_checkpointing, seed) as forgetful:
         train_only(network_of(forgetful), method.trains)
@@ -226,7 +226,7 @@ def unlearn(
     return remember(forgetful, history.having_forgotten(conditions.forgotten, record["forget_set"], record))
 
 
-def _check_fits(method: Method, pipe: DiffusionPipeline, lora_rank: int) -> None:
+def check_fits(method: Method, pipe: DiffusionPipeline, lora_rank: int = 0) -> None:
     """Refuse a method that can do nothing with what the pipeline is told, with what its network predicts, or with what trains."""
     if lora_rank and type(method).edit is not Method.edit:
         raise TrainingError(f"{method.name} edits the weights themselves, so no low-rank updates train: leave lora_rank at 0.")
