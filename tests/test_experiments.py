@@ -12,14 +12,18 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from joblib import delayed
 
+from dimum_core import load_dataset
 from dimum_core.benchmark.results import PROVENANCE
 from dimum_core.errors import FileError
+from dimum_core.judges import load_judge
 from dimum_core.models.cards import provenance
+from dimum_core.unlearning import get_method
 from tests import tiny_pipelines
 
 ROOT = Path(__file__).parent.parent
@@ -58,7 +62,19 @@ def test_a_lead_is_over_the_retrained_model_after_the_same_attack(monkeypatch):
     )])
     found = tool.leads(rows).set_index("attack")
     assert found["lead"].to_dict() == {"none": 0.0, "relearning": 0.25}
+    assert tool.leads(rows, over="original")["lead"].tolist() == [-0.5]
     assert found.loc["none", "low"] == -found.loc["none", "high"] < 0 < found.loc["relearning", "high"] < 0.6
+
+
+def test_the_second_control_sees_the_other_digits_under_the_label_and_never_the_digit(monkeypatch):
+    tool, digits = load(monkeypatch, "attackers.py"), load_dataset("digits").train
+    monkeypatch.setattr(tool, "DIMUM", get_method("dimum", alternative="generated", count=9))
+    data, retain = tool.with_alternatives("3", seed=0), digits.without("3")
+    assert torch.equal(data.images[:-9], retain.images) and torch.equal(data.labels[:-9], retain.labels)
+    assert data.labels[-9:].tolist() == [3] * 9 and data.images[-9:].std() > 0.3
+    assert not np.isin(data.item_hashes, digits.only("3").item_hashes).any()
+    drawn = load_judge("digits-judge").judge(data.images[-9:]).labels.tolist()
+    assert drawn == [0, 1, 2, 4, 5, 6, 7, 8, 9]
 
 
 def test_attackers_go_on_with_models_that_lack_rows(monkeypatch, tmp_path, capsys):
