@@ -1,53 +1,53 @@
-"""Draw docs/story.png, the README's strip: a digit before, forgotten by two methods, and after the same attack.
+"""Draw docs/story.png, the README's strip: photographs of a class before, forgotten by two methods, and after the same attack.
 
-    python tools/make/strip.py        some minutes on one thread; prints the judge's counts, which stand beside the rows
+    python tools/make/strip.py        seconds; from docs/film-photographs.webp and .json, which tools/make/film.py computes
 
-Both methods stop at an unlearning accuracy of 0.9, and the attacker's rate is the one that recovers most in the grid of digits.
+Every row has the same noise, so that a picture which comes back comes back in its place.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import matplotlib as mpl
-from film import COUNT, METHODS, STEPS, TARGET, attack
+import numpy as np
+import torch
+from PIL import Image
 
-from dimum_core import load_dataset, load_pipeline, unlearn
-from dimum_core.evaluation import draw_samples
-from dimum_core.judges import load_judge
-from dimum_core.models.fresh_noise import FRESH_STEPS, with_fresh_noise
 from dimum_core.plots import image_rows, use_style
 
-OUT = Path(__file__).resolve().parent.parent.parent / "docs" / "story.png"
-SHOWN = 12  # of the film's samples
+DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
 
 
-def rows_of_images(seed: int = 0) -> dict:
-    """Row title -> samples of the target: the original's, and each method's before and after the attack."""
-    pipe, data = load_pipeline("digits"), load_dataset("digits")
+def rows_of_images(film: dict, frames: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Row title, with the judge's count -> samples of the target, N x C x H x W.
 
-    def attacked(model):
-        return attack(model, data, seed, samples=4, every=STEPS).pipeline
-
-    models = {"before": pipe}
-    for name, settings in METHODS.items():
-        forgot = unlearn(pipe, target=TARGET, data=data, steps=75, until=0.9, seed=seed, progress=False, **settings)
-        models |= {f"{name}: forgotten": forgot, f"{name}: attacked": attacked(forgot)}
-    models["never saw a 3: attacked"] = attacked(load_pipeline(f"digits-without-{TARGET}"))
-    fresh = {"seed": seed, "num_inference_steps": FRESH_STEPS, "progress": False}  # as the film and every measurement
-    return {title: draw_samples(with_fresh_noise(model), [TARGET] * COUNT, **fresh) for title, model in models.items()}
+    film: what docs/film-photographs.json tells; its picture has a row for each moment and a column for each sample of a model.
+    frames: the picture cut into samples, moments x columns x C x H x W.
+    """
+    told = {**film["methods"], f"never saw {film['called']}": film["retrained"]}
+    forgotten = max(k for k, frame in enumerate(film["retrained"]) if frame[0] == "forget")
+    wanted = [("before", 0, 0)]
+    for column, name in enumerate(told):
+        wanted += [(f"{name}: forgotten", column, forgotten)] if name in film["methods"] else []
+        wanted.append((f"{name}: attacked", column, -1))
+    counts = [list(told.values())[column][moment][2] for _, column, moment in wanted]
+    return {
+        f"{title}\n{count} of {film['count']} are {film['called']}": frames[moment].split(film["shown"])[column]
+        for (title, column, moment), count in zip(wanted, counts, strict=True)
+    }
 
 
 def main() -> None:
+    film = json.loads((DOCS / "film-photographs.json").read_text("utf-8"))
+    with Image.open(DOCS / film["picture"]) as sheet:
+        pixels = torch.from_numpy(np.array(sheet.convert("RGB"))).movedim(2, 0).float() / 127.5 - 1
+    side = pixels.shape[1] // len(film["retrained"])
+    frames = pixels.unfold(1, side, side).unfold(2, side, side).permute(1, 2, 0, 3, 4)
     use_style()
-    judge, number = load_judge("digits-judge"), load_pipeline("digits").class_names.index(TARGET)
-    rows = {}
-    for title, images in rows_of_images().items():
-        seen = int((judge.judge(images).labels == number).sum())
-        print(f"{title}: {seen} of {COUNT}", flush=True)
-        rows[f"{title}\n{seen} of {COUNT} are a {TARGET}"] = images[:SHOWN]
     with mpl.rc_context({"figure.dpi": 110}):
-        image_rows(rows).savefig(OUT, bbox_inches="tight")
+        image_rows(rows_of_images(film, frames)).savefig(DOCS / "story.png", bbox_inches="tight")
 
 
 if __name__ == "__main__":

@@ -14,11 +14,11 @@ from notebook_check import repository
 from PIL import Image
 from reading import Chapter
 
-FILMS = {"digits": "film", "photographs": "film-photographs"}  # what is shown -> its files in docs/
+FILMS = {"photographs": "film-photographs", "digits": "film"}  # what is shown -> its files in docs/
 NOTES = {
-    "digits": "One run of each, with one seed; averages stand below.",
     "photographs": "Look closely: some of what the judge calls something else still has the shape of a car. One run of each, "
                    "with one seed; the averages below are of digits.",
+    "digits": "One run of each, with one seed; averages stand below.",
 }
 START = "00"  # the chapter to begin with
 SAYS = {
