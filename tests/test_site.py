@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import nbformat
 import pytest
 from jinja2 import Environment, FileSystemLoader
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
 from dimum_core.plots import as_svg
@@ -25,7 +26,7 @@ from folding import pieces  # noqa: E402
 from landing import FILMS, landing  # noqa: E402
 from links import Linker, slug, terms, with_anchors  # noqa: E402
 from maps import needs, parts  # noqa: E402
-from reading import Chapter, plain, render, sections, with_folded_code, with_own_ids  # noqa: E402
+from reading import BET, Chapter, plain, read_chapter, render, sections, with_folded_code, with_own_ids  # noqa: E402
 from site_check import CHROMIUM, FLAGS  # noqa: E402
 
 from tests.browser import browser  # noqa: E402
@@ -248,6 +249,18 @@ def test_set_up_and_plots_are_folded_and_no_line_is_lost(source, tags, seen, cal
     assert "\n".join(code for code, _ in found) == source
     page = with_folded_code(new_code_cell(source, id="c", metadata={"tags": tags}))
     assert page.count("<details") == bool(called) and all(word in plain(page) for word in re.findall(r"\w+", source))
+
+
+def test_cells_that_answer_one_bet_open_together(tmp_path):
+    hidden = {"jupyter": {"outputs_hidden": True}}
+    cells = [new_code_cell("a = 1", metadata=hidden), new_code_cell("b = 2", metadata=hidden), new_markdown_cell("And?"),
+             new_code_cell("c = 3", metadata=hidden), new_code_cell("# @title Solution of 01.1\nd = 4"), new_code_cell("e = 5")]
+    nbformat.write(new_notebook(cells=cells), tmp_path / "01_small.ipynb")
+    body = read_chapter(tmp_path / "01_small.ipynb").body
+    folds = [plain(each) for each in re.findall(r"<details.*?</details>", body, re.DOTALL)]
+    assert [BET in fold for fold in folds] == [True, True, False] and "Solution of 01.1" in folds[2]
+    assert "a = 1" in folds[0] and "b = 2" in folds[0] and "c = 3" in folds[1] and "d = 4" in folds[2]
+    assert not any("e = 5" in fold for fold in folds) and "e = 5" in plain(body)
 
 
 @pytest.mark.parametrize("anchor", ["", "#attack-and-defend"])

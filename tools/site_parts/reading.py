@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import html
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import groupby, starmap
 from pathlib import Path
 
 import nbformat
@@ -21,6 +23,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGES = {"glossary": "Glossary", "cheat_sheet": "Cheat sheet", "failures": "What goes wrong", "quizzes": "Quizzes",
          "bibliography": "Sources"}  # those of docs/ that the site has
 SOLUTION = re.compile(r"# @title Solution of ([\d.]+)")
+BET = "I have a guess: show me"
 ANCHOR = re.compile(r'<a class="anchor-link".*?</a>')
 HEADING = re.compile(r'<h([23])[^>]*\bid="([^"]+)"[^>]*>(.*?)</h\1>', re.DOTALL)
 TAG = re.compile(r"<(script|style|svg)\b.*?</\1>|<[^>]+>", re.DOTALL)
@@ -57,7 +60,7 @@ def read_chapter(path: Path) -> Chapter:
             cell.source = with_mathml(COLAB.sub("", cell.source))
         else:
             cell.outputs = [output for output in cell.get("outputs", []) if not is_progress(output)]
-    body = with_own_ids("".join(fold(cell, with_folded_code(cell)) for cell in notebook.cells))
+    body = with_own_ids("".join(starmap(fold, groupby(notebook.cells, why_folded))))
     about = notebook.metadata.get("dimum", {})
     picture, alt, samples = first_picture(notebook)
     return Chapter(
@@ -132,14 +135,17 @@ def with_own_ids(body: str) -> str:
     return re.sub(r'(<h[1-6][^>]*\bid=")([^"]+)"', number, body)
 
 
-def fold(cell, body: str) -> str:
+def why_folded(cell) -> str:
     """A solution stays out of sight until it is asked for, and what answers a bet until the reader has one."""
     found = SOLUTION.search(cell.source)
-    if found:
-        return f"<details><summary>Solution of {found[1]}</summary>{body}</details>"
-    if cell.metadata.get("jupyter", {}).get("outputs_hidden"):
-        return f'<details class="bet"><summary>I have a guess: show me</summary>{body}</details>'
-    return body
+    return f"Solution of {found[1]}" if found else BET if cell.metadata.get("jupyter", {}).get("outputs_hidden") else ""
+
+
+def fold(why: str, cells: Iterable) -> str:
+    """Cells one after the other, behind one line to open if they are folded."""
+    body = "".join(map(with_folded_code, cells))
+    kind = ' class="bet"' if why == BET else ""
+    return f"<details{kind}><summary>{why}</summary>{body}</details>" if why else body
 
 
 def first_picture(notebook) -> tuple[bytes | None, str, bool]:
