@@ -24,7 +24,6 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from evaluation import side_by_side, unlearned
@@ -35,6 +34,7 @@ from dimum_core import load_dataset, load_pipeline
 from dimum_core.attacks import Means, attack, get_attack
 from dimum_core.attacks.auditing import AUDITED
 from dimum_core.attacks.base import label_of
+from dimum_core.attacks.finetuning import concatenate
 from dimum_core.data import ImageSet
 from dimum_core.data.targets import find_target
 from dimum_core.judges import find_judge
@@ -68,12 +68,8 @@ def model_of(method: str, length: str, target: str, seed: int):
 def with_alternatives(target: str, seed: int) -> ImageSet:
     """The other digits, and under the target's label what DiMUM (generated) memorises there, the same images."""
     sets = method_data(DIMUM, load_dataset("digits"), load_pipeline("digits"), target, seed)
-    retain, drawn = sets["retain"], sets["alternative"]
-    return replace(
-        retain, images=torch.cat([retain.images, drawn.images]),
-        labels=torch.cat([retain.labels, torch.full_like(drawn.labels, retain.class_index(target))]),
-        item_hashes=np.concatenate([retain.item_hashes, drawn.item_hashes]),
-    )
+    drawn = sets["alternative"]
+    return concatenate(sets["retain"], replace(drawn, labels=torch.full_like(drawn.labels, drawn.class_index(target))))
 
 
 def measure(method: str, length: str, target: str, samples: int, seed: int) -> list[dict]:
