@@ -22,7 +22,7 @@ from dimum_core.metrics.comparison import judged
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "experiments"))
-from attackers import DEFENCES, leads  # noqa: E402 (a script of another folder, not a package)
+from attackers import DEFENCES, NEVER_KNEW, WITH_ALTERNATIVES, leads  # noqa: E402 (a script of another folder, not a package)
 
 PAGES = ("docs/results.md", "CLAIMS.md")
 BLOCK = re.compile(
@@ -37,6 +37,7 @@ EFFECT = re.compile(r"(?P<head><!-- effect (?P<name>[^>]+?) -->).*?(?P<tail><!--
 EXPECTATION = re.compile(r"^#   (.+?) - (.+?)  +(below 0|within 0\.1 of 0)$", re.MULTILINE)
 DIGITS, PHOTOGRAPHS = "digits+digits-0+digits-seeds", "photographs-16"
 FRESH = "fresh_noise"  # of samples drawn with fresh noise, the share that shows the target after the attack
+DIMUM = "dimum (generated)"  # the method that has a control of its own
 AFTER = "confirm: share after"  # of its rows the share of samples that show the target at the end of the attack, not the area
 CONFIRM = "confirm"  # plans/confirm.yaml, whose comment says what was expected before it ran
 LATER = "digits-0+digits-seeds"  # the nine pairs that were run after the first six had been read
@@ -196,19 +197,21 @@ def expected(source: str, budget: str) -> str:
 
 
 def lead_table(source: str, length: str) -> str:
-    """What each attack gets out of models that forgot for so many steps, beyond the retrained model, as a Markdown table.
+    """What each attack gets out of models that forgot so long, beyond a control, as a Markdown table: a value for each target.
 
-    A value for each target that was run.
+    The leads of all methods over the retrained model, that of DiMUM over its own control, and what both controls show.
     """
     rows = pd.read_csv(ROOT / "data" / "results" / f"{source}.csv")
-    known = rows[rows["method"] == "retrained"].groupby("attack")["share"].agg(list)
-    found = leads(rows[(rows["length"] == f"{length} steps") | (rows["method"] == "retrained")])
-    found = found.groupby(["attack", "method"], sort=False)["lead"].agg(list).unstack(sort=False)
-    methods = [method for method in DEFENCES if method in found]
-    lines = ["| attack | " + " | ".join(methods) + " | the retrained model itself |", "|" + "---|" * (len(methods) + 2)]
-    for attack, row in found.iterrows():
-        cells = [", ".join(f"{each:.2f}" for each in values) if isinstance(values, list) else "" for values in row[methods]]
-        cells.append(", ".join(f"{each:.2f}" for each in known[attack]))
+    rows = rows[(rows["length"] == (length if length == "matched" else f"{length} steps")) | rows["method"].isin(NEVER_KNEW)]
+    usual = leads(rows).groupby(["attack", "method"], sort=False)["lead"].agg(list).unstack(sort=False)
+    own = leads(rows[rows["method"].isin([DIMUM, WITH_ALTERNATIVES])], over=WITH_ALTERNATIVES).groupby("attack")["lead"].agg(list)
+    known = {name: rows[rows["method"] == name].groupby("attack")["share"].agg(list) for name in NEVER_KNEW}
+    columns = {name: usual[name] for name in DEFENCES if name in usual}
+    columns |= {f"{DIMUM}, over its own control": own, "retrained": known["retrained"], "its own control": known[WITH_ALTERNATIVES]}
+    lines = [f"| attack | {' | '.join(columns)} |", "|" + "---|" * (len(columns) + 1)]
+    for attack in usual.index:
+        values = [column.get(attack) for column in columns.values()]
+        cells = [", ".join(f"{each:.2f}" for each in value) if isinstance(value, list) else "" for value in values]
         lines.append(f"| {attack} | {' | '.join(cells)} |".replace("-0.00", "0.00"))
     return "\n".join(lines) + "\n"
 
