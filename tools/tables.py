@@ -207,7 +207,8 @@ def lead_table(source: str, length: str) -> str:
     own = leads(rows[rows["method"].isin([DIMUM, WITH_ALTERNATIVES])], over=WITH_ALTERNATIVES).groupby("attack")["lead"].agg(list)
     known = {name: rows[rows["method"] == name].groupby("attack")["share"].agg(list) for name in NEVER_KNEW}
     columns = {name: usual[name] for name in DEFENCES if name in usual}
-    columns |= {f"{DIMUM}, over its own control": own, "retrained": known["retrained"], "DiMUM's own control": known[WITH_ALTERNATIVES]}
+    columns |= {f"{DIMUM}, over its own control": own, "retrained": known["retrained"]}
+    columns["DiMUM's own control"] = known[WITH_ALTERNATIVES]
     lines = [f"| attack | {' | '.join(columns)} |", "|" + "---|" * (len(columns) + 1)]
     for attack in usual.index:
         values = [column.get(attack) for column in columns.values()]
