@@ -23,10 +23,11 @@ from dimum_core.metrics.comparison import judged
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "experiments"))
 from attackers import DEFENCES, NEVER_KNEW, WITH_ALTERNATIVES, leads  # noqa: E402 (a script of another folder, not a package)
+from who_pays import bills  # noqa: E402
 
 PAGES = ("docs/results.md", "CLAIMS.md")
 BLOCK = re.compile(
-    r"(?P<head><!-- (?P<kind>table|leaderboard|shares|expected|leads) (?P<source>[\w+-]+): (?P<budget>\w+) -->\n)"
+    r"(?P<head><!-- (?P<kind>table|leaderboard|shares|expected|leads|pays) (?P<source>[\w+-]+): (?P<budget>\w+) -->\n)"
     r".*?(?P<tail><!-- end of table -->)", re.DOTALL,
 )
 COLUMNS = {
@@ -217,8 +218,22 @@ def lead_table(source: str, length: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def pays(source: str, when: str) -> str:
+    """What the other classes had lost, when "unlearned" or "attacked", as a Markdown table; least harm to near ones first."""
+    lines = ["| method | near classes right | change | far classes right | change | lost most | passes |", "|" + "---|" * 7]
+    found = bills(pd.read_csv(ROOT / "data" / "results" / f"{source}.csv"))[when].sort_values("near change", ascending=False)
+    for method, row in found.iterrows():
+        cells = [f"{row[group]:.2f} | {in_brackets(row, group)}" for group in ("near", "far")]
+        lines.append(f"| {method} | {' | '.join(cells)} | {row['worst']} ({row['worst change']:.2f}) | {row['passes']:,.0f} |")
+    return "\n".join(lines) + "\n"
+
+
+def in_brackets(row: pd.Series, group: str) -> str:
+    return f"{row[f'{group} change']:.2f} [{row[f'{group} low']:.2f}, {row[f'{group} high']:.2f}]".replace("-0.00", "0.00")
+
+
 def rewritten(text: str) -> str:
-    write = {"table": table, "leaderboard": standings, "shares": shares, "expected": expected, "leads": lead_table}
+    write = {"table": table, "leaderboard": standings, "shares": shares, "expected": expected, "leads": lead_table, "pays": pays}
     text = BLOCK.sub(lambda match: match["head"] + write[match["kind"]](match["source"], match["budget"]) + match["tail"], text)
     return EFFECT.sub(lambda match: match["head"] + in_words(match["name"]) + match["tail"], text)
 
