@@ -48,7 +48,7 @@ DEFENCES = ["erasediff", "dimum (generated)", "esd", "random-label"]
 LENGTHS = {"60 steps": {"until": None, "evaluate_every": None}, "matched": {}}  # what differs from `unlearned`
 DIMUM = get_method("dimum", alternative="generated")
 TARGETS = ["3", "7"]
-WITH_ALTERNATIVES = "retrained with alternatives"
+HAS_OWN, WITH_ALTERNATIVES = "dimum (generated)", "retrained with alternatives"  # a method, and the control for it alone
 NEVER_KNEW = ["retrained", WITH_ALTERNATIVES]
 CONTROLS = ["original", *NEVER_KNEW]
 MODELS = [*((control, "0 steps") for control in CONTROLS), *((each, length) for length in LENGTHS for each in DEFENCES)]
@@ -99,6 +99,11 @@ def leads(rows: pd.DataFrame, over: str = "retrained") -> pd.DataFrame:
     columns = ["hits", "samples", "hits retrained", "samples retrained"]
     found = [difference_of_proportions(*map(int, each)) for each in table[columns].to_numpy()]
     return table.assign(lead=[each.value for each in found], low=[each.low for each in found], high=[each.high for each in found])
+
+
+def own_leads(rows: pd.DataFrame) -> pd.DataFrame:
+    """DiMUM's leads over the control that was trained with its alternatives."""
+    return leads(rows[rows["method"].isin([HAS_OWN, WITH_ALTERNATIVES])], over=WITH_ALTERNATIVES)
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from dimum_core.metrics.comparison import judged
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "experiments"))
-from attackers import DEFENCES, NEVER_KNEW, WITH_ALTERNATIVES, leads  # noqa: E402 (a script of another folder, not a package)
+from attackers import DEFENCES, HAS_OWN, NEVER_KNEW, WITH_ALTERNATIVES, leads, own_leads  # noqa: E402 (a script of another folder, not a package)
 from who_pays import bills  # noqa: E402
 
 PAGES = ("docs/results.md", "CLAIMS.md")
@@ -38,7 +38,6 @@ EFFECT = re.compile(r"(?P<head><!-- effect (?P<name>[^>]+?) -->).*?(?P<tail><!--
 EXPECTATION = re.compile(r"^#   (.+?) - (.+?)  +(below 0|within 0\.1 of 0)$", re.MULTILINE)
 DIGITS, PHOTOGRAPHS = "digits+digits-0+digits-seeds", "photographs-16"
 FRESH = "fresh_noise"  # of samples drawn with fresh noise, the share that shows the target after the attack
-DIMUM = "dimum (generated)"  # the method that has a control of its own
 AFTER = "confirm: share after"  # of its rows the share of samples that show the target at the end of the attack, not the area
 CONFIRM = "confirm"  # plans/confirm.yaml, whose comment says what was expected before it ran
 LATER = "digits-0+digits-seeds"  # the nine pairs that were run after the first six had been read
@@ -123,7 +122,11 @@ def is_small(found: pd.Series) -> bool:
 
 
 def difference(found: pd.Series) -> str:
-    return f"{found['difference']:.2f} [{found['low']:.2f}, {found['high']:.2f}]".replace("-0.00", "0.00")
+    return bracketed(*found[["difference", "low", "high"]])
+
+
+def bracketed(value: float, low: float, high: float) -> str:
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]".replace("-0.00", "0.00")
 
 
 @lru_cache(maxsize=4)
@@ -205,10 +208,10 @@ def lead_table(source: str, length: str) -> str:
     rows = pd.read_csv(ROOT / "data" / "results" / f"{source}.csv")
     rows = rows[(rows["length"] == (length if length == "matched" else f"{length} steps")) | rows["method"].isin(NEVER_KNEW)]
     usual = leads(rows).groupby(["attack", "method"], sort=False)["lead"].agg(list).unstack(sort=False)
-    own = leads(rows[rows["method"].isin([DIMUM, WITH_ALTERNATIVES])], over=WITH_ALTERNATIVES).groupby("attack")["lead"].agg(list)
+    own = own_leads(rows).groupby("attack")["lead"].agg(list)
     known = {name: rows[rows["method"] == name].groupby("attack")["share"].agg(list) for name in NEVER_KNEW}
     columns = {name: usual[name] for name in DEFENCES if name in usual}
-    columns |= {f"{DIMUM}, over its own control": own, "retrained": known["retrained"]}
+    columns |= {f"{HAS_OWN}, over its own control": own, "retrained": known["retrained"]}
     columns["DiMUM's own control"] = known[WITH_ALTERNATIVES]
     lines = [f"| attack | {' | '.join(columns)} |", "|" + "---|" * (len(columns) + 1)]
     for attack in usual.index:
@@ -223,13 +226,10 @@ def pays(source: str, when: str) -> str:
     lines = ["| method | near classes right | change | far classes right | change | lost most | passes |", "|" + "---|" * 7]
     found = bills(pd.read_csv(ROOT / "data" / "results" / f"{source}.csv"))[when].sort_values("near change", ascending=False)
     for method, row in found.iterrows():
-        cells = [f"{row[group]:.2f} | {in_brackets(row, group)}" for group in ("near", "far")]
+        changes = {group: bracketed(*row[[f"{group} {end}" for end in ("change", "low", "high")]]) for group in ("near", "far")}
+        cells = [f"{row[group]:.2f} | {change}" for group, change in changes.items()]
         lines.append(f"| {method} | {' | '.join(cells)} | {row['worst']} ({row['worst change']:.2f}) | {row['passes']:,.0f} |")
     return "\n".join(lines) + "\n"
-
-
-def in_brackets(row: pd.Series, group: str) -> str:
-    return f"{row[f'{group} change']:.2f} [{row[f'{group} low']:.2f}, {row[f'{group} high']:.2f}]".replace("-0.00", "0.00")
 
 
 def rewritten(text: str) -> str:

@@ -13,7 +13,7 @@ import yaml
 from ..checking import check_kind
 from ..data import DATASETS, Dataset, load_dataset
 from ..data.targets import find_target, is_target
-from ..errors import DimumError
+from ..errors import DimumError, TrainingError
 from ..fitting import data_for
 from ..judges import judge_for, load_judge
 from ..models.cards import read_card
@@ -32,6 +32,7 @@ from .settings import (
     check_snapshots,
     check_values,
     sentence,
+    settings_of,
     unknown_setting,
 )
 
@@ -196,8 +197,10 @@ def _check_entries(plan: Plan, pipe: ClassConditionalPipeline, wrong: list[str])
     """Methods must fit the checkpoint. So must models that were unlearned elsewhere, with a card that keeps to the budget."""
     for entry in plan.methods:
         if entry["method"] != CHECKPOINT:
-            settings = {key: value for key, value in entry.items() if key not in ("method", "label")}
-            _loaded(lambda name, settings=settings: check_fits(get_method(name, **settings), pipe), entry["method"], wrong)
+            try:
+                check_fits(get_method(entry["method"], **settings_of(entry)), pipe)
+            except TrainingError as error:
+                wrong.append(sentence(error))
             continue
         if "{target}" not in entry[CHECKPOINT] and len(plan.targets) > 1:
             wrong.append(f"{entry['label']} is one checkpoint for {len(plan.targets)} targets: put {{target}} into its path")

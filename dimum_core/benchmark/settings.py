@@ -123,7 +123,7 @@ def check_method(entry, wrong: list[str]) -> dict | None:
             wrong.append(f"a method by its checkpoint has `checkpoint` and `label`, and no more, not {entry!r}")
             return None
         return {"method": CHECKPOINT, "label": str(entry["label"]), CHECKPOINT: str(entry[CHECKPOINT])}
-    settings = {str(key): value for key, value in entry.items() if key not in ("method", "label")}
+    settings = settings_of(entry)
     try:
         get_method(str(entry["method"]), **settings)
     except DimumError as error:
@@ -131,6 +131,11 @@ def check_method(entry, wrong: list[str]) -> dict | None:
         return None
     label = entry.get("label") or label_of(entry["method"], settings)
     return {"method": entry["method"], "label": str(label), **settings}
+
+
+def settings_of(entry: dict) -> dict:
+    """The hyper-parameters in an entry of `methods`."""
+    return {str(key): value for key, value in entry.items() if key not in ("method", "label")}
 
 
 def check_budget(entry, wrong: list[str]) -> dict | None:

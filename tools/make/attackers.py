@@ -16,9 +16,9 @@ from dimum_core.plots import use_style
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "experiments"))
-from attackers import DEFENCES, LENGTHS, WITH_ALTERNATIVES, leads  # noqa: E402 (a script of another folder, not a package)
+from attackers import DEFENCES, HAS_OWN, LENGTHS, leads, own_leads  # noqa: E402 (a script of another folder, not a package)
 
-DIMUM, OWN = "dimum (generated)", "dimum (own control)"
+OWN = "dimum (own control)"
 WORDS = {
     "none": "no attack", "relearning": "relearning, 150 steps", "relearning steps=600": "relearning, 600 steps",
     "few-shot": "few-shot (10 images of the digit)", "old-row": "the label's old row", "seed-row": "the row of the seed",
@@ -34,10 +34,9 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
 
     After DiMUM's column stands its lead over the control that was trained with its alternatives.
     """
-    own = leads(rows[rows["method"].isin([DIMUM, WITH_ALTERNATIVES])], over=WITH_ALTERNATIVES).assign(method=OWN)
-    both = pd.concat([leads(rows), own])
+    both = pd.concat([leads(rows), own_leads(rows).assign(method=OWN)])
     found = both.pivot_table(index="attack", columns=["length", "method"], values="lead", sort=False)
-    order = [name for method in DEFENCES for name in ([method, OWN] if method == DIMUM else [method])]
+    order = [name for method in DEFENCES for name in ([method, OWN] if method == HAS_OWN else [method])]
     columns = [(length, name) for length in LENGTHS for name in order if (length, name) in found]
     return found.loc[[name for name in WORDS if name in found.index], columns]
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from films import FILMS, cut, forgotten_at, read_film, said
 from games import games
 from maps import Part, chapter_map, parts
 from nbconvert.filters.markdown import markdown2html
@@ -14,7 +14,6 @@ from notebook_check import repository
 from PIL import Image
 from reading import Chapter
 
-FILMS = {"photographs": "film-photographs", "digits": "film"}  # what is shown -> its files in docs/
 NOTES = {
     "photographs": "Look closely: some of what the judge calls something else still has the shape of a car. One run of each, "
                    "with one seed; the averages below are of digits.",
@@ -38,7 +37,7 @@ class Picture:
 def landing(chapters: list[Chapter], docs: Path, site: Path) -> dict:
     """What the template of the landing page needs; the panels' pictures are written into the site."""
     columns = parts(chapters)
-    films = [read_film(docs, things, name) for things, name in FILMS.items() if (docs / f"{name}.json").exists()]
+    films = [film_shown(docs, things, name) for things, name in FILMS.items() if (docs / f"{name}.json").exists()]
     grouped = {chapter.number for part in columns for chapter in part.chapters}
     by_number = {chapter.number: chapter for chapter in chapters}
     return {
@@ -62,12 +61,11 @@ def what_we_found(readme: Path) -> str:
     return markdown2html(re.sub(r"\]\((?!\w+:)", f"]({repository()}/blob/main/", section[1])) if section else ""
 
 
-def read_film(docs: Path, things: str, name: str) -> dict:
-    """What `tools/make/film.py` wrote: picture, target, called, count, shown, and the frames of each method and the retrained model
-    (phase, step, samples of the target, others that are right). Right: the others at first. Forgotten: the last frames before the
-    attack."""
-    film = json.loads((docs / f"{name}.json").read_text("utf-8"))
-    ends = {method: [frame for frame in frames if frame[0] == "forget"][-1] for method, frames in film["methods"].items()}
+def film_shown(docs: Path, things: str, name: str) -> dict:
+    """A film with what its caption says. Right: the others at first. Forgotten: each method's frame before the attack."""
+    film = read_film(docs, name)
+    last = forgotten_at(film)
+    ends = {method: frames[last] for method, frames in film["methods"].items()}
     right = next(iter(film["methods"].values()))[0][3]
     return film | {"things": things, "note": NOTES[things], "right": right, "forgotten": ends}
 
@@ -75,8 +73,7 @@ def read_film(docs: Path, things: str, name: str) -> dict:
 def panels(film: dict, docs: Path, site: Path) -> list[dict]:
     """Three panels: forget, attack and remember, each with a few rows of samples cut from the film."""
     (first, frames), (second, others) = film["methods"].items()
-    forgotten = max(k for k, frame in enumerate(frames) if frame[0] == "forget")
-    last = len(frames) - 1
+    forgotten, last = forgotten_at(film), len(frames) - 1
     wanted = {"Forget": [(0, 0, "before"), (0, forgotten, f"{first}: forgotten")],
               "Attack": [(0, forgotten, f"{first}: forgotten"), (0, last, f"{first}: attacked")],
               "Remember": [(1, forgotten, f"{second}: forgotten"), (1, last, f"{second}: attacked")]}
@@ -87,10 +84,6 @@ def panels(film: dict, docs: Path, site: Path) -> list[dict]:
 
 
 def _cut(sheet: Image.Image, film: dict, site: Path, column: int, row: int, called: str, seen: int) -> Picture:
-    width = sheet.width // (len(film["methods"]) + 1)  # the retrained model comes last
-    tile = width // film["shown"]
-    piece = sheet.crop((column * width, row * tile, (column + 1) * width, (row + 1) * tile))
-    file = f"pictures/film-{column}-{row}.png"
+    piece, file, caption = cut(sheet, film, column, row), f"pictures/film-{column}-{row}.png", f"{called}: {said(film, seen)}"
     piece.resize((piece.width * 8, piece.height * 8), Image.Resampling.BICUBIC).save(site / file)
-    said = f"{seen} of {film['count']} are {film['called']}"
-    return Picture(file, f"{film['shown']} samples for the label {film['target']}. {called}: {said}.", f"{called}: {said}")
+    return Picture(file, f"{film['shown']} samples for the label {film['target']}. {caption}.", caption)
