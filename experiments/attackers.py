@@ -21,6 +21,7 @@ noise finds the digit in 0.05 to 0.4 of its samples, more than in the other cont
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,16 +75,22 @@ def with_alternatives(target: str, seed: int) -> ImageSet:
 
 def measure(method: str, length: str, target: str, samples: int, seed: int) -> list[dict]:
     """A row for each attack that can be made on the model."""
-    pipe, original, data = model_of(method, length, target, seed), load_pipeline("digits"), load_dataset("digits")
+    attacks = [*AUDITED, *([LONGER] if length == "60 steps" or method in NEVER_KNEW else [])]
+    about = dict(zip(ABOUT, (method, length, target, seed), strict=True))
+    return [about | row for row in attacked(model_of(method, length, target, seed), attacks, target, samples, seed)]
+
+
+def attacked(pipe, attacks: Iterable[tuple[str, dict]], target: str, samples: int, seed: int) -> list[dict]:
+    """A row for each of these attacks (name, settings) that can be made on a digits model."""
+    original, data, rows = load_pipeline("digits"), load_dataset("digits"), []
     means = Means(find_target(target, data.class_names), data, find_judge(original), original, samples, seed=seed + 1000)
-    about, rows = dict(zip(ABOUT, (method, length, target, seed), strict=True)), []
-    for name, settings in [*AUDITED, *([LONGER] if length == "60 steps" or method in NEVER_KNEW else [])]:
+    for name, settings in attacks:
         kind = get_attack(name, **settings)
         if kind.lacking(pipe, means):
             continue
         found = attack(pipe, kind, means)
         share = {"share": found.target.value, "low": found.target.low, "high": found.target.high, "samples": found.target.n}
-        rows.append(about | {"attack": label_of(name, settings), "teaches": found.teaches} | share | {
+        rows.append({"attack": label_of(name, settings), "teaches": found.teaches} | share | {
             "others": found.retained.value if found.retained else None, "seconds": found.seconds,
         })
     return rows
