@@ -23,6 +23,7 @@ from dimum_core.benchmark.results import PROVENANCE
 from dimum_core.errors import FileError
 from dimum_core.judges import load_judge
 from dimum_core.models.cards import provenance
+from dimum_core.models.history import history_of
 from dimum_core.unlearning import get_method
 from tests import tiny_pipelines
 
@@ -96,6 +97,41 @@ def test_attackers_go_on_with_models_that_lack_rows(monkeypatch, tmp_path, capsy
     found = [(row["method"], row["attack"], round(row["share"])) for _, row in rows.iterrows()]
     assert found == [("retrained", "none", 0), ("retrained", "rounding bits=8", 0), ("esd", "none", 1)]
     assert "none" in capsys.readouterr().out
+
+
+def test_a_defence_holds_if_no_attack_leads_over_either_control_and_the_other_digits_stay(monkeypatch):
+    """By hand: of 100 samples each. One leads by 0.04, one by 0.06 over the second control alone, one has lost the other digits."""
+    tool = load(monkeypatch, "defence.py")
+    about = {"target": "3", "seed": 0, "samples": 100, "passes": 25_600.0}
+
+    def rows(method: str, length: str, few_shot: float, others: float) -> list[dict]:
+        named = about | {"method": method, "length": length, "others": others}
+        return [named | {"attack": "none", "share": 0.0}, named | {"attack": "few-shot", "share": few_shot}]
+
+    known = [*rows("original", "0 steps", 1.0, 1.0), *rows("retrained", "0 steps", 0.9, 1.0)]
+    known += [*rows("retrained with alternatives", "0 steps", 0.6, 1.0), *rows("esd", "matched", 0.9, 1.0)]  # esd is left out
+    made = [*rows("a", "60 steps", 0.64, 0.98), *rows("a", "240 steps", 0.66, 1.0), *rows("b", "60 steps", 0.5, 0.97)]
+    found = tool.frontier(pd.DataFrame(made), pd.DataFrame(known)).reset_index()
+    assert found[["method", "length", "holds"]].values.tolist() == [
+        ["a", "60 steps", True], ["a", "240 steps", False], ["b", "60 steps", False],
+    ]
+    assert found["price"].tolist() == [0.1] * 3 and found["worst"].tolist() == pytest.approx([0.04, 0.06, 0.0])
+    assert found["attack, retrained with alternatives"].tolist() == ["few-shot", "few-shot", "none"]
+    assert found.loc[0, "low, retrained with alternatives"] < 0 < 0.1 < found.loc[0, "high, retrained with alternatives"]
+
+
+def test_the_models_of_a_defence_are_of_its_lengths_and_know_their_price(monkeypatch):
+    """Random label passes three batches of 64 a step; a new training, which never sees the digit, one of 128."""
+    tool = load(monkeypatch, "defence.py")
+    monkeypatch.setattr(tool, "LENGTHS", (1, 2))
+    monkeypatch.setattr(tool, "ANEW_LENGTHS", (1,))
+    made = tool.models_of("random label, fast", "3", seed=0)
+    assert {steps: passes for steps, (_, passes) in made.items()} == {1: 192, 2: 384}
+    first, second = (torch.nn.utils.parameters_to_vector(pipe.unet.parameters()) for pipe, _ in made.values())
+    assert not torch.equal(first, second)
+    (pipe, passes), = tool.models_of(tool.ANEW, "3", seed=0).values()
+    digit = load_dataset("digits").train.only("3")
+    assert passes == 128 and not np.isin(digit.item_hashes, history_of(pipe).item_hashes).any()
 
 
 @pytest.mark.parametrize("kind", ["stable_diffusion", "stable_diffusion_3"])
