@@ -40,6 +40,7 @@ from dimum_core.data import ImageSet
 from dimum_core.data.targets import find_target
 from dimum_core.judges import find_judge
 from dimum_core.metrics import difference_of_proportions
+from dimum_core.models.checkpoints import shipped_checkpoints
 from dimum_core.pretraining import train_base
 from dimum_core.unlearning import get_method
 from dimum_core.unlearning.run import method_data
@@ -59,7 +60,9 @@ ABOUT = ["method", "length", "target", "seed"]
 def model_of(method: str, length: str, target: str, seed: int):
     """A control, or what a method makes of the original in one of LENGTHS."""
     if method == "retrained":
-        return load_pipeline(f"digits-without-{target}")
+        shipped = f"digits-without-{target}"
+        known = shipped in shipped_checkpoints()
+        return load_pipeline(shipped) if known else train_base("digits", without=target, seed=seed, progress=False)[0]
     if method == WITH_ALTERNATIVES:
         return train_base("digits", data=with_alternatives(target, seed), seed=seed, progress=False)[0]
     pipe = load_pipeline("digits")

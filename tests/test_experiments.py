@@ -100,7 +100,8 @@ def test_attackers_go_on_with_models_that_lack_rows(monkeypatch, tmp_path, capsy
 
 
 def test_a_defence_holds_if_no_attack_leads_over_either_control_and_the_other_digits_stay(monkeypatch):
-    """By hand: of 100 samples each. One leads by 0.04, one by 0.06 over the second control alone, one has lost the other digits."""
+    """By hand, of 100 samples each: one leads by 0.04, one by 0.06 over the second control alone, one has lost the other digits,
+    and one gives back 0.06 in an attack that no control got."""
     tool = load(monkeypatch, "defence.py")
     about = {"target": "3", "seed": 0, "samples": 100, "passes": 25_600.0}
 
@@ -109,14 +110,15 @@ def test_a_defence_holds_if_no_attack_leads_over_either_control_and_the_other_di
         return [named | {"attack": "none", "share": 0.0}, named | {"attack": "few-shot", "share": few_shot}]
 
     known = [*rows("original", "0 steps", 1.0, 1.0), *rows("retrained", "0 steps", 0.9, 1.0)]
-    known += [*rows("retrained with alternatives", "0 steps", 0.6, 1.0), *rows("esd", "matched", 0.9, 1.0)]  # esd is left out
+    known += rows("retrained with alternatives", "0 steps", 0.6, 1.0)
     made = [*rows("a", "60 steps", 0.64, 0.98), *rows("a", "240 steps", 0.66, 1.0), *rows("b", "60 steps", 0.5, 0.97)]
-    found = tool.frontier(pd.DataFrame(made), pd.DataFrame(known)).reset_index()
+    made += [*rows("c", "60 steps", 0.5, 1.0), made[0] | {"method": "c", "attack": "relearning steps=600", "share": 0.06}]
+    found = tool.frontier(pd.DataFrame(made + known)).reset_index()
     assert found[["method", "length", "holds"]].values.tolist() == [
-        ["a", "60 steps", True], ["a", "240 steps", False], ["b", "60 steps", False],
+        ["a", "60 steps", True], ["a", "240 steps", False], ["b", "60 steps", False], ["c", "60 steps", False],
     ]
-    assert found["price"].tolist() == [0.1] * 3 and found["worst"].tolist() == pytest.approx([0.04, 0.06, 0.0])
-    assert found["attack, retrained with alternatives"].tolist() == ["few-shot", "few-shot", "none"]
+    assert found["price"].tolist() == [0.1] * 4 and found["worst"].tolist() == pytest.approx([0.04, 0.06, 0.0, 0.06])
+    assert found["attack, retrained with alternatives"].tolist() == ["few-shot", "few-shot", "none", "none"]
     assert found.loc[0, "low, retrained with alternatives"] < 0 < 0.1 < found.loc[0, "high, retrained with alternatives"]
 
 
