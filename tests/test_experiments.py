@@ -99,9 +99,9 @@ def test_attackers_go_on_with_models_that_lack_rows(monkeypatch, tmp_path, capsy
     assert "none" in capsys.readouterr().out
 
 
-def test_a_defence_holds_if_no_attack_leads_over_either_control_and_the_other_digits_stay(monkeypatch):
-    """By hand, of 100 samples each: one leads by 0.04, one by 0.06 over the second control alone, one has lost the other digits,
-    and one gives back 0.06 in an attack that no control got."""
+def test_a_defence_holds_beside_the_control_whose_label_is_like_its_own(monkeypatch):
+    """By hand, of 100 samples each. Over a control of its kind one leads by 0.04 and one by 0.06; the third has lost other digits.
+    A new training shows no more than a model with an untaught label, and more than one that learnt alternatives under it."""
     tool = load(monkeypatch, "defence.py")
     about = {"target": "3", "seed": 0, "samples": 100, "passes": 25_600.0}
 
@@ -112,14 +112,26 @@ def test_a_defence_holds_if_no_attack_leads_over_either_control_and_the_other_di
     known = [*rows("original", "0 steps", 1.0, 1.0), *rows("retrained", "0 steps", 0.9, 1.0)]
     known += rows("retrained with alternatives", "0 steps", 0.6, 1.0)
     made = [*rows("a", "60 steps", 0.64, 0.98), *rows("a", "240 steps", 0.66, 1.0), *rows("b", "60 steps", 0.5, 0.97)]
-    made += [*rows("c", "60 steps", 0.5, 1.0), made[0] | {"method": "c", "attack": "relearning steps=600", "share": 0.06}]
-    found = tool.frontier(pd.DataFrame(made + known)).reset_index()
-    assert found[["method", "length", "holds"]].values.tolist() == [
-        ["a", "60 steps", True], ["a", "240 steps", False], ["b", "60 steps", False], ["c", "60 steps", False],
+    found = tool.frontier(pd.DataFrame([*made, *rows(tool.ANEW, "480 steps", 0.91, 1.0), *known])).reset_index()
+    assert found[["method", "length", "holds", "holds over both"]].values.tolist() == [
+        ["a", "60 steps", True, True], ["a", "240 steps", False, False], ["b", "60 steps", False, False],
+        ["trained anew", "480 steps", True, False],
     ]
-    assert found["price"].tolist() == [0.1] * 4 and found["worst"].tolist() == pytest.approx([0.04, 0.06, 0.0, 0.06])
-    assert found["attack, retrained with alternatives"].tolist() == ["few-shot", "few-shot", "none", "none"]
+    assert found["price"].tolist() == [0.1] * 4 and found["worst"].tolist() == pytest.approx([0.04, 0.06, 0.0, 0.01])
+    assert found["attack, retrained with alternatives"].tolist() == ["few-shot", "few-shot", "none", "few-shot"]
     assert found.loc[0, "low, retrained with alternatives"] < 0 < 0.1 < found.loc[0, "high, retrained with alternatives"]
+
+
+def test_a_finalist_is_judged_on_all_new_digits_and_seeds_together(monkeypatch):
+    """By hand: 2 + 4 + 0 + 6 of 4 x 10 samples, less 1 + 2 of 2 x 10; digits that were searched on do not count."""
+    tool = load(monkeypatch, "defence.py")
+    made = [("1", 40, 0.2), ("4", 40, 0.4), ("1", 41, 0.0), ("4", 41, 0.6), ("3", 0, 1.0)]
+    known = [("1", 40, 0.1), ("4", 40, 0.2), ("3", 0, 0.0)]
+    rows = [(tool.FINALIST, "480 steps", *each) for each in made] + [("retrained", "0 steps", *each) for each in known]
+    table = pd.DataFrame(rows, columns=["method", "length", "target", "seed", "share"]).assign(attack="inversion", samples=10)
+    found = tool.confirmed(table)
+    assert len(found) == 1 and found.loc[0, "lead"] == pytest.approx(0.3 - 0.15)
+    assert found.loc[0, "low"] < 0.15 < found.loc[0, "high"]
 
 
 def test_the_models_of_a_defence_are_of_its_lengths_and_know_their_price(monkeypatch):
