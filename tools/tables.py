@@ -23,11 +23,12 @@ from dimum_core.metrics.comparison import judged
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "experiments"))
 from attackers import DEFENCES, HAS_OWN, NEVER_KNEW, WITH_ALTERNATIVES, leads, own_leads  # noqa: E402 (a script of another folder, not a package)
+from defence import SEARCHED, SHARP, confirmed, frontier, with_controls  # noqa: E402
 from who_pays import bills  # noqa: E402
 
 PAGES = ("docs/results.md", "CLAIMS.md")
 BLOCK = re.compile(
-    r"(?P<head><!-- (?P<kind>table|leaderboard|shares|expected|leads|pays) (?P<source>[\w+-]+): (?P<budget>\w+) -->\n)"
+    r"(?P<head><!-- (?P<kind>table|leaderboard|shares|expected|leads|pays|frontier) (?P<source>[\w+-]+): (?P<budget>\w+) -->\n)"
     r".*?(?P<tail><!-- end of table -->)", re.DOTALL,
 )
 COLUMNS = {
@@ -232,8 +233,36 @@ def pays(source: str, when: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def frontier_table(source: str, part: str) -> str:
+    """The search for a defence as a Markdown table, the cheapest model first; or what became of its finalist ("new")."""
+    rows = with_controls(pd.read_csv(ROOT / "data" / "results" / f"{source}.csv").to_dict("records"))
+    if part == "new":
+        lines = ["| steps | attack | shows the digit | retrained | lead |", "|" + "---|" * 5]
+        for _, row in confirmed(rows).iterrows():
+            lead = bracketed(row["lead"], row["low"], row["high"]).replace("-0.00", "0.00")
+            shares = f"{row['share']:.2f} | {row['share retrained']:.2f}"
+            lines.append(f"| {row['length'].split()[0]} | {row['attack']} | {shares} | {lead} |")
+        return "\n".join(lines) + "\n"
+    rows = rows[rows["target"] == SEARCHED]
+    names = [name for name, _ in SHARP]
+    shown = rows.pivot_table(index=["method", "length"], columns="attack", values="share")[names]
+    columns = ["candidate", "steps", "price, %", "others right", *names, "largest lead"]
+    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+    for (method, length, *_), row in frontier(rows).sort_values("price", kind="stable").iterrows():
+        shares = " | ".join(f"{share:.2f}" for share in shown.loc[(method, length)])
+        verdict = f"{row['worst']:.2f}{' **holds**' if row['holds'] else ''}"
+        lines.append(f"| {method} | {length.split()[0]} | {100 * row['price']:.1f} | {row['others']:.2f} | {shares} | {verdict} |")
+    for control in NEVER_KNEW:
+        shares = " | ".join(f"{share:.2f}" for share in shown.loc[(control, "0 steps")])
+        lines.append(f"| *{control}* | | | | {shares} | |")
+    return "\n".join(lines) + "\n"
+
+
 def rewritten(text: str) -> str:
-    write = {"table": table, "leaderboard": standings, "shares": shares, "expected": expected, "leads": lead_table, "pays": pays}
+    write = {
+        "table": table, "leaderboard": standings, "shares": shares, "expected": expected, "leads": lead_table, "pays": pays,
+        "frontier": frontier_table,
+    }
     text = BLOCK.sub(lambda match: match["head"] + write[match["kind"]](match["source"], match["budget"]) + match["tail"], text)
     return EFFECT.sub(lambda match: match["head"] + in_words(match["name"]) + match["tail"], text)
 
