@@ -46,7 +46,7 @@ def figure(found: pd.DataFrame) -> plt.Figure:
     ax.set(
         xscale="log", ylim=(-0.03, None), title=f"Forgetting a {SEARCHED}: what it costs, and what the strongest attacker leads by",
         xlabel="passes of the network, percent of a new training's (logarithmic)",
-        ylabel="largest lead of six attacks",
+        ylabel="largest of six leads",
     )
     ax.set_xticks(TICKS, [f"{tick:g}" for tick in TICKS])
     ax.minorticks_off()
