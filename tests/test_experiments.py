@@ -126,7 +126,7 @@ def test_a_finalist_is_judged_on_all_new_digits_and_seeds_together(monkeypatch):
     """By hand: 2 + 4 + 0 + 6 of 4 x 10 samples, less 1 + 2 of 2 x 10; digits that were searched on do not count."""
     tool = load(monkeypatch, "defence.py")
     made = [("1", 40, 0.2), ("4", 40, 0.4), ("1", 41, 0.0), ("4", 41, 0.6), ("3", 0, 1.0)]
-    known = [("1", 40, 0.1), ("4", 40, 0.2), ("3", 0, 0.0)]
+    known = [("1", 40, 0.1), ("4", 40, 0.2), ("4", 41, 0.9), ("3", 0, 0.0)]  # only the first of each
     rows = [(tool.FINALIST, "480 steps", *each) for each in made] + [("retrained", "0 steps", *each) for each in known]
     table = pd.DataFrame(rows, columns=["method", "length", "target", "seed", "share"]).assign(attack="inversion", samples=10)
     found = tool.confirmed(table)
