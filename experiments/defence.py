@@ -26,9 +26,9 @@ is like the candidate's, and the first bar stays in the table, as "holds over bo
 
 Best of twelve is flattered by luck, so FINALIST is tried once more, on two digits that no choice and no table has used, with two
 seeds, by every attack of `dimum audit`, and with the first seed by relearning for ten times as many steps as the unlearning had.
-Expected, before it ran: of the leads on both digits together after 480 steps, that of optimised noise is between 0 and 0.15, and no
-other is above 0.05. The trained row of the 4 decided the verdict, so a second model was trained without a 4 afterwards (seed 41). It
-met five of the attacks, and stands in the file, not in the leads. Rows that are there already are not computed again.
+Expected, before it ran: of the leads on both digits together after 480 steps, that of optimised noise is between 0 and 0.15, and
+no other is above 0.05. The trained row of the 4 decided the verdict, so a second model was trained without a 4 afterwards (seed
+41). It met five of the attacks, and stands in the file, not in the leads. Rows that are there already are not computed again.
 """
 
 from __future__ import annotations
