@@ -50,7 +50,7 @@ DEFENCES = ["erasediff", "dimum (generated)", "esd", "random-label"]
 LENGTHS = {"60 steps": {"until": None, "evaluate_every": None}, "matched": {}}  # what differs from `unlearned`
 DIMUM = get_method("dimum", alternative="generated")
 TARGETS = ["3", "7"]
-HAS_OWN, WITH_ALTERNATIVES = "dimum (generated)", "retrained with alternatives"  # a method, and the control for it alone
+HAS_OWN, WITH_ALTERNATIVES = "dimum (generated)", "retrained with alternatives"  # a method, and the control that was made for it
 NEVER_KNEW = ["retrained", WITH_ALTERNATIVES]
 CONTROLS = ["original", *NEVER_KNEW]
 MODELS = [*((control, "0 steps") for control in CONTROLS), *((each, length) for length in LENGTHS for each in DEFENCES)]
@@ -61,8 +61,9 @@ def model_of(method: str, length: str, target: str, seed: int):
     """A control, or what a method makes of the original in one of LENGTHS."""
     if method == "retrained":
         shipped = f"digits-without-{target}"
-        known = shipped in shipped_checkpoints()
-        return load_pipeline(shipped) if known else train_base("digits", without=target, seed=seed, progress=False)[0]
+        if shipped in shipped_checkpoints():
+            return load_pipeline(shipped)
+        return train_base("digits", without=target, seed=seed, progress=False)[0]
     if method == WITH_ALTERNATIVES:
         return train_base("digits", data=with_alternatives(target, seed), seed=seed, progress=False)[0]
     pipe = load_pipeline("digits")
@@ -80,10 +81,10 @@ def measure(method: str, length: str, target: str, samples: int, seed: int) -> l
     """A row for each attack that can be made on the model."""
     attacks = [*AUDITED, *([LONGER] if length == "60 steps" or method in NEVER_KNEW else [])]
     about = dict(zip(ABOUT, (method, length, target, seed), strict=True))
-    return [about | row for row in attacked(model_of(method, length, target, seed), attacks, target, samples, seed)]
+    return [about | row for row in attack_rows(model_of(method, length, target, seed), attacks, target, samples, seed)]
 
 
-def attacked(pipe, attacks: Iterable[tuple[str, dict]], target: str, samples: int, seed: int) -> list[dict]:
+def attack_rows(pipe, attacks: Iterable[tuple[str, dict]], target: str, samples: int, seed: int) -> list[dict]:
     """A row for each of these attacks (name, settings) that can be made on a digits model."""
     original, data, rows = load_pipeline("digits"), load_dataset("digits"), []
     means = Means(find_target(target, data.class_names), data, find_judge(original), original, samples, seed=seed + 1000)
@@ -116,6 +117,14 @@ def own_leads(rows: pd.DataFrame) -> pd.DataFrame:
     return leads(rows[rows["method"].isin([HAS_OWN, WITH_ALTERNATIVES])], over=WITH_ALTERNATIVES)
 
 
+def grown(rows: list[dict], jobs: list, workers: int, out: Path) -> list[dict]:
+    """The rows and those of all jobs (delayed calls that return lists of rows), so many at a time, written as they come."""
+    for start in range(0, len(jobs), workers):
+        rows = rows + side_by_side(jobs[start : start + workers], workers).to_dict("records")
+        write_rows(out, rows)
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=64)
@@ -126,10 +135,7 @@ def main() -> None:
     rows = read_rows(args.out)
     done = {tuple(str(row[key]) for key in ABOUT) for row in rows}
     wanted = [(*model, target) for model in MODELS for target in TARGETS if (*model, target, str(args.seed)) not in done]
-    for start in range(0, len(wanted), args.workers):  # whole models, written as they come
-        jobs = (delayed(measure)(*each, args.samples, args.seed) for each in wanted[start : start + args.workers])
-        rows += side_by_side(jobs, args.workers).to_dict("records")
-        write_rows(args.out, rows)
+    rows = grown(rows, [delayed(measure)(*each, args.samples, args.seed) for each in wanted], args.workers, args.out)
     table = leads(pd.DataFrame(rows).astype({"target": str}))
     print(table.pivot_table(index="attack", columns=["length", "method"], values="lead", sort=False).round(2).to_string())
 

@@ -38,14 +38,15 @@ import copy
 from pathlib import Path
 
 import pandas as pd
-from attackers import ABOUT, CONTROLS, NEVER_KNEW, WITH_ALTERNATIVES, attacked, leads, model_of
-from evaluation import side_by_side
+from attackers import ABOUT, CONTROLS, NEVER_KNEW, WITH_ALTERNATIVES, attack_rows, grown, leads, model_of
 from joblib import delayed
-from rows import read_rows, write_rows
+from rows import read_rows
 
 from dimum_core import load_dataset, load_pipeline, unlearn
 from dimum_core.attacks.auditing import AUDITED
 from dimum_core.benchmark.nfe import counted
+from dimum_core.models.cards import read_card
+from dimum_core.models.checkpoints import find_checkpoint
 from dimum_core.models.history import with_unet
 from dimum_core.pretraining import train_base
 
@@ -72,7 +73,7 @@ LONG = ["finetuning, disturbed by 0.07", "finetuning, disturbed by 0.1"]  # thes
 ANEW = "trained anew"
 UNTAUGHT = [ANEW, *(name for name in CANDIDATES if name.startswith("finetuning"))]  # nothing is learnt under their label
 FINALIST = "finetuning, disturbed by 0.07"
-A_TRAINING = 2000 * 128  # passes that the original took
+TRAINING = read_card(find_checkpoint("digits"))["training"]  # of the original
 KNOWN = Path(__file__).parent.parent / "data" / "results" / "attackers.csv"  # what the same attacks got out of the controls
 HOLDS = {"lead": 0.05, "others": 0.98}
 
@@ -81,9 +82,9 @@ def models_of(candidate: str, target: str, seed: int) -> dict[int, tuple]:
     """Steps -> a candidate's pipeline then, or a control's, and the passes that it took."""
     if candidate in CONTROLS:
         return {0: (model_of(candidate, "0 steps", target, seed), 0)}
-    data, pipe, made = load_dataset("digits"), load_pipeline("digits"), {}
     if candidate == ANEW:
-        return {n: (train_base("digits", without=target, steps=n, seed=seed, progress=False)[0], n * 128) for n in ANEW_LENGTHS}
+        return {steps: trained_anew(target, seed, steps) for steps in ANEW_LENGTHS}
+    data, pipe, made = load_dataset("digits"), load_pipeline("digits"), {}
     method, settings = CANDIDATES[candidate]
     lengths = LONG_LENGTHS if candidate in LONG else LENGTHS
 
@@ -99,12 +100,17 @@ def models_of(candidate: str, target: str, seed: int) -> dict[int, tuple]:
     return made
 
 
+def trained_anew(target: str, seed: int, steps: int) -> tuple:
+    """A model that never saw the digit, of so many steps, and its passes."""
+    return train_base("digits", without=target, steps=steps, seed=seed, progress=False)[0], steps * TRAINING["batch_size"]
+
+
 def measure(candidate: str, target: str, seed: int, samples: int) -> list[dict]:
     """A row for each attack on each of a candidate's models, or on a control."""
     return [
         dict(zip(ABOUT, (candidate, f"{steps} steps", target, seed), strict=True)) | {"passes": passes} | row
         for steps, (pipe, passes) in models_of(candidate, target, seed).items()
-        for row in attacked(pipe, attacks_on(candidate, steps, target, seed), target, samples, seed)
+        for row in attack_rows(pipe, attacks_on(candidate, steps, target, seed), target, samples, seed)
     ]
 
 
@@ -126,7 +132,7 @@ def frontier(rows: pd.DataFrame) -> pd.DataFrame:
     """
     made, none = ~rows["method"].isin(CONTROLS), rows["attack"] == "none"
     table = rows[made & none].set_index(ABOUT)[["passes", "others"]]
-    table.insert(0, "price", table.pop("passes") / A_TRAINING)
+    table.insert(0, "price", table.pop("passes") / (TRAINING["steps"] * TRAINING["batch_size"]))
     for control in NEVER_KNEW:
         over = leads(rows, over=control)
         worst = over.loc[over.groupby(ABOUT)["lead"].idxmax()].set_index(ABOUT)[["lead", "low", "high", "attack"]]
@@ -149,10 +155,10 @@ def confirmed(rows: pd.DataFrame) -> pd.DataFrame:
     return leads(sums.assign(share=sums["hits"] / sums["samples"], target="new", seed=NEW_SEEDS[0]))
 
 
-def with_controls(rows: list[dict]) -> pd.DataFrame:
-    """These rows, and what the same attacks got out of the controls of attackers.csv."""
+def with_controls(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of this script, and what the same attacks got out of the controls of attackers.csv."""
     known = pd.read_csv(KNOWN, dtype={"target": str})
-    return pd.concat([pd.DataFrame(rows).astype({"target": str}), known[known["method"].isin(CONTROLS)]])
+    return pd.concat([rows.astype({"target": str}), known[known["method"].isin(CONTROLS)]])
 
 
 def main() -> None:
@@ -167,11 +173,8 @@ def main() -> None:
     cells += [(control, target, NEW_SEEDS[0]) for control in ("original", "retrained") for target in NEW]
     cells += [(FINALIST, target, seed) for seed in NEW_SEEDS for target in NEW]
     wanted = [cell for cell in cells if cell not in done]
-    for start in range(0, len(wanted), args.workers):  # whole candidates, written as they come
-        jobs = (delayed(measure)(*each, args.samples) for each in wanted[start : start + args.workers])
-        rows += side_by_side(jobs, args.workers).to_dict("records")
-        write_rows(args.out, rows)
-    table = with_controls(rows)
+    rows = grown(rows, [delayed(measure)(*each, args.samples) for each in wanted], args.workers, args.out)
+    table = with_controls(pd.DataFrame(rows))
     print(frontier(table[table["target"] == SEARCHED]).round(3).sort_values("price").to_string())
     print(f"\n{FINALIST}, on {' and '.join(NEW)}")
     columns = ["length", "attack", "share", "share retrained", "lead", "low", "high"]

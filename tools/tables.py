@@ -234,17 +234,14 @@ def pays(source: str, when: str) -> str:
 
 
 def frontier_table(source: str, part: str) -> str:
-    """The search for a defence as a Markdown table, the cheapest model first; or what became of its finalist ("new")."""
-    rows = with_controls(pd.read_csv(ROOT / "data" / "results" / f"{source}.csv").to_dict("records"))
-    if part == "new":
-        lines = ["| steps | attack | shows the digit | retrained | lead |", "|" + "---|" * 5]
-        for _, row in confirmed(rows).iterrows():
-            lead = bracketed(row["lead"], row["low"], row["high"]).replace("-0.00", "0.00")
-            shares = f"{row['share']:.2f} | {row['share retrained']:.2f}"
-            lines.append(f"| {row['length'].split()[0]} | {row['attack']} | {shares} | {lead} |")
-        return "\n".join(lines) + "\n"
-    rows = rows[rows["target"] == SEARCHED]
-    names = [name for name, _ in SHARP]
+    """The "search" for a defence as a Markdown table, or what became of its finalist on "new" digits."""
+    rows = with_controls(pd.read_csv(ROOT / "data" / "results" / f"{source}.csv"))
+    return "\n".join({"search": searched, "new": on_new_digits}[part](rows)) + "\n"
+
+
+def searched(rows: pd.DataFrame) -> list[str]:
+    """A line for each model that was searched, the cheapest first, and for the controls."""
+    rows, names = rows[rows["target"] == SEARCHED], [name for name, _ in SHARP]
     shown = rows.pivot_table(index=["method", "length"], columns="attack", values="share")[names]
     columns = ["candidate", "steps", "price, %", "others right", *names, "largest lead"]
     lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
@@ -255,7 +252,16 @@ def frontier_table(source: str, part: str) -> str:
     for control in NEVER_KNEW:
         shares = " | ".join(f"{share:.2f}" for share in shown.loc[(control, "0 steps")])
         lines.append(f"| *{control}* | | | | {shares} | |")
-    return "\n".join(lines) + "\n"
+    return lines
+
+
+def on_new_digits(rows: pd.DataFrame) -> list[str]:
+    """A line for each length of the finalist and each attack."""
+    lines = ["| steps | attack | shows the digit | retrained | lead |", "|" + "---|" * 5]
+    for _, row in confirmed(rows).iterrows():
+        shares, lead = f"{row['share']:.2f} | {row['share retrained']:.2f}", bracketed(*row[["lead", "low", "high"]])
+        lines.append(f"| {row['length'].split()[0]} | {row['attack']} | {shares} | {lead} |")
+    return lines
 
 
 def rewritten(text: str) -> str:

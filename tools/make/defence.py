@@ -16,7 +16,6 @@ from dimum_core.plots import COLOURS, use_style
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "experiments"))
 from defence import ANEW, CANDIDATES, HOLDS, SEARCHED, frontier, with_controls  # noqa: E402 (a script of another folder)
-from rows import read_rows  # noqa: E402
 
 FAMILIES = {"random label": COLOURS[1], "erasediff": COLOURS[4], "finetuning": COLOURS[0], "DiMUM": COLOURS[3], ANEW: "0.4"}
 MARKERS = "osD^v<>"  # those of a family, in turn
@@ -56,7 +55,7 @@ def figure(found: pd.DataFrame) -> plt.Figure:
 
 def main() -> None:
     use_style()
-    rows = with_controls(read_rows(ROOT / "data" / "results" / "defence.csv"))
+    rows = with_controls(pd.read_csv(ROOT / "data" / "results" / "defence.csv"))
     found = frontier(rows[rows["target"] == SEARCHED])
     figure(found).savefig(ROOT / "docs" / "defence.png", dpi=130, bbox_inches="tight", facecolor="white")
 
