@@ -28,6 +28,7 @@ def interference(
     `per_class` samples.
 
     sampling: guidance_scale, num_inference_steps. On one seed all models are drawn from the same noise.
+    Drawn by the pipeline's own sampler: to compare with `evaluate`, give `with_fresh_noise(pipe)`, 25 steps.
     """
     check_supported(pipe)
     check_whole("per_class", per_class)

@@ -81,7 +81,7 @@ def train_base(
 ) -> tuple[ClassConditionalPipeline | TextToImagePipeline, TrainResult]:
     """Train a preset from scratch; returns the pipeline with averaged weights, and the log.
 
-    out: folder for the checkpoint and, while it runs, its resumable state.
+    out: folder for the checkpoint, beside the state of the training, which stays there so that `resume` can add steps.
     without: a class, style or object, or a list of them, that it never sees: the model that unlearning is measured against.
     data: an image set in place of the preset's own.
     start: a checkpoint of the same preset, whose weights are trained on in place of fresh ones. DataError if the images would

@@ -240,7 +240,7 @@ def test_what_a_folder_lacks_is_named(pipe, tmp_path):
     with pytest.raises(CheckpointError, match="it lacks that file beside unet"):
         load_pipeline(tmp_path / "m")
     (tmp_path / "m" / "training.safetensors").touch()
-    with pytest.raises(CheckpointError, match="an unfinished training: go on with --resume"):
+    with pytest.raises(CheckpointError, match="the state of a training, and no model: go on with --resume"):
         load_pipeline(tmp_path / "m")
 
 

@@ -42,6 +42,7 @@ def probe_prompts(
     away from the target: the word is left out, and the target's caption is the negative prompt; it undoes a method
     that only reverses the target's direction.
     batch_size: images drawn at a time, at most. sampling: guidance_scale, num_inference_steps.
+    Drawn by the pipeline's own sampler: to compare with `evaluate`, give `with_fresh_noise(pipe)`, 25 steps.
     """
     check_pipeline(pipe)
     check_whole("count", count)
@@ -153,6 +154,7 @@ def search_embedding(
 
     shots: images of the target; this attacker has some. target: default, what the pipeline says it has unlearned.
     batch_size: images in a step of the search, and at most drawn at a time. sampling: guidance_scale, num_inference_steps.
+    Drawn by the pipeline's own sampler: to compare with `evaluate`, give `with_fresh_noise(pipe)`, 25 steps.
     """
     check_pipeline(pipe)
     if in_several_encoders(pipe):

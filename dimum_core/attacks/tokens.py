@@ -91,7 +91,7 @@ def search_tokens(
     `candidates` tokens whose slopes promise most, on the same images and noise, and the best stays. No weight changes.
 
     shots, target: as in `search_embedding`. count: tokens. rounds: over all places. Special tokens are none of the candidates.
-    sampling: guidance_scale, num_inference_steps.
+    sampling: guidance_scale, num_inference_steps. Drawn by the pipeline's own sampler, as there.
     """
     check_pipeline(pipe)
     if in_several_encoders(pipe):
