@@ -124,7 +124,7 @@ def test_no_chain_of_three_steps_gets_round_a_check(chain, tiny_preset, tmp_path
         images = DATA.train.only(name)
         renamed = replace(images, labels=torch.full_like(images.labels, 3))
         near = replace(renamed, images=(images.images + 0.01).clamp(-1, 1), item_hashes=DATA.test.item_hashes[:10])
-        leaks = {f"10 images of the target class {name}": images, "10 images of the forget set, or nearly so": renamed}
+        leaks = {f"10 images of the target class {name}": images, "10 images of the forget set or near copies of them": renamed}
         if name in account.in_memory:
             leaks["10 images of the forget set, or nearly"] = near
         for said, auxiliary in leaks.items():

@@ -40,9 +40,9 @@ def refuse_forgotten(auxiliary: ImageSet, forgotten: Iterable[Forgotten]) -> Non
         _refuse_labels(auxiliary, target)
         leaked = np.isin(auxiliary.item_hashes, each.item_hashes) | _near_copies(auxiliary, each.images)
         if leaked.any():
-            where = "" if target is not None and target.items else "under another label "
+            where = "" if target is not None and target.items else ", under another label"
             raise DataError(
-                f"The auxiliary set has {int(leaked.sum())} images of the forget set, or nearly so, {where}"
+                f"The auxiliary set has {int(leaked.sum())} images of the forget set or near copies of them{where} "
                 f"(the first is number {int(leaked.argmax())}): remove them first."
             )
 
