@@ -15,8 +15,9 @@ from dimum_core.data.targets import find_target
 from dimum_core.errors import DataError, SettingError, UnknownName
 from dimum_core.evaluation import draw_samples
 from dimum_core.judges import accuracies
-from dimum_core.judges.classifier import Judge, PairJudge, PairVerdict
-from dimum_core.models.checkpoints import save_checkpoint
+from dimum_core.judges.classifier import Judge, PairJudge, PairVerdict, Verdict
+from dimum_core.models.checkpoints import build_pipeline, save_checkpoint
+from dimum_core.models.denoiser import build_denoiser
 from dimum_core.precision import autocast
 
 FEW = {"num_inference_steps": 2}
@@ -83,6 +84,21 @@ def test_a_retained_accuracy_that_no_sample_speaks_of_is_left_out(names, rows):
     verdict = PairVerdict(torch.zeros(len(names), len(names)), torch.zeros(len(names)), labels, torch.zeros(len(names), 1), words)
     found = accuracies(verdict, labels, find_target(names[0], names))
     assert {"IRA", "CRA"} & set(found) == rows and found["IRA"].n == 2
+
+
+@pytest.mark.parametrize(("target", "drawn", "ua", "ra"), [
+    ("red", {"red": 3 / 8, "blue": 3 / 8, "none of these": 2 / 8}, 5 / 8, 3 / 4),
+    ("dog", {"dog": 7 / 8, "cat": 0, "none of these": 1 / 8}, 1 / 8, 2 / 4),
+])
+def test_a_judge_of_whole_names_counts_the_words_of_a_style_or_object(tiny_preset, target, drawn, ua, ra):
+    """Twelve samples, each class in turn; the shares are counted by hand in the list of what is seen."""
+    names = ("red dog", "red cat", "blue dog")  # no grid: the number of a class is not that of its style
+    seen = torch.tensor([0, 1, 2, 2, 2, 2, -1, 1, 0, 2, -1, 2])
+    judge = Judge(8, 1, names, (4,), (2,))
+    judge.judge = lambda images: Verdict(torch.eye(3)[seen], torch.zeros(12), seen, torch.zeros(12, 1))
+    pipe = build_pipeline(build_denoiser(tiny_preset, 3, 1).eval(), tiny_preset, names)
+    measured = evaluate(pipe, target=target, judge=judge, per_class=4, num_inference_steps=1, progress=False)
+    assert measured.drawn["value"].to_dict() == drawn and (measured["UA"], measured["RA"]) == (ua, ra)
 
 
 def test_two_judges_judge_as_one(judge, shapes):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..data.targets import Target, word_kinds
 from ..metrics import Interval, wilson_interval
-from .classifier import PairVerdict, Verdict
+from .classifier import NONE_OF_THESE, PairVerdict, Verdict
 
 
 def accuracies(judged: Verdict | Tensor, labels: Tensor, target: Target | None) -> dict[str, Interval]:
@@ -67,7 +67,16 @@ def drawn_for(target: Target, verdict: Verdict, labels: Tensor) -> pd.DataFrame:
     of_target = target.among(labels)
     if target.position is None:
         return shares(verdict.labels[of_target], target.class_names)
-    return shares(verdict.words[target.position][of_target], word_kinds(target.class_names)[target.position])
+    kind = word_kinds(target.class_names)[target.position]
+    return shares(_words_seen(verdict, target, kind)[of_target], kind)
+
+
+def _words_seen(verdict: Verdict, target: Target, kind: tuple[str, ...]) -> Tensor:
+    """The style or object that each image shows, as a number of `kind`; a judge of whole names says it by the class."""
+    if isinstance(verdict, PairVerdict):
+        return verdict.words[target.position]
+    words = [kind.index(name.split(" ")[target.position]) for name in target.class_names]
+    return torch.tensor([*words, NONE_OF_THESE])[verdict.labels]  # -1, none of these, is the last
 
 
 def shares(judged: Tensor, class_names: tuple[str, ...]) -> pd.DataFrame:
