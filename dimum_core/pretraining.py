@@ -22,8 +22,9 @@ from .models.conditions import ClassConditions, PromptConditions, conditions_of
 from .models.denoiser import Preset, build_denoiser, build_text_denoiser, get_preset
 from .models.diffusion import draw_noise
 from .models.history import History, history_of, remember
+from .models.networks import network_of
 from .models.sampling import ClassConditionalPipeline
-from .models.text_to_image import TextToImagePipeline
+from .models.text_to_image import TextDenoiser, TextToImagePipeline
 from .resuming import check_begins
 from .training import TrainConfig, TrainResult, digest_of, train
 
@@ -139,13 +140,14 @@ def new_model(preset: Preset, data: ImageSet, seed: int) -> tuple[nn.Module, Cla
 
 
 def begin_with(model: nn.Module, checkpoint: str | Path) -> History:
-    """Take the weights of a class-conditional checkpoint's network, and tell its history; CheckpointError if it is of another
-    shape."""
+    """Take the weights of a checkpoint's network, its text encoder's included if that trains, too, and tell its history;
+    CheckpointError if it is of another shape."""
     pipe = load_pipeline(checkpoint)
-    shapes, theirs = ({name: w.shape for name, w in net.state_dict().items()} for net in (model, pipe.unet))
+    known = TextDenoiser(pipe.unet, pipe.text_encoder) if isinstance(pipe, TextToImagePipeline) else network_of(pipe)
+    shapes, theirs = ({name: w.shape for name, w in net.state_dict().items()} for net in (model, known))
     if shapes != theirs:
         raise CheckpointError(f"{checkpoint} has a network of another shape, so it cannot be trained on: give one of this preset.")
-    model.load_state_dict(pipe.unet.state_dict())
+    model.load_state_dict(known.state_dict())
     return history_of(pipe)
 
 

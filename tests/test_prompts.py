@@ -9,7 +9,7 @@ from transformers.utils import logging as transformers_logging
 from dimum_core import load_pipeline
 from dimum_core.data.captions import PARAPHRASES, TEMPLATES, caption
 from dimum_core.data.shapes import CLASS_NAMES, STYLES
-from dimum_core.errors import DataError
+from dimum_core.errors import CheckpointError, DataError
 from dimum_core.models.cards import read_card
 from dimum_core.models.checkpoints import save_checkpoint
 from dimum_core.models.conditions import conditions_of
@@ -93,7 +93,7 @@ def test_every_word_of_every_caption_is_known(prompted):
     assert not set(PARAPHRASES) & set(TEMPLATES)
 
 
-def test_words_and_pixels_train_together_and_resume_bit_for_bit(shapes, tmp_path):
+def test_words_and_pixels_train_together_resume_bit_for_bit_and_are_trained_on(shapes, tmp_path):
     preset = Preset(
         "tiny-shapes", dataset="shapes", image_size=16, patch_size=4, channels=(16, 32), layers=1, attention=(False, True),
         flip=False, text_width=16, held_out=("outline heart",),
@@ -116,6 +116,12 @@ def test_words_and_pixels_train_together_and_resume_bit_for_bit(shapes, tmp_path
         assert all(torch.equal(a[k], b[k]) for k in a) and any(not torch.equal(a[k], start[k]) for k in a)
     card = read_card(tmp_path / "whole")
     assert card["data"]["images"] == 140 and card["held_out"] == ["outline heart"]
+    on, _ = train_base(preset, data=shapes.train, start=tmp_path / "whole", steps=0, seed=1, progress=False)
+    for part in ("unet", "text_encoder"):
+        a, b = (getattr(pipe, part).state_dict() for pipe in (whole, on))
+        assert all(torch.equal(a[k], b[k]) for k in a)
+    with pytest.raises(CheckpointError, match="has a network of another shape"):
+        train_base(preset, data=shapes.train, start="digits", steps=0, progress=False)
 
 
 # Conditions ---------------------------------------------------------------------------------------------------------
