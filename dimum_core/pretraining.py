@@ -23,7 +23,7 @@ from .models.denoiser import Preset, build_denoiser, build_text_denoiser, get_pr
 from .models.diffusion import draw_noise
 from .models.history import History, history_of, remember
 from .models.networks import network_of
-from .models.sampling import ClassConditionalPipeline
+from .models.sampling import ClassConditionalPipeline, coloured
 from .models.text_to_image import TextDenoiser, TextToImagePipeline
 from .resuming import check_begins
 from .training import TrainConfig, TrainResult, digest_of, train
@@ -130,13 +130,20 @@ def _data_of(preset: Preset, data: ImageSet | None, without: Wanted | None) -> t
 
 
 def new_model(preset: Preset, data: ImageSet, seed: int) -> tuple[nn.Module, ClassConditionalPipeline | TextToImagePipeline]:
-    """What trains, freshly initialised, and the pipeline around it."""
+    """What trains, freshly initialised, and the pipeline around it; DataError for images that an autoencoder cannot take."""
     if preset.text_width:
         model, tokenizer = build_text_denoiser(preset, data.class_names, data.images.shape[1], seed)
         return model, build_pipeline(model.unet, preset, data.class_names, model.text_encoder, tokenizer)
     vae = load_autoencoder(preset.autoencoder) if preset.autoencoder else None
     unet = build_denoiser(preset, len(data.class_names), data.images.shape[1], seed, vae)
-    return unet, build_pipeline(unet, preset, data.class_names, vae=vae)
+    pipe, given = build_pipeline(unet, preset, data.class_names, vae=vae), data.images.shape[1]
+    if pipe.image_shape[0] != given:
+        raise DataError(
+            f"{data.name} has {coloured(given)} images, and the autoencoder of {preset.name} takes {coloured(pipe.image_shape[0])} "
+            f"ones: train a model of pixels, by dimum train digits --data FOLDER --image-size {preset.image_size}, or, in Python, "
+            f"load them by load_images(..., image_channels={pipe.image_shape[0]})."
+        )
+    return unet, pipe
 
 
 def begin_with(model: nn.Module, checkpoint: str | Path) -> History:

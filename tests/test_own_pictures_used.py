@@ -19,6 +19,7 @@ from dimum_core.judges.classifier import Judge
 from dimum_core.models import denoiser
 from dimum_core.models.checkpoints import build_pipeline, load_pipeline
 from dimum_core.models.denoiser import build_denoiser
+from dimum_core.pretraining import new_model
 
 from .test_own_pictures import LABELS, NAMES, drawn
 
@@ -127,6 +128,15 @@ def test_a_model_of_pixels_is_trained_at_the_size_of_ones_pictures(patterns, tmp
     assert load_pipeline(tmp_path / "model").image_shape == (1, 16, 16)
     for command in (["train", "cifar10-small", *size], ["train", "digits", *size[2:]]):
         assert main(command) == 1 and "model of the pixels of your own pictures" in capsys.readouterr().err
+
+
+def test_grey_pictures_for_an_autoencoder_of_photographs_are_refused_with_what_to_do(patterns, tmp_path, capsys):
+    assert main(["train", "cifar10-small", "--data", str(patterns), "--steps", "1", "--out", str(tmp_path / "model")]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "patterns has grey images, and the autoencoder of cifar10-small takes RGB ones" in said
+    assert "dimum train digits --data FOLDER --image-size 32" in said and "image_channels=3" in said
+    coloured = load_images(patterns, 32, image_channels=3).train
+    assert new_model(denoiser.get_preset("cifar10-small"), coloured, 0)[1].image_shape == (3, 32, 32)
 
 
 # Few pictures, and other classes than a preset's ------------------------------------------------------------------------
