@@ -15,6 +15,7 @@ from dimum_core.cli import main
 from dimum_core.models.checkpoints import CHECKPOINT_FOLDER, load_pipeline
 from dimum_core.unlearning import METHODS
 
+from . import tiny_pipelines
 from .test_benchmark import CONTENT
 
 OWN_METHOD = """
@@ -111,6 +112,16 @@ def test_the_models_that_a_plan_names_are_looked_for_beside_it(tmp_path, monkeyp
 def test_a_control_that_knew_the_target_is_refused_before_the_run():
     with pytest.raises(PlanError, match="digits-without-7 was not trained without '3', so it is no control"):
         check_plan({**CONTENT, "targets": {"3": "digits-without-7"}})
+
+
+def test_a_pipeline_that_names_no_classes_is_refused_among_the_other_mistakes(tmp_path):
+    tiny_pipelines.stable_diffusion().save_pretrained(tmp_path / "sd")
+    model = str(tmp_path / "sd")
+    for content in ({"checkpoint": model}, {"targets": {"3": model}}):
+        with pytest.raises(PlanError, match="has 2 mistakes") as caught:
+            check_plan({**CONTENT, "targets": ["3"], **content, "samples": 0})
+        said = f"{model} is a StableDiffusionPipeline, and a plan takes models that name their classes: use unlearn and relearn in"
+        assert said in str(caught.value) and "samples should" in str(caught.value)
 
 
 def test_combinations_that_are_none_are_named():

@@ -139,7 +139,7 @@ def _named_settings(content: dict, wrong: list[str]) -> dict:
 
 def _check_model(values: dict, wrong: list[str]) -> tuple[ClassConditionalPipeline | None, Dataset | None]:
     """The pipeline that unlearns and its data, each None if it cannot be loaded."""
-    pipe = _loaded(load_pipeline, values[CHECKPOINT], wrong) if CHECKPOINT in values else None
+    pipe = _loaded(_load_model, values[CHECKPOINT], wrong) if CHECKPOINT in values else None
     data = None
     if "data" in values and (pipe or not os.path.exists(str(values["data"]))):  # pictures are read at the size of a pipeline
         data = _loaded(lambda name: data_for(pipe, name) if pipe else load_dataset(name), values["data"], wrong)
@@ -153,6 +153,17 @@ def _check_model(values: dict, wrong: list[str]) -> tuple[ClassConditionalPipeli
     except DimumError as error:
         wrong.append(f"judge {given or 'is missing'}: {sentence(error)}")
     return pipe, data
+
+
+def _load_model(name: str) -> ClassConditionalPipeline:
+    """A pipeline that names its classes, by which a plan's targets and the judge's verdicts are numbered."""
+    pipe = load_pipeline(name)
+    if not hasattr(pipe, "class_names"):
+        raise PlanError(
+            f"{name} is a {type(pipe).__name__}, and a plan takes models that name their classes: use unlearn and relearn in "
+            "Python, or experiments/unlearn_canvas.py."
+        )
+    return pipe
 
 
 def _loaded(load: Callable, name, wrong: list[str]):
@@ -171,7 +182,7 @@ def _check_targets(
     targets = {str(target): retrained for target, retrained in targets.items()}
     wrong += [f"{target!r} is no class of the checkpoint" for target in targets if pipe and not is_target(target, pipe.class_names)]
     for target, retrained in targets.items():
-        model = _loaded(load_pipeline, retrained, wrong) if retrained else None
+        model = _loaded(_load_model, retrained, wrong) if retrained else None
         if not (pipe and model):
             continue
         if not _alike(pipe, model):
@@ -210,7 +221,7 @@ def _check_entries(plan: Plan, pipe: ClassConditionalPipeline, wrong: list[str])
 
 
 def _check_entry(plan: Plan, folder: str, pipe: ClassConditionalPipeline, wrong: list[str]) -> None:
-    model = _loaded(load_pipeline, folder, wrong)
+    model = _loaded(_load_model, folder, wrong)
     steps = _loaded(card_steps, folder, wrong) if model else None
     if steps is None:
         return
