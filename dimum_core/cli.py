@@ -162,7 +162,8 @@ def _add_relearn(commands) -> None:
 
 
 def _add_audit(commands) -> None:
-    audit = commands.add_parser("audit", help="run every attack on a checkpoint, and say what came back")
+    tried = "every attack but the search for words, which takes longer"
+    audit = commands.add_parser("audit", help=f"run {tried}, and say what came back")
     _add_model(audit)
     _add_target(audit, "what it should have forgotten")
     audit.add_argument("--retrained", metavar="CHECKPOINT", help="a model that never knew it: only a lead over that shows memory")

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from dimum_core import load_dataset, load_pipeline, unlearn
-from dimum_core.attacks import Audit, Outcome, audit, auditing, get_attack, report_card
+from dimum_core.attacks import ATTACKS, Audit, Outcome, audit, auditing, get_attack, report_card
 from dimum_core.cli import main
 from dimum_core.errors import CheckpointError, DataError, UnknownName
 from dimum_core.judges import find_judge
@@ -98,6 +98,14 @@ def test_what_cannot_be_audited_is_refused_before_anything_is_drawn(models, monk
     taught = unlearn(never, "finetune", target="7", data=load_dataset("digits"), steps=1, batch_size=4, progress=False)
     with pytest.raises(DataError, match="The original was never shown 3"):
         audit(pipe, "3", original=taught, **FEW)
+
+
+def test_it_runs_every_attack_but_the_search_for_words_and_says_so(capsys):
+    ours = {name for name, attack in ATTACKS.items() if attack.__module__.startswith("dimum_core.")}
+    assert ours - {name for name, _ in auditing.AUDITED} == {"tokens"}
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "every attack but the search for words, which takes longer" in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_command_writes_its_page(two_attacks, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""Attacks: what brings a forgotten class back, one file a family, behind one interface; and the audit that runs them all."""
+"""Attacks: what brings a forgotten class back, one file a family, behind one interface; and the audit that runs them."""
 
 from .auditing import Audit, audit
 from .auxiliary import AUXILIARY, auxiliary_set

@@ -1,4 +1,4 @@
-"""`audit`: every attack that applies, on one model and on one that never knew the target, within minutes."""
+"""`audit`: every attack that applies but the search for words, on one model and on one that never knew the target, in minutes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from ..models.support import check_supported
 from ..training import digest_of
 from .base import Attack, Means, Outcome, attack, get_attack, label_of
 
-AUDITED = (  # in this order, so that little time goes to what tells most
+AUDITED = (  # in this order, so that little time goes to what tells most; the search for words (tokens) would take longer
     ("none", {}), ("relearning", {}), ("few-shot", {}), ("old-row", {}), ("seed-row", {}), ("trained-row", {}), ("paraphrases", {}),
     ("embedding", {}), ("rounding", {"bits": 8}), ("rounding", {"bits": 4}), ("weight-noise", {}), ("pruning", {}),
     ("inversion", {}), ("low-rank", {}), ("completion", {}), ("initial-noise", {}),
@@ -95,11 +95,11 @@ def audit(
     original: DiffusionPipeline | None = None, judge: Judge | PairJudge | None = None, samples: int = 64, init_seed: int = 0,
     seed: int = 0, minutes: float | None = None, out: Path | None = None, progress: bool = True,
 ) -> Audit:
-    """Run every attack that applies, and say what comes back of the target.
+    """Run every attack that applies, but the search for words, which takes longer, and say what comes back of the target.
 
     target: one, or several at once. What the model was made to forget beside it is left out of what attackers have.
     data: what the model was trained on; default, the shipped set of its classes. retrained: a model that never knew the target; on
-        it every attack is run too, and only the lead over it shows memory. original: the model before it forgot, for attackers
+        it each of them is run too, and only the lead over it shows memory. original: the model before it forgot, for attackers
         who know something of it. init_seed: of the original's training.
     minutes: no new attack is begun after so many; default, all are run. out: a folder that keeps each finished attack, from which
         the same audit goes on.
