@@ -50,6 +50,11 @@ def _train_judge(args, settings: dict):
             "A judge knows every class, draws no samples and starts afresh: leave --without, --samples-every and --start out."
         )
     preset = get_judge_preset(args.preset)
+    if args.image_size is not None:
+        raise DimumError(
+            f"{args.preset} looks at {preset.image_size} x {preset.image_size} images: leave --image-size out, or train a judge of "
+            f"another size by dimum judge train --data FOLDER --image-size {args.image_size}."
+        )
     return train_judge(preset, args.out, data=_own_data(args, preset.image_size), **settings)[1]
 
 
@@ -98,7 +103,10 @@ def _train_autoencoder(args, settings: dict):
 
     if args.samples_every or args.start:
         raise DimumError("An autoencoder draws no samples and starts afresh: leave --samples-every and --start out.")
-    data = _own_data(args, AUTOENCODER_PRESETS[args.preset].image_size)
+    size = AUTOENCODER_PRESETS[args.preset].image_size
+    if args.image_size is not None:
+        raise DimumError(f"{args.preset} takes {size} x {size} images: leave --image-size out; only a model of pixels has another.")
+    data = _own_data(args, size)
     return train_autoencoder(args.preset, args.out, without=one_or_several(args.without), data=data, **settings)[1]
 
 

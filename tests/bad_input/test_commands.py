@@ -17,6 +17,8 @@ WRONG_COMMANDS = {
     "train digits --out {file} --steps 0": "could not be written", "train digits --out {file}/x --steps 0": "could not be written",
     "train digits --out {out} --without cat --steps 1": "no class 'cat'",
     "train digits-judge --out {out} --without 3": "leave --without",
+    "train digits-judge --out {out} --image-size 16": "by dimum judge train --data FOLDER --image-size 16",
+    "train cifar10-autoencoder --out {out} --image-size 16": "leave --image-size out; only a model of pixels has another",
     "train digits-judge --out {out} --steps -1": "steps must be", "train digits-judg --out {out}": "Did you mean 'digits-judge'",
     "sample nothing --out {out}/x.png": "no checkpoint 'nothing'", "sample {file} --out {out}/x.png": "no checkpoint",
     "sample digits --label ten --out {out}/x.png": "no class 'ten'",
