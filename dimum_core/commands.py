@@ -44,7 +44,8 @@ def _save_trained(args, pipe, card: dict) -> None:
         save_checkpoint(pipe, args.out, card)
         return
     save_adapter(pipe, args.out, card | {"kind": "adapter"})
-    print(f"{args.out}: low-rank updates in diffusers' format; give them after {args.checkpoint} with --adapter {args.out}")
+    adapters = " ".join(f"--adapter {folder}" for folder in [*args.adapter, args.out])  # those it was trained on, first
+    print(f"{args.out}: low-rank updates in diffusers' format; give them after {args.checkpoint} with {adapters}")
 
 
 def _judge(args):

@@ -206,6 +206,7 @@ def test_in_the_shell(prompted, shapes, tmp_path, capsys, monkeypatch):
     plain.load_lora_weights(forget)
     attacking = ["relearn", model, "--adapter", forget, "--target", "outline", "--steps", "1", "--lora-rank", "2", "--out", attack]
     assert main(attacking) == 0 and (tmp_path / "attack" / ADAPTER_FILE).is_file()
+    assert f"give them after {model} with --adapter {forget} --adapter {attack}\n" in capsys.readouterr().out
     drawing = ["sample", model, "--adapter", forget, "--adapter", attack, "--count", "1", "--steps", "1"]
     assert main([*drawing, "--prompt", "a outline star", "--out", str(tmp_path / "x.png")]) == 0
     capsys.readouterr()
