@@ -305,6 +305,7 @@ def nearest_images(images: Tensor, reference: ImageSet) -> tuple[Tensor, Tensor]
 
     images: N x C x H x W; the reference is averaged to that size.
     """
+    check_kind("images", images, Tensor, "a tensor, N x C x H x W in [-1, 1]")
     check_kind("reference", reference, ImageSet, "an image set, such as load_dataset('digits').train")
     flat = reference.resized(images.shape[-1]).images.flatten(1)
     distances, indices = nearest_neighbours(images.flatten(1).numpy(), flat.numpy())
@@ -316,6 +317,9 @@ def copying_rate(images: Tensor, of: ImageSet, among: ImageSet, ratio: float = 1
 
     images: N x C x H x W, such as samples of the labels of those images; both sets are averaged to that size.
     """
+    check_kind("images", images, Tensor, "a tensor, N x C x H x W in [-1, 1]")
+    for name, part in {"of": of, "among": among}.items():
+        check_kind(name, part, ImageSet, "an image set, such as load_dataset('digits').train")
     known, rest = (part.resized(images.shape[-1]).images.flatten(1).numpy() for part in (of, among))
     copied = copied_items(images.flatten(1).numpy(), np.concatenate([known, rest]), ratio)
     return wilson_interval(int(((copied >= 0) & (copied < len(known))).sum()), len(images))

@@ -46,7 +46,7 @@ def digits():
 @pytest.fixture(scope="module")
 def means(digits):
     pipe, data = digits
-    return Means(find_target("3", pipe.class_names), data, judge_for(pipe), original=pipe, samples=4)
+    return Means("3", data, judge_for(pipe), original=pipe, samples=4)
 
 
 def changed(before, after) -> set[str]:

@@ -200,7 +200,7 @@ def test_a_cell_is_named_by_the_code_of_its_method_and_of_those_that_it_builds_o
     plugin.write_text("from dataclasses import dataclass\nfrom dimum_core.unlearning import register\n"
                       "from dimum_core.unlearning.dimum import DiMUM\n\n\n"
                       '@register("heir")\n@dataclass(frozen=True)\nclass Heir(DiMUM):\n    weight: float = 2.0\n')
-    load_plugin(plugin)
+    load_plugin(str(plugin))
     try:
         assert {path.name for path in _method_files(METHODS["heir"])} == {"heir.py", "dimum.py"}
     finally:

@@ -279,6 +279,8 @@ def test_classes_are_numbered_as_the_caller_says():
 
 @pytest.mark.parametrize(("source", "settings", "said"), [
     ("nowhere", {}, r"no folder nowhere, nor a table \(.csv or .parquet\)"),
+    ("", {}, "An empty name is no folder of pictures: give its name, or '.' for the current one"),
+    (["a.png", "b.png"], {"labels": [0, 1]}, "Image 0 is a path: give a folder .*or a table, pandas.DataFrame with path and label"),
     (PIXELS, {}, "Arrays need their labels"),
     (PIXELS, {"labels": LABELS[:5]}, "24 images need 24 labels, not 5"),
     (PIXELS / 255, {"labels": LABELS}, r"Image 0 must be uint8, 0 to 255, not float64: of \[0, 1\], give"),

@@ -13,8 +13,9 @@ from typing import ClassVar
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
+from ..checking import check_kind
 from ..data import Dataset
-from ..data.targets import Target
+from ..data.targets import Wanted, find_target
 from ..errors import SettingError, UnknownName
 from ..evaluation import draw_samples
 from ..judges import Judge, PairJudge, Verdict
@@ -22,6 +23,7 @@ from ..judges.counting import accuracy_on_each
 from ..metrics import Interval, accuracy, wilson_interval
 from ..models.conditions import conditions_of
 from ..models.fresh_noise import FRESH_STEPS, with_fresh_noise
+from ..models.sampling import check_pipeline
 
 ATTACKS: dict[str, type[Attack]] = {}
 
@@ -35,18 +37,23 @@ TEACHING = {SHOTS, HELD_OUT}  # what may put into a model what it never knew
 class Means:
     """What an attacker may have. An attack uses only what it `has`.
 
+    target: whatever `find_target` takes, and a Target from then on.
     data: the data set that the model was trained on. original: the model before it forgot.
     samples: images of the target, or of several in turn, that are drawn and judged, and as many of the other classes.
     init_seed: of the original's training, from which its first weights can be made again.
     """
 
-    target: Target
+    target: Wanted
     data: Dataset
     judge: Judge | PairJudge
     original: DiffusionPipeline | None = None
     samples: int = 100
     init_seed: int = 0
     seed: int = 0
+
+    def __post_init__(self):
+        check_kind("data", self.data, Dataset, "a data set, such as load_dataset('digits')")
+        object.__setattr__(self, "target", find_target(self.target, self.data.class_names))
 
 
 @dataclass(frozen=True)
@@ -146,6 +153,7 @@ def attack(pipe: DiffusionPipeline, kind: Attack, means: Means) -> Outcome:
 
     SettingError if the attack does not apply. On the same seed every model is drawn from the same noise.
     """
+    check_pipeline(pipe)
     if reason := kind.lacking(pipe, means):
         raise SettingError(f"The attack {kind.name} cannot be tried: {reason}.")
     started = time.monotonic()

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 
-from ..checking import check_whole
+from ..checking import check_kind, check_whole
 from ..data import Dataset, ImageSet
 from ..data.targets import Wanted, find_target
 from ..errors import DataError, brief
 from ..models.history import history_of
 from ..models.networks import network_of
-from ..models.sampling import ClassConditionalPipeline
+from ..models.sampling import ClassConditionalPipeline, check_pipeline
 from ..unlearning.adapters import has_attention
 from .base import RETAINED, SHOTS, Attack, Attacked, Means, register
 from .relearning import Relearning, relearn
@@ -29,6 +29,7 @@ def few_shot(pipe: ClassConditionalPipeline, data: Dataset, target: Wanted, coun
 
     settings: as for `relearn`.
     """
+    check_pipeline(pipe)
     check_whole("count", count)
     shown = images_of(target, data)
     shots = shown.select(torch.arange(count) % len(shown))
@@ -39,6 +40,7 @@ def few_shot(pipe: ClassConditionalPipeline, data: Dataset, target: Wanted, coun
 
 def images_of(target: Wanted, data: Dataset) -> ImageSet:
     """The training images of the target, of which an attacker has some: of its labels in turn."""
+    check_kind("data", data, Dataset, "a data set, such as load_dataset('digits')")
     target = find_target(target, data.class_names)
     if lacking := [part.name for part in target.each if not len(data.train.only(part))]:
         names = ", ".join(map(brief, lacking))

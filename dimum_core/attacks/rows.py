@@ -16,7 +16,7 @@ from ..data.targets import Wanted, find_target
 from ..errors import DataError
 from ..models.history import history_of, remember, with_unet
 from ..models.networks import network_of
-from ..models.sampling import ClassConditionalPipeline
+from ..models.sampling import ClassConditionalPipeline, check_pipeline
 from .base import OLD_ROW, SEED, SHOTS, Attack, Attacked, Means, register
 from .finetuning import UNMEASURED, images_of
 from .relearning import Relearning, relearn
@@ -29,8 +29,9 @@ def swap_embedding(
 ) -> ClassConditionalPipeline:
     """The unlearned network with the original's rows for the target put back: is the class still there, without its name?"""
     _need_labels(pipe, "swap_embedding")
-    table = original.unet.class_embedding.weight
-    if table.shape != network_of(pipe).class_embedding.weight.shape:
+    check_pipeline(original, "original")
+    table = network_of(original).class_embedding.weight if has_rows(original) else None
+    if table is None or table.shape != network_of(pipe).class_embedding.weight.shape:
         raise DataError("The original has another table of labels than the unlearned network: take the one it was made from.")
     swapped = _with_row(pipe, target, table)
     return remember(swapped, history_of(pipe).having_seen(history_of(original)))
@@ -75,6 +76,7 @@ def relearn_embedding(pipe: ClassConditionalPipeline, data: Dataset, target: Wan
 
 
 def _need_labels(pipe: DiffusionPipeline, control: str) -> None:
+    check_pipeline(pipe)
     if not isinstance(pipe, ClassConditionalPipeline):
         raise DataError(f"{control} works on the label embedding, which a text-to-image model lacks: use search_embedding.")
     if not has_rows(pipe):

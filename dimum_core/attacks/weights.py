@@ -17,6 +17,7 @@ from ..data import step_generator
 from ..errors import DataError
 from ..models.history import with_unet
 from ..models.networks import network_of
+from ..models.sampling import check_pipeline
 from .base import MASK, Attack, Attacked, Means, register
 
 
@@ -113,6 +114,7 @@ def soft_impute(matrix: Tensor, missing: Tensor, steps: int = 30, floor: float =
 @torch.no_grad()
 def _edited(pipe: DiffusionPipeline, edit: Callable[[str, Tensor], Tensor]) -> DiffusionPipeline:
     """A pipeline like the given one, with every parameter replaced by what `edit` makes of its name and value."""
+    check_pipeline(pipe)
     unet: nn.Module = copy.deepcopy(network_of(pipe))
     for name, parameter in unet.named_parameters():
         parameter.copy_(edit(name, parameter))

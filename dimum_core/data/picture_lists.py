@@ -53,6 +53,8 @@ class PictureList:
 def list_pictures(source, labels=None) -> PictureList:
     """What `load_images` is given, as a list. labels: of arrays or images. DataError for anything in another layout."""
     if isinstance(source, (str, os.PathLike)):
+        if not os.fspath(source):  # which pathlib takes for the current folder
+            raise DataError("An empty name is no folder of pictures: give its name, or '.' for the current one.")
         path = Path(source)
         if path.suffix.lower() in TABLES and path.is_file():
             return _of_table(_read_table(path), path.parent, path.stem, path)
@@ -211,6 +213,10 @@ def _image_of(value, name: str, channels_first: bool = False) -> Image.Image:
     """An image of Pillow's, or an array, H x W, H x W x C or C x H x W of uint8, as RGB."""
     if isinstance(value, Image.Image):
         return upright(value)
+    if isinstance(value, (str, os.PathLike)):
+        raise DataError(
+            f"{name} is a path: give a folder that has one for each class, or a table, pandas.DataFrame with path and label."
+        )
     pixels = np.asarray(value)
     if pixels.dtype != np.uint8:
         instead = "of [0, 1], give (255 * images).round().astype('uint8')"

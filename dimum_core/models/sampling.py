@@ -28,9 +28,9 @@ from .networks import image_shape
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
 
-def check_pipeline(pipe: object) -> None:
+def check_pipeline(pipe: object, name: str = "pipe") -> None:
     """Refuse what is not a pipeline: the name of a checkpoint, say."""
-    check_kind("pipe", pipe, DiffusionPipeline, "a pipeline, such as load_pipeline('digits')")
+    check_kind(name, pipe, DiffusionPipeline, "a pipeline, such as load_pipeline('digits')")
 
 
 def check_data(data: Dataset | ImageSet, pipe: DiffusionPipeline) -> None:

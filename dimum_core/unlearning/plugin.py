@@ -5,17 +5,21 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
+from ..checking import check_kind
 from ..errors import DimumError
 from .base import METHODS, Method
 
 PREFIX = "plugin_"
 
 
-def load_plugin(path: Path) -> None:
+def load_plugin(path: str | os.PathLike) -> None:
     """Run a user's own Python file, which registers methods; DimumError if it cannot be run or registers none."""
+    check_kind("path", path, (str, os.PathLike), "a Python file, such as 'mine.py'")
+    path = Path(path)
     if not path.is_file():
         raise DimumError(f"There is no file {path} to take a method from.")
     spec = importlib.util.spec_from_file_location(module_name(path), path)

@@ -5,7 +5,19 @@ from __future__ import annotations
 import pytest
 
 from dimum_core import load_dataset, load_pipeline, relearn, train_base, unlearn
-from dimum_core.attacks import add_weight_noise, auxiliary_set, few_shot, prune, swap_embedding
+from dimum_core.attacks import (
+    Means,
+    add_weight_noise,
+    attack,
+    auxiliary_set,
+    few_shot,
+    get_attack,
+    prune,
+    reset_embedding,
+    swap_embedding,
+)
+from dimum_core.evaluation import copying_rate, nearest_images
+from dimum_core.unlearning import load_plugin
 from tests.bad_input.refusing import INF, MOVED, NAN, PRESET, refused
 
 
@@ -83,6 +95,20 @@ CASES = {
     )},
     "few shots: none": (lambda w: few_shot(w.pipe, w.data, "top", 0), "count must be"),
     "few shots in words": (lambda w: few_shot(w.pipe, w.data, "top", "x"), "not 'x'"),
+    "few shots of a name": (lambda w: few_shot(w.pipe, "digits", "top", 2), "data must be a data set"),
+    "few shots for a name": (lambda w: few_shot("digits", w.data, "top", 2), "pipe must be a pipeline"),
+    "means of a name": (lambda w: Means("top", "digits", w.judge), "data must be a data set"),
+    "means for another class": (lambda w: Means("cat", w.data, w.judge), "no class 'cat'"),
+    "an attack on a name": (lambda w: attack("digits", get_attack("none"), Means("top", w.data, w.judge)), "pipe must be a pipe"),
+    "copies in an array": (lambda w: copying_rate(w.tiny.images.numpy(), w.tiny, w.tiny), "images must be a tensor"),
+    "copies of a name": (lambda w: copying_rate(w.tiny.images, "digits", w.tiny), "of must be an image set"),
+    "neighbours in an array": (lambda w: nearest_images(w.tiny.images.numpy(), w.tiny), "images must be a tensor"),
+    "a plugin by number": (lambda w: load_plugin(5), "path must be a Python file, such as 'mine.py', not 5"),
+    "weights: a name pruned": (lambda w: prune("digits", 0.1), "pipe must be a pipeline, such as load_pipeline('digits')"),
+    "weights: noise on a name": (lambda w: add_weight_noise("digits", 0.1), "pipe must be a pipeline"),
+    "weights: rows of a name": (lambda w: swap_embedding(w.pipe, "digits", "top"), "original must be a pipeline"),
+    "weights: rows of a model of prompts": (lambda w: swap_embedding(w.pipe, load_pipeline("shapes"), "top"), "another table of"),
+    "weights: the row of a name": (lambda w: reset_embedding("digits", "top"), "pipe must be a pipeline"),
     "weights: noise of nan": (lambda w: add_weight_noise(w.pipe, NAN), "level must be"),
     "weights: noise below 0": (lambda w: add_weight_noise(w.pipe, -1.0), "of at least 0, not -1.0"),
     "weights: pruned by nan": (lambda w: prune(w.pipe, NAN), "share must be"),
