@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import pandas as pd
 import pytest
 import torch
 from diffusers import (
@@ -18,6 +19,7 @@ from diffusers import (
 )
 
 from dimum_core import evaluate, load_pipeline, relearn, unlearn
+from dimum_core.attacks import relearning
 from dimum_core.data import Dataset, from_uint8, step_generator
 from dimum_core.errors import CheckpointError, DataError, ModelError, SettingError
 from dimum_core.judges.classifier import Judge
@@ -250,6 +252,22 @@ def test_a_model_without_labels_forgets_single_images_and_nothing_else(tmp_path)
         unlearn(pipe, "finetune", target="images", data=images, steps=1, **QUICK)
     with pytest.raises(DataError, match="There is no other class to put in the target's place"):
         unlearn(pipe, "random-label", target=single, data=images, steps=1, **QUICK)
+
+
+def test_copies_of_single_images_are_counted_where_no_judge_fits(tmp_path, monkeypatch):
+    pipe, images = unconditional()
+    single = images.train.select([2])
+    monkeypatch.setattr(relearning, "draw_samples", lambda pipe, labels, **_: single.images.expand(len(labels), -1, -1, -1))
+
+    def attacked(**settings):
+        rest = images.train.without(single)
+        return relearn(pipe, rest, target=single, steps=2, samples=3, out=tmp_path, **settings, **QUICK).curve
+
+    curve = attacked()
+    assert (curve["target accuracy"] == 1).all() and curve["retained accuracy"].isna().all() and curve["step"].tolist() == [0, 1, 2]
+    pd.testing.assert_frame_equal(attacked(resume=True), curve)
+    with pytest.raises(CheckpointError, match="No shipped judge"):
+        relearn(pipe, images, target="images", allow_target=True, steps=1, **QUICK)
 
 
 # Folders of others ------------------------------------------------------------------------------------------------------

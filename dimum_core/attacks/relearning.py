@@ -6,6 +6,7 @@ Yuan et al. 2025, arXiv 2512.03564. The attacker knows the weights and the forma
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,9 +19,9 @@ from torch import Tensor, nn
 from ..checking import check_kind, check_number, check_whole
 from ..data import Dataset, ImageSet
 from ..data.targets import Wanted
-from ..errors import DataError
+from ..errors import CheckpointError, DataError
 from ..evaluation import at_once, copying_rate, draw_samples
-from ..judges import Judge, PairJudge, identity_of, judge_for
+from ..judges import Judge, PairJudge, Verdict, identity_of, judge_for
 from ..judges.counting import accuracy_on_each
 from ..metrics import Interval, accuracy, wilson_interval
 from ..models.conditions import ClassConditions, PromptConditions, conditions_of, image_size
@@ -47,7 +48,7 @@ class Relearning:
         the Euclidean distance of the weights from where the attack began. Of several targets, the accuracy on the target is the
         share of their samples that show any of them, and each has a column "accuracy on NAME" with the share of its own. If
         the target is single images, it is the share of samples of their labels that copy one of them
-        (`evaluation.copying_rate`).
+        (`evaluation.copying_rate`); then no judge is needed, and without one the accuracy on the other classes is NaN.
     strips: for each evaluated step, the first samples of the target, N x C x H x W, from the same noise each time.
     """
 
@@ -95,7 +96,7 @@ def relearn(
     conditions, forget = _aim(pipe, target, forget, auxiliary)
     if not allow_target:
         refuse_forgotten(auxiliary, (*history.forgotten, Forgotten.of(conditions.forgotten, forget)))
-    judge = judge_for(pipe, judge, conditions)
+    judge = _judge_of(pipe, judge, conditions)
     rows = conditions.forgotten.labels if only_embedding_row else ()
     with student(pipe, lora_rank, gradient_checkpointing, seed) as attacked, training_only_rows(network_of(attacked), rows):
         among = auxiliary if history.training_set is None else history.training_set
@@ -138,6 +139,18 @@ def _aim(
     return conditions, forget
 
 
+def _judge_of(
+    pipe: DiffusionPipeline, judge: Judge | PairJudge | None, conditions: ClassConditions | PromptConditions
+) -> Judge | PairJudge | None:
+    """The judge that is given, or else the shipped one; none where none fits and copies of single images are counted."""
+    try:
+        return judge_for(pipe, judge, conditions)
+    except CheckpointError:
+        if conditions.forgotten.items:
+            return None
+        raise
+
+
 def _about(pipe: DiffusionPipeline, measure: _Measure, only_embedding_row: bool, lora_rank: int) -> dict:
     """Refuse to go on in a folder of another attack, or of other measurements."""
     single = bool(measure.conditions.forgotten.items)
@@ -145,7 +158,7 @@ def _about(pipe: DiffusionPipeline, measure: _Measure, only_embedding_row: bool,
         "start": digest_of(network_of(pipe)), "only_embedding_row": only_embedding_row, "lora_rank": lora_rank,
         "target": measure.forget.digest if single else measure.conditions.target_name, "samples": measure.samples,
         "guidance_scale": measure.guidance_scale, "num_inference_steps": measure.num_inference_steps,
-        "judge": identity_of(measure.judge),
+        "judge": None if measure.judge is None else identity_of(measure.judge),
     }
 
 
@@ -174,7 +187,7 @@ class _Measure:
     """Target accuracy, retained accuracy and distance from the starting weights, on noise shared by all steps."""
 
     pipe: DiffusionPipeline
-    judge: Judge | PairJudge
+    judge: Judge | PairJudge | None
     conditions: ClassConditions | PromptConditions
     samples: int
     seed: int
@@ -186,8 +199,9 @@ class _Measure:
 
     def __post_init__(self):
         self.start = weights_of(network_of(self.pipe))
-        both = (self.conditions.forgotten.labels, self.conditions.forgotten.others.tolist())
-        self.labels = [labels[i % len(labels)] for labels in both for i in range(self.samples)]
+        own, others = self.conditions.forgotten.labels, self.conditions.forgotten.others.tolist()
+        asked = (own,) if self.judge is None else (own, others)
+        self.labels = [labels[i % len(labels)] for labels in asked for i in range(self.samples)]
 
     def __call__(self, step: int) -> dict:
         network_of(self.pipe).eval()
@@ -197,15 +211,16 @@ class _Measure:
             num_inference_steps=self.num_inference_steps,
         )
         self.strips[step] = images[: min(8, self.samples)]
-        verdict = self.judge.judge(images)
-        back = self.recovered(images[: self.samples], verdict.shows(self.conditions.forgotten)[: self.samples])
-        kept = accuracy(verdict.labels[self.samples :], self.labels[self.samples :])
+        verdict = None if self.judge is None else self.judge.judge(images)
+        back, kept, each = self.recovered(images[: self.samples], verdict), math.nan, {}
+        if verdict is not None:
+            kept = accuracy(verdict.labels[self.samples :], self.labels[self.samples :]).value
+            each = accuracy_on_each(verdict, self.labels, self.conditions.forgotten)
         moved = weights_of(network_of(self.pipe)).sub_(self.start)  # in place: of a large network each vector is gigabytes
-        values = (back.value, back.low, back.high, kept.value, float(moved.norm()))
-        return dict(zip(MEASURES, values, strict=True)) | accuracy_on_each(verdict, self.labels, self.conditions.forgotten)
+        return dict(zip(MEASURES, (back.value, back.low, back.high, kept, float(moved.norm())), strict=True)) | each
 
-    def recovered(self, images: Tensor, shown: Tensor) -> Interval:
+    def recovered(self, images: Tensor, verdict: Verdict | None) -> Interval:
         """The share of the target's samples that show it, or that copy one of its single images."""
         if self.conditions.forgotten.items:
             return copying_rate(images, self.forget, self.among)
-        return wilson_interval(int(shown.sum()), len(shown))
+        return wilson_interval(int(verdict.shows(self.conditions.forgotten)[: self.samples].sum()), self.samples)
