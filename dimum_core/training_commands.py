@@ -84,7 +84,7 @@ def _own_data(args, image_size: int):
     """What --data names, at this size; without it, nothing."""
     from .data import load_data
 
-    return reported(load_data(args.data, image_size)) if args.data else None
+    return reported(load_data(args.data, image_size)) if args.data is not None else None
 
 
 def reported(data):

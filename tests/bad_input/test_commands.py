@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import pytest
 
@@ -17,6 +18,7 @@ WRONG_COMMANDS = {
     "train digits --out {file} --steps 0": "could not be written", "train digits --out {file}/x --steps 0": "could not be written",
     "train digits --out {out} --without cat --steps 1": "no class 'cat'",
     "train digits-judge --out {out} --without 3": "leave --without",
+    "train digits --out {out} --data ''": "no data set, folder or table ''",  # of a variable that is not set
     "train digits-judge --out {out} --image-size 16": "by dimum judge train --data FOLDER --image-size 16",
     "train cifar10-autoencoder --out {out} --image-size 16": "leave --image-size out; only a model of pixels has another",
     "train digits-judge --out {out} --steps -1": "steps must be", "train digits-judg --out {out}": "Did you mean 'digits-judge'",
@@ -61,7 +63,7 @@ WRONG_COMMANDS = {
 @pytest.mark.parametrize("command", WRONG_COMMANDS)
 def test_a_wrong_command_says_one_line_and_leaves_nothing(w, command, tmp_path, capsys):
     out = tmp_path / "out"
-    arguments = command.format(out=out, file=w.folder / "file", folder=w.canvas).split()
+    arguments = shlex.split(command.format(out=out, file=w.folder / "file", folder=w.canvas))
     assert main(arguments) == 1
     said = capsys.readouterr().err.replace("\r", "\n").strip().splitlines()
     assert len(said) == 1 and said[0].startswith("dimum: ") and WRONG_COMMANDS[command] in said[0], said
