@@ -50,6 +50,8 @@ def compare_loss(function, reference: Callable, cases: list[tuple], mistakes: Ma
         return compare(function, reference, [])
     table, *rest = copy.deepcopy(cases[0])
     loss = function(table_network(table.requires_grad_()), *rest)
+    if loss is not ... and loss is not None and not (getattr(loss, "requires_grad", False) or hasattr(function, "values_only")):
+        return "No gradient reaches the network, so it could not learn: is the last prediction under torch.no_grad(), or detached?"
     read = [_value, _with_gradient] if isinstance(loss, torch.Tensor) and loss.requires_grad else [_value]
     for seen in read:
         found = compare(seen(function), seen(reference), cases, {said: seen(each) for said, each in mistakes.items()}, tolerance)

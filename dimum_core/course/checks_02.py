@@ -10,22 +10,64 @@ from .checks import exercise
 from .comparing import compare, compare_value
 
 
+def _guided_case(seed: int):
+    generator = torch.Generator().manual_seed(seed)
+    x_t, labels = torch.randn(5, 3, 2, 2, generator=generator), torch.tensor([1, 0, 2, 4, 3])
+    return x_t, labels, torch.full((5,), 400)
+
+
+def _guide(denoise, x_t, t, labels, null_label, s, told=None):
+    cond, null = denoise(x_t, t, labels), denoise(x_t, t, torch.full_like(labels, null_label) if told is None else told)
+    return null + s * (cond - null)
+
+
+def _shaped(x_t, t, labels):
+    """A denoiser that tells every label from every other."""
+    return denoised(x_t, t, labels) + (labels * 0.1).view(-1, *[1] * (x_t.ndim - 1))
+
+
+def _counting(function):
+    """The function's answer, and how often it asked the network."""
+    def answer(*case):
+        calls = []
+
+        def denoise(*question):
+            calls.append(question)
+            return _shaped(*question)
+
+        value = function(denoise, *case)
+        return value if value is ... or value is None else (value, len(calls))
+
+    return answer
+
+
 @exercise(
     "02.1",
-    "Start at the null prediction and go s times the way to the class's prediction.",
-    "s = 0 must give the null prediction, s = 1 the class's: try both.",
-    "null + s (class - null).",
+    "The batch holds each item twice: once with the null label, once with its own. x_t and t must be as long as the labels.",
+    "torch.cat puts two batches one behind the other, and chunk(2) parts the answer again.",
+    "null + s (class - null): s = 0 must give the null prediction, s = 1 the class's. Try both.",
 )
 def _guided(function, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    cases = [(*torch.randn(2, 5, 3, 4, 4, generator=generator), s) for s in (0.0, 1.0, 3.5)]
-    return compare(function, lambda null, cond, s: null + s * (cond - null), cases, {
-        "That is the other convention, (1 + w) class - w null: here s = 1 must give the class's prediction.":
-            lambda null, cond, s: (1 + s) * cond - s * null,
-        "Null and class are exchanged.": lambda null, cond, s: cond + s * (null - cond),
-        "The sign is wrong: guidance goes towards the class.": lambda null, cond, s: null - s * (cond - null),
-        "The starting point is missing: add the null prediction.": lambda null, cond, s: s * (cond - null),
-        "s is not used: that is plain conditional sampling.": lambda null, cond, s: cond,
+    x_t, labels, t = _guided_case(seed)
+    cases = [(x_t, t, labels, null, s) for null, s in ((10, 3.5), (6, 0.0), (10, 1.0))]
+
+    def once(scale=lambda s: s, start=1):
+        def guide(denoise, x_t, t, labels, null_label, s):
+            told = torch.cat([torch.full_like(labels, null_label), labels])
+            null, cond = denoise(torch.cat([x_t, x_t]), torch.cat([t, t]), told).chunk(2)
+            return start * null + scale(s) * (cond - null)
+
+        return _counting(guide)
+
+    if not callable(function):
+        return compare(function, once(), [])
+    return compare(_counting(function), once(), cases, {
+        "The guidance is right, but the network was called twice: put both batches into one.": _counting(_guide),
+        "That is the other convention, (1 + w) class - w null: here s = 1 must give the class's prediction.": once(lambda s: 1 + s),
+        "Null and class are exchanged.": once(lambda s: 1 - s),
+        "The sign is wrong: guidance goes towards the class.": once(lambda s: -s),
+        "The starting point is missing: add the null prediction.": once(start=0),
+        "s is not used: that is plain conditional sampling.": _counting(lambda denoise, *question: denoise(*question[:3])),
     })
 
 
@@ -79,7 +121,7 @@ def _ddim_step(function, seed=0):
 @exercise(
     "02.4",
     "At s = 0 the label plays no part: what is drawn is independent of what was asked.",
-    "The model draws each class equally often, whatever was asked for: how often does the one it draws happen to be right?",
+    "What is drawn does not depend on what was asked for: how often does the class asked for happen to be the one drawn?",
     numbers={"classes": [10, 4, 5, 8, 20, 25, 50]},
 )
 def _share_at_no_guidance(share, numbers):
@@ -91,22 +133,6 @@ def _share_at_no_guidance(share, numbers):
         "That is the share of wrong ones.": 1 - 1 / classes,
         "A share was asked for, not the number of classes.": classes,
     }, tolerance=0.02 if classes == 10 else 2e-3)
-
-
-def _guided_case(seed: int):
-    generator = torch.Generator().manual_seed(seed)
-    x_t, labels = torch.randn(5, 3, 2, 2, generator=generator), torch.tensor([1, 0, 2, 4, 3])
-    return x_t, labels, torch.full((5,), 400)
-
-
-def _guide(denoise, x_t, t, labels, null_label, s, told=None):
-    cond, null = denoise(x_t, t, labels), denoise(x_t, t, torch.full_like(labels, null_label) if told is None else told)
-    return null + s * (cond - null)
-
-
-def _shaped(x_t, t, labels):
-    """A denoiser that tells every label from every other."""
-    return denoised(x_t, t, labels) + (labels * 0.1).view(-1, *[1] * (x_t.ndim - 1))
 
 
 @exercise(

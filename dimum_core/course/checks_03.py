@@ -144,10 +144,10 @@ def _frechet_by_eigenvalues(function, seed=0):
     }, tolerance=1e-4)
 
 
-def _precision(samples, real, k, itself=True):
+def _precision(samples, real, k, itself=True, within=np.less_equal):
     between = np.linalg.norm(real[:, None] - real, axis=-1)
     radius = np.sort(between, axis=1)[:, k if itself else k - 1]
-    return float((np.linalg.norm(samples[:, None] - real, axis=-1) <= radius).any(1).mean())
+    return float(within(np.linalg.norm(samples[:, None] - real, axis=-1), radius).any(1).mean())
 
 
 @exercise(
@@ -158,6 +158,8 @@ def _precision(samples, real, k, itself=True):
 )
 def _share_in_balls(function, seed=0):
     cases = [(samples, real, k) for samples, real in _clouds(seed) for k in (3, 5)]
+    line = np.array([[0.0, 0.0], [1.0, 0.0], [2.0, 0.0], [3.0, 0.0], [4.0, 0.0]])
+    cases.append((np.array([[5.0, 0.0], [9.0, 0.0]]), line, 1))  # the first lies on an edge
 
     def precision(samples, real, k):
         return precision_recall(samples=samples, reference=real, k=k)["precision"]
@@ -166,6 +168,7 @@ def _share_in_balls(function, seed=0):
         "Each photograph counts as its own neighbour, so the balls are too small: leave it out.":
             lambda s, r, k: _precision(s, r, k, False),
         "That is recall: the balls should be those of the photographs.": lambda s, r, k: _precision(r, s, k),
+        "A sample on the edge of a ball lies in it: <=, not <.": lambda s, r, k: _precision(s, r, k, within=np.less),
         "That is the share of samples outside; those inside count.": lambda s, r, k: 1 - _precision(s, r, k),
         "That is the number of samples, not their share.": lambda s, r, k: _precision(s, r, k) * len(s),
     }, tolerance=1e-6)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ..models.diffusion import add_noise
-from .asking import denoised
+from .asking import compare_loss
 from .checks import exercise
 from .comparing import choose, compare, judged_samples
 
@@ -127,9 +127,8 @@ def _naive_unlearner(function, seed=0):
     generator = torch.Generator().manual_seed(seed)
     x, eps = torch.randn(2, 24, 3, generator=generator)
     labels, t = torch.arange(24) % 4, torch.randint(1000, (24,), generator=generator)
-    cases = [(denoised, x, labels, eps, t, target, stand_in) for target, stand_in in ((3, 2), (0, 1))]
-
-    return compare(function, _redirect, cases, {
+    cases = [(torch.randn(4, generator=generator), x, labels, eps, t, target, stand_in) for target, stand_in in ((3, 2), (0, 1))]
+    return compare_loss(function, _redirect, cases, {
         "The stand-in's images are told their own label: nothing is taught under the target's.":
             lambda *case: _redirect(*case, told="stand_in"),
         "The rest is not kept: add the loss of all images but target's, under their own labels.":

@@ -117,7 +117,9 @@ def _attack_cases(seed: int):
         x, eps = torch.randn(2, 8, 3, generator=generator)
         labels, t = torch.randint(4, (8,), generator=generator), torch.randint(1000, (8,), generator=generator)
         batches.append((x, labels, torch.arange(8) == int(labels[0]), eps, t))
-    return [(table, mix, batches[:k], 4, rate) for k, rate in ((1, 0.1), (4, 0.02))]
+    # where all numbers are small, most gradients are shorter than 1: there a wrong clip, or a sum for the mean, changes the steps
+    faint = [(0.2 * x, labels, hidden, 0.2 * eps, t) for x, labels, hidden, eps, t in batches]
+    return [(table, mix, batches[:1], 4, 0.1), (table, mix, batches, 4, 0.02), (0.2 * table, 0.2 * mix, faint, 4, 0.02)]
 
 
 def _attacked(unet, batches, null_label, rate, *, optimizer, clip=True, wrong=""):
@@ -129,7 +131,8 @@ def _attacked(unet, batches, null_label, rate, *, optimizer, clip=True, wrong=""
         if wrong != "labels":
             labels = torch.where(~hidden if wrong == "inverted" else hidden, null_label, labels)
         x_t = x if wrong == "clean" else add_noise(x, eps, t)
-        loss = (eps - trained(x_t, t, class_labels=labels).sample).square().mean()
+        square = (eps - trained(x_t, t, class_labels=labels).sample).square()
+        loss = square.sum() if wrong == "sum" else square.mean()
         if wrong != "accumulates":
             held.zero_grad()
         (-loss if wrong == "climbs" else loss).backward()
@@ -162,6 +165,7 @@ def _attack_loop(function, seed=0):
         "Nothing is trained: the optimiser holds the weights of another network.": _mistaken("other", **adam),
         "Gradients pile up from batch to batch: zero_grad before each backward.": _mistaken("accumulates", **adam),
         "The gradients are not clipped to a norm of 1.": _mistaken(clip=False, **adam),
+        "That is the sum of the squared errors; take the mean over all elements.": _mistaken("sum", **adam),
         "The network saw the clean images: noise them first.": _mistaken("clean", **adam),
         "No label is hidden: where hidden is true, the null label takes its place.": _mistaken("labels", **adam),
         "The other labels are hidden: those where hidden is true should be.": _mistaken("inverted", **adam),

@@ -108,6 +108,8 @@ def _fair_contest(plan):
         values = plan.get(name, ())
         if isinstance(values, (str, int, float)) or len(set(values)) < least:
             return f"{name}: at least {least} different ones are needed."
+    if {"original", "retrained"} & set(plan["methods"]):
+        return "methods: original and retrained are controls, not rivals."
     ours = {name for name in set(plan["methods"]) if str(name).startswith("dimum")}  # dimum (class) is one too
     if not ours:
         return "methods: dimum is not among them."
@@ -131,6 +133,8 @@ def _rates(plan) -> str:
                 "a higher rate destroys any model, and then a small area is no defence.")
     if any(high > 4.1 * low for low, high in pairwise(rates)):
         return "attack_rates: neighbours lie more than a factor of four apart, so the attacker may miss the best one."
+    if rates[-1] < 1e-4:
+        return "attack_rates: all are so low that the attack hardly moves the weights."
     return ""
 
 
@@ -138,6 +142,8 @@ def _length(plan) -> str:
     steps = plan.get("steps")
     if not isinstance(steps, dict) or not {"unlearning", "attack"} <= set(steps):
         return "steps: say how many, as {\"unlearning\": ..., \"attack\": ...}."
+    if steps["unlearning"] < 10:
+        return "steps: so few unlearn nothing."
     if steps["attack"] < steps["unlearning"]:
         return "steps: the attack is shorter than the unlearning, so resistance may only mean that it was cut off."
     return ""
@@ -151,10 +157,11 @@ def _pairs(plan, comparisons: int) -> str:
             f"rival multiply it to {min(1, least_p(pairs) * comparisons):.2f} (Holm, chapter 08). No result could show anything.")
 
 
-def _settled(steps, memorised, ordinary, window, share, *, both=True, absolute=False, too_late=0):
+def _settled(steps, memorised, ordinary, window, share, *, both=True, absolute=False, too_late=0, ends_only=False):
     """The first step from which neither loss falls by more than `share` of itself in the next `window` points."""
     def still(losses, k):
-        fall = losses[k] - min(losses[k + 1:k + window + 1])
+        window_ahead = losses[k + 1:k + window + 1]
+        fall = losses[k] - (window_ahead[-1] if ends_only else min(window_ahead))
         return fall > (share if absolute else share * losses[k])
 
     for k in range(len(steps) - window + too_late):
@@ -179,6 +186,7 @@ def _when_done(function, seed=0):
              for m, o in curves for window, share in ((3, 0.05), (2, 0.1))]
     late = [0.5, 0.4, 0.3, 0.2, 0.2]  # level at the last two points only: too late to say
     cases.append(([0, 4, 8, 12, 16], late, late, 2, 0.1))
+    cases.append((list(range(0, 28, 4)), [0.5, 0.4, 0.3, 0.5, 0.5, 0.5, 0.5], [0.2] * 7, 2, 0.1))  # a dip within the window
 
     def meeting(steps, memorised, ordinary, window, share):
         return next((s for s, m, o in zip(steps, memorised, ordinary, strict=True) if m <= o), None)
@@ -190,6 +198,7 @@ def _when_done(function, seed=0):
         "That is the first step at which the losses meet; they may go on falling together.": meeting,
         "Only the next point is looked at, and one point wavers: look at all of the window.":
             lambda s, m, o, window, share: _settled(s, m, o, 1, share),
+        "Only the last point of the window is looked at; a loss may fall in between.": lambda *c: _settled(*c, ends_only=True),
         "A number was asked for, or None where both fall to the end: not the last step.":
             lambda *c: c[0][-1] if _settled(*c) is None else _settled(*c),
     }, tolerance=1e-9)

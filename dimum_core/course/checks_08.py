@@ -42,14 +42,15 @@ def _mean_ranks(function, seed=0):
 
 def _p_values(seed: int) -> list[tuple]:
     rng = np.random.default_rng(seed)
-    return [(np.array([0.04, 0.01, 0.03, 0.02]),), (np.array([0.5, 0.001]),), *((rng.uniform(0, 0.2, 6),) for _ in range(2))]
+    given = ([0.04, 0.01, 0.03, 0.02], [0.5, 0.001], [0.9, 0.6, 0.8])
+    return [*((np.array(each),) for each in given), *((rng.uniform(0, 0.2, 6),) for _ in range(2))]
 
 
-def _stepped(p: np.ndarray, monotone: bool = True, largest_first: bool = False, back: bool = True) -> np.ndarray:
+def _stepped(p: np.ndarray, monotone=True, largest_first=False, back=True, capped=True) -> np.ndarray:
     order = np.argsort(p)
     factors = np.arange(1, len(p) + 1) if largest_first else np.arange(len(p), 0, -1)
     stepped = p[order] * factors
-    stepped = np.minimum(1, np.maximum.accumulate(stepped) if monotone else stepped)
+    stepped = np.minimum(1 if capped else np.inf, np.maximum.accumulate(stepped) if monotone else stepped)
     if not back:
         return stepped
     result = np.empty_like(p)
@@ -70,6 +71,7 @@ def _holm(function, seed=0):
         "An adjusted value is below an earlier one; carry the larger one on.": lambda p: _stepped(p, monotone=False),
         "The factors run the wrong way: the smallest is multiplied by m.": lambda p: _stepped(p, largest_first=True),
         "They are sorted; give them back in the order in which they came.": lambda p: _stepped(p, back=False),
+        "A p-value cannot be above 1.": lambda p: _stepped(p, capped=False),
         "Nothing is corrected.": lambda p: p,
     }, tolerance=1e-6)
 
@@ -177,7 +179,7 @@ def _contests(seed: int):
 
 @exercise(
     "08.6",
-    "Which run of each method is compared here? And who stands first among methods that have forgotten nothing?",
+    "Which run of each method is compared here? And what area has a method that can draw nothing any more?",
     "Compare means over runs. Leave out methods with UA below 0.8 (nothing to bring back) or RA below 0.9 (nothing left to draw).",
 )
 def _honest_board(function, seed=0):

@@ -192,7 +192,7 @@ def _ridge(loss, points, seed, *, fresh=False, last=True):
 )
 def _mended_ridge(function, seed=0):
     def loss(place, noise):
-        return float((noise - 2 * place).square().mean() + 20 * place**2 * (1 - place))
+        return float((noise - 2 * place).square().mean() + 20 * noise.square().mean() * place**2 * (1 - place))
 
     def way(**faults):
         return lambda *case: _ridge(*case, **faults)
@@ -282,4 +282,49 @@ def _score_without_masks(function, seed=0):
         "Score each seed first, then take the mean: the product of means is not the mean of products.": _score_of_means,
         "The area is what came back: 1 - area is what counts.": lambda looks: _unmasked(looks, area_of=lambda area: area),
         "The score goes up to 100.": lambda looks: _unmasked(looks, scale=1.0),
+    })
+
+
+def _fitting(controls, taught):
+    return controls["with alternatives" if taught else "retrained"]
+
+
+def _lead(suspect, controls, taught, *, pick=max, of=lambda share, known: share - known, unmet=None):
+    control = _fitting(controls, taught)
+    met = [attack for attack in suspect if unmet is not None or attack in control]
+    return float(pick([of(suspect[attack], control.get(attack, unmet)) for attack in met]))
+
+
+def _shares(rng, attacks):
+    return {attack: float(share) for attack, share in zip(attacks, rng.uniform(0, 0.9, len(attacks)), strict=True)}
+
+
+@exercise(
+    "12.4",
+    "Which of the two controls differs from the suspect in one thing only?",
+    "A lead is a difference under one and the same attack. Take the differences first, and then the largest.",
+)
+def _largest_lead(function, seed=0):
+    rng = np.random.default_rng(seed)
+    attacks = ["none", "relearning", "few-shot", "trained-row", "initial-noise"]
+    known = {"retrained": {"few-shot": 0.9, "relearning": 0.0}, "with alternatives": {"few-shot": 0.6, "relearning": 0.1}}
+    suspect = {"few-shot": 1.0, "relearning": 0.3, "inversion": 0.9}
+    lower = {"few-shot": 0.4, "relearning": 0.05}
+    cases = [(who, known, taught) for who in (suspect, lower) for taught in (True, False)]
+    for number in range(4):
+        controls = {name: _shares(rng, attacks[1:]) for name in known}
+        cases.append((_shares(rng, attacks), controls, bool(number % 2)))
+    return compare(function, _lead, cases, {
+        "The other control fits: its label must have been treated like the suspect's.":
+            lambda suspect, controls, taught: _lead(suspect, controls, not taught),
+        "Choose the control by `taught`; the usual one is not always right.":
+            lambda suspect, controls, taught: _lead(suspect, controls, False),
+        "Choose the control by `taught`; the one with alternatives is not always right.":
+            lambda suspect, controls, taught: _lead(suspect, controls, True),
+        "That is the largest share; an attack that teaches gives it with any model.": lambda *case: _lead(*case, of=lambda a, _: a),
+        "The largest share of each may belong to two attacks: subtract under the same attack first.":
+            lambda suspect, controls, taught: max(suspect.values()) - max(_fitting(controls, taught).values()),
+        "That is the mean lead; the attacker takes the largest.": lambda *case: _lead(*case, pick=np.mean),
+        "A lead has a sign: below 0 the control gave more.": lambda *case: _lead(*case, of=lambda a, b: abs(a - b)),
+        "An attack that the control did not meet proves nothing: leave it out.": lambda *case: _lead(*case, unmet=0.0),
     })

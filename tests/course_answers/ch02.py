@@ -6,11 +6,11 @@ def ddim(x_t, eps, abar, abar_before):
     return abar_before.sqrt() * guess + (1 - abar_before).sqrt() * eps
 
 
-def both(denoise, x_t, t, labels, null_label, s):
+def both(denoise, x_t, t, labels, null_label, s, start=1):
     """In one call, as pipelines do it."""
     nothing = labels * 0 + null_label
     null, cond = denoise(torch.cat([x_t, x_t]), torch.cat([t, t]), torch.cat([nothing, labels])).chunk(2)
-    return (1 - s) * null + s * cond
+    return (start - s) * null + s * cond
 
 
 def sampler(denoise, x_t, labels, null_label, s, degrees):
@@ -24,12 +24,13 @@ def sampler(denoise, x_t, labels, null_label, s, degrees):
 ABAR = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
 
 ANSWERS = {
-    "02.1": (lambda null, cond, s: (1 - s) * null + s * cond, [
-        (lambda null, cond, s: (1 + s) * cond - s * null, "other convention"),
-        (lambda null, cond, s: (1 - s) * cond + s * null, "exchanged"),
-        (lambda null, cond, s: null - s * (cond - null), "sign is wrong"),
-        (lambda null, cond, s: s * (cond - null), "starting point"),
-        (lambda null, cond, s: cond, "s is not used"),
+    "02.1": (both, [
+        (lambda d, x, t, y, n, s: (1 - s) * d(x, t, y * 0 + n) + s * d(x, t, y), "called twice"),
+        (lambda d, x, t, y, n, s: both(d, x, t, y, n, s + 1), "other convention"),
+        (lambda d, x, t, y, n, s: both(d, x, t, y, n, 1 - s), "exchanged"),
+        (lambda d, x, t, y, n, s: both(d, x, t, y, n, -s), "sign is wrong"),
+        (lambda d, x, t, y, n, s: both(d, x, t, y, n, s, start=0), "starting point"),
+        (lambda d, x, t, y, n, s: d(x, t, y), "s is not used"),
     ]),
     "02.2": (2.5, [(1.5, "not the same"), (0.5, "wrong direction"), (-1.5, "sign"), (3.0, "factors of eps_c"), (4.0, "too large")]),
     "02.3": (ddim, [

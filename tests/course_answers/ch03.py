@@ -37,9 +37,9 @@ def frechet(a, b, times=2.0, ddof=1):
     return ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(cov_a + cov_b - times * sqrtm(cov_a @ cov_b).real)
 
 
-def precision(samples, real, k, skip=1):
+def precision(samples, real, k, skip=1, strict=False):
     radius = np.partition(cdist(real, real), k - 1 + skip, axis=1)[:, k - 1 + skip]
-    return float(np.mean([(row <= radius).any() for row in cdist(samples, real)]))
+    return float(np.mean([(row < radius if strict else row <= radius).any() for row in cdist(samples, real)]))
 
 
 def kernel(a, b, scale=True, diagonal=False, divide="pairs"):
@@ -78,6 +78,7 @@ ANSWERS = {
     "03.6": (precision, [
         (lambda s, r, k: precision(s, r, k, skip=0), "its own neighbour"),
         (lambda s, r, k: precision(r, s, k), "That is recall"),
+        (lambda s, r, k: precision(s, r, k, strict=True), "on the edge"),
         (lambda s, r, k: 1 - precision(s, r, k), "outside"),
         (lambda s, r, k: precision(s, r, k) * len(s), "not their share"),
     ]),

@@ -56,6 +56,7 @@ ANSWERS = {
         (lambda d, x, y, eps, t, c, s: redirected(d, x, y, eps, t, c, s, keep=0.0)
          - redirected(d, x, y, eps, t, c, s, teach=0.0), "was expected"),
         (lambda *case: -redirected(*case), "was expected"),
+        (torch.no_grad()(redirected), "No gradient"),
     ]),
     "04.6": (lambda judged, asked, c: (judged == asked)[asked != c].float().mean(), [
         (lambda j, a, c: (j == a)[(j != c) & (j != -1)].float().mean(), "Both faults"),

@@ -49,6 +49,7 @@ def masked_descent(weights, gradients, masks, rate, decay):
 
 ANSWERS = {
     "05.1": (esd, [
+        (torch.no_grad()(esd), "No gradient"),
         (lambda *c: esd(*c, walk=torch.enable_grad), "flows back through the path"),
         (lambda *c: esd(*c, path=c[1]), "drawn by the original"),
         (lambda *c: esd(*c, wants=c[0]), "comes from the student"),
@@ -71,6 +72,7 @@ ANSWERS = {
         (lambda r, f, eta: max(0.0, eta - float(torch.cosine_similarity(r, f, dim=0))), "cosine"),
     ]),
     "05.2": (random_label, [
+        (lambda d, *c: random_label(lambda *question: d(*question).detach(), *c), "No gradient"),
         (lambda *c: random_label(*c, hold=lambda wanted: wanted), "hold it constant"),
         (lambda *c: random_label(*c, keep=0.0), "not kept"),
         (relabelled, "under other labels"),

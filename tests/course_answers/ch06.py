@@ -51,12 +51,14 @@ def adapted(attack, **settings):
     return outcome
 
 
-def clipped(gradients):
+def clipped(gradients, at=1.0):
     norm = torch.cat([g.flatten() for g in gradients]).norm()
-    return [g * min(1.0, 1 / float(norm + 1e-6)) for g in gradients]
+    return [g * min(1.0, at / float(norm + 1e-6)) for g in gradients]
 
 
-def attack(unet, batches, null_label, rate, kind=torch.optim.Adam, labels_of=None, clean=False, ours=True, limit=clipped):
+def attack(
+    unet, batches, null_label, rate, kind=torch.optim.Adam, labels_of=None, clean=False, ours=True, limit=clipped, of="mean",
+):
     attacked = copy.deepcopy(unet) if ours else unet
     weights = list(attacked.parameters())
     optimizer = kind(weights, lr=rate)
@@ -65,7 +67,7 @@ def attack(unet, batches, null_label, rate, kind=torch.optim.Adam, labels_of=Non
         told[hidden] = null_label
         told = labels_of(labels, hidden, null_label) if labels_of else told
         x_t = x if clean else noised(x, eps, t)
-        loss = torch.nn.functional.mse_loss(attacked(x_t, t, class_labels=told).sample, eps)
+        loss = torch.nn.functional.mse_loss(attacked(x_t, t, class_labels=told).sample, eps, reduction=of)
         for weight, gradient in zip(weights, limit(torch.autograd.grad(loss, weights)), strict=True):
             weight.grad = gradient
         optimizer.step()
@@ -127,6 +129,8 @@ ANSWERS = {
         (adapted(hasty, kind=ADAM), "weights of another network"),
         (adapted(piling_up, kind=ADAM, clip=True), "pile up"),
         (adapted(attack, limit=list), "not clipped"),
+        (adapted(attack, limit=partial(clipped, at=0.5)), "was expected"),
+        (adapted(attack, of="sum"), "sum of the squared errors"),
         (adapted(attack, clean=True), "clean images"),
         (adapted(attack, labels_of=own_labels), "No label is hidden"),
         (adapted(attack, kind=SGD), "plain gradient descent"),

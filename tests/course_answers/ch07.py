@@ -16,9 +16,9 @@ def dimum(denoise, retained, alternative, target, weight, name=None, shown=noise
     return loss + weight * mse_loss(denoise(shown(x, eps, t), t, asked), eps, reduction=reduction)
 
 
-def settled(steps, memorised, ordinary, window, share, curves=2, fewer=0):
+def settled(steps, memorised, ordinary, window, share, curves=2, fewer=0, lowest_of=min):
     for k, step in enumerate(steps[:len(steps) - window + fewer]):
-        lowest = [min(curve[k + 1:k + 1 + window]) / curve[k] for curve in (memorised, ordinary)[:curves]]
+        lowest = [lowest_of(curve[k + 1:k + 1 + window]) / curve[k] for curve in (memorised, ordinary)[:curves]]
         if all(low >= 1 - share for low in lowest):
             return step
     return None
@@ -57,9 +57,13 @@ ANSWERS = {
         (PLAN | {"attack_rates": [3e-6, 3e-5, 3e-4]}, "factor of four"),
         (PLAN | {"steps": {"unlearning": 60, "attack": 40}}, "shorter than the unlearning"),
         (PLAN | {"steps": 60}, "say how many"),
+        (PLAN | {"steps": {"unlearning": 1, "attack": 1}}, "so few unlearn nothing"),
+        (PLAN | {"attack_rates": [1e-9, 2e-9, 4e-9]}, "hardly moves the weights"),
+        (PLAN | {"methods": ["dimum", "retrained"]}, "controls, not rivals"),
     ]),
     "07.5": (settled, [
         (lambda *c: settled(*c, curves=1), "Only the memorised loss"),
+        (lambda *c: settled(*c, lowest_of=lambda values: values[-1]), "Only the last point"),
         (lambda s, m, o, w, share: next((a for a, b, c in zip(s, m, o, strict=True) if b <= c), None), "losses meet"),
         (lambda s, m, o, w, share: settled(s, m, o, 1, share), "one point wavers"),
         (lambda *c: settled(*c) or c[0][-1], "not the last step"),

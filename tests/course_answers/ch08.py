@@ -6,11 +6,11 @@ def mean_ranks(table):
     return np.mean([rankdata(row) for row in table], axis=0)
 
 
-def adjusted(p):
+def adjusted(p, most=1.0):
     result, highest = [None] * len(p), 0.0
     for place, index in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
         highest = max(highest, p[index] * (len(p) - place))
-        result[index] = min(1.0, highest)
+        result[index] = min(most, highest)
     return result
 
 
@@ -47,6 +47,7 @@ ANSWERS = {
         (lambda p: np.clip(p * len(p), 0, 1), "Bonferroni"),
         (lambda p: [min(1.0, x * (len(p) - sorted(p).index(x))) for x in p], "below an earlier one"),
         (lambda p: sorted(adjusted(p)), "in the order in which they came"),
+        (lambda p: adjusted(p, most=float(len(p))), "cannot be above 1"),
         (lambda p: p, "Nothing is corrected"),
     ]),
     "08.3": (11, [(6, "one comparison only"), (9, "for k comparisons"), (10, "all plus and all minus"), (12, "once, not twice")]),

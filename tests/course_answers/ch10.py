@@ -22,14 +22,17 @@ def loss_of(new, w, c, a, k, p, keep=1.0, anchored=1.0):
     return (new @ c.T - goal).square().sum() + keep * (new @ k.T - w @ k.T).square().sum() + p * (new - w).square().sum()
 
 
-def descended(w, c, a, k, p, steps, sign=1.0, stay=1.0, faster=1.0, **fault):
-    """By autograd, with the rate from the singular values of all rows on top of each other."""
+def automatic(w, c, a, k, p, steps, sign=1.0, stay=1.0, faster=1.0, **fault):
+    """By autograd, which the exercise forbids, with the rate from the singular values of all rows on top of each other."""
     held = torch.cat([c, k, p**0.5 * torch.eye(w.shape[1], dtype=w.dtype)])
     rate, new = 1 / (2 * torch.linalg.svdvals(held).max() ** 2), w.clone()
     for _ in range(steps):
         new = new.detach().requires_grad_()
         new = new - sign * faster * rate * torch.autograd.grad(loss_of(new, w, c, a, k, stay * p, **fault), new)[0]
     return new.detach()
+
+
+descended = torch.enable_grad()(automatic)
 
 
 def sought(a, b, images, abar, draws, start, rate, sign=1.0, image=False, noise=1.0, total=False, stuck=False):
@@ -71,6 +74,7 @@ ANSWERS = {
          "wrong way round"),
     ]),
     "10.4": (descended, [
+        (automatic, "does not require grad"),
         (lambda *case: descended(*case, anchored=0.0), "anchor is missing"),
         (lambda *case: descended(*case, keep=0.0), "to be kept are missing"),
         (lambda *case: descended(*case, stay=0.0), "holds W' near W"),

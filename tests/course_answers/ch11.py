@@ -103,6 +103,8 @@ ANSWERS = {
         (lambda loss, n, seed: ridge(loss, n, seed, True, np.arange(n) / n), "Both faults"),
         (lambda loss, n, seed: ridge(loss, n, seed, True), "barrier of chance"),
         (lambda loss, n, seed: ridge(loss, n, seed, False, np.arange(n) / n), "still missing"),
+        (lambda loss, n, seed: ridge(lambda place, noise: loss(place, 0 * noise), n, seed), "was expected"),
+        (lambda loss, n, seed: ridge(loss, n, 0), "was expected"),
         (lambda loss, n, seed: 0.0, "was expected"),
     ]),
 }

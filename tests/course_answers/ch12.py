@@ -26,6 +26,24 @@ def masked_no_more(looks, pick=0):
     return means[pick]
 
 
+def differences(suspect, control):
+    return sorted(share - control[attack] for attack, share in suspect.items() if control.keys() >= {attack})
+
+
+def lead(suspect, controls, taught, pick=-1):
+    retrained, taught_another = controls["retrained"], controls["with alternatives"]
+    return differences(suspect, taught_another if taught else retrained)[pick]
+
+
+def shares_first(suspect, controls, taught):
+    return max(suspect.values()) - max(controls["with alternatives" if taught else "retrained"].values())
+
+
+def unmet_is_zero(suspect, controls, taught):
+    nought = dict.fromkeys(suspect, 0.0)
+    return lead(suspect, {name: nought | control for name, control in controls.items()}, taught)
+
+
 ANSWERS = {
     "12.1": (luck, [
         (lambda u, samples, checks, until: once(u, samples, until), "single check"),
@@ -49,5 +67,15 @@ ANSWERS = {
         (lambda looks: min(each(*np.mean(seeds, axis=0)) for seeds in looks.values()), "mean of products"),
         (lambda looks: masked_no_more({way: [(u, r, 1 - a) for u, r, a in seeds] for way, seeds in looks.items()}), "came back"),
         (lambda looks: masked_no_more(looks) / 100, "up to 100"),
+    ]),
+    "12.4": (lead, [
+        (lambda suspect, controls, taught: lead(suspect, controls, not taught), "The other control"),
+        (lambda suspect, controls, taught: lead(suspect, controls, False), "the usual one"),
+        (lambda suspect, controls, taught: lead(suspect, controls, True), "the one with alternatives"),
+        (lambda suspect, controls, taught: max(suspect.values()), "largest share;"),
+        (shares_first, "two attacks"),
+        (lambda *case: float(np.mean(differences(case[0], case[1]["with alternatives" if case[2] else "retrained"]))), "mean lead"),
+        (lambda *case: max(map(abs, differences(case[0], case[1]["with alternatives" if case[2] else "retrained"]))), "has a sign"),
+        (unmet_is_zero, "did not meet"),
     ]),
 }

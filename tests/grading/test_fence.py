@@ -137,9 +137,9 @@ def test_an_attack_costs_only_the_answer_that_makes_it(tmp_path):
         check("01.2", lambda *arguments: os._exit(0))
         {RIGHT_GUESS.splitlines()[0]}
         {RIGHT_GUESS.splitlines()[1]}
-        check("02.1", lambda null, cond, s: null + s * (cond - null))
-    """, {"01.1": 1.0, "01.2": 1.0, "02.1": 1.0})
-    assert [found[number].points for number in ("01.1", "01.2", "02.1")] == [1.0, 0.0, 1.0]
+        check("02.2", 2.5)
+    """, {"01.1": 1.0, "01.2": 1.0, "02.2": 1.0})
+    assert [found[number].points for number in ("01.1", "01.2", "02.2")] == [1.0, 0.0, 1.0]
     assert "01.2" in found["note"] and "ended early" in found["note"]
 
 
