@@ -72,7 +72,7 @@ def test_the_student_edition_has_gaps_pictures_and_its_own_links(source):
     assert 'student = "ada"' in made.cells[1].source
     text = "\n".join(cell.source for cell in made.cells)
     assert "](../../docs/more.md)" in text
-    assert "](../01_first.ipynb)" in text and "folded" not in text and "noise = (1 - abar)" not in text
+    assert "](../../notebooks/01_first.ipynb)" in text and "folded" not in text and "noise = (1 - abar)" not in text
     assert "![A guess.](data:image/png;base64,iVBORw0=)" in made.cells[5].source
     assert made.cells[4].metadata == {} and source.cells[4].metadata != {}
     assert editions.written(made) == editions.written(editions.student_edition(source, NAME, student="ada"))
@@ -90,6 +90,8 @@ def test_the_teachers_edition_has_points_and_hints(source):
     assert "# First" in made.cells[0].source and made.cells[1].source.startswith("**For the teacher")
     note = next(cell.source for cell in made.cells if "For the teacher: 01.2, 1 points" in cell.source)
     assert all(hint in note for hint in EXERCISES["01.2"].hints)
+    text = " ".join(cell.source for cell in made.cells if cell.cell_type == "markdown")
+    assert "](../../docs/more.md)" in text and "](../docs" not in text  # it lies in build/teacher
 
 
 @pytest.fixture

@@ -36,7 +36,8 @@ and `hint("{name[:2]}.1")` helps, a step at a time."""
 
 def student_note(name: str) -> str:
     return f"""Fill the gaps: write your lines where it says `raise NotImplementedError`, and run the cell. `check` judges an answer
-by what it does, and `hint("{name[:2]}.1")` helps, a step at a time. The solutions are in the [main edition](../{name})."""
+by what it does, and `hint("{name[:2]}.1")` helps, a step at a time. The solutions are in the
+[main edition](../../notebooks/{name})."""
 
 
 def solution_title(number: str) -> str:
@@ -131,6 +132,9 @@ def teacher_edition(source, name: str):
         worth = f"**For the teacher: {number}, {points.get(number, 0):g} points.** Hints:"
         cells.append(new_markdown_cell(f"{worth}\n\n{hints}{numbers}"))
     cells.insert(1, new_markdown_cell(teaching_notes(name[:2])))
+    for cell in cells:  # the copy lies in build/teacher, one folder deeper
+        if cell.cell_type == "markdown":
+            cell.source = cell.source.replace("](../", "](../../").replace("](student/", "](../../notebooks/student/")
     notebook.cells = _numbered(cells, name)
     return notebook
 

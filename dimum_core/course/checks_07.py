@@ -130,7 +130,7 @@ def _rates(plan) -> str:
     rates = sorted(rate for rate in set(plan["attack_rates"]) if rate < _WRECKS)
     if len(rates) < 3:
         return (f"attack_rates: {len(rates)} lie below {_WRECKS:g}; at least 3 are needed there. Chapter 06 showed that "
-                "a higher rate destroys any model, and then a small area is no defence.")
+                "a higher rate spoils the recovery itself, and then a small area is no defence.")
     if any(high > 4.1 * low for low, high in pairwise(rates)):
         return "attack_rates: neighbours lie more than a factor of four apart, so the attacker may miss the best one."
     if rates[-1] < 1e-4:
