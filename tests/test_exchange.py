@@ -101,10 +101,11 @@ def test_a_price_is_a_share_of_the_passes_of_a_new_training():
     spec = importlib.util.spec_from_file_location("draw_exchange", path)
     spec.loader.exec_module(tool := importlib.util.module_from_spec(spec))
     rows = read_results(tool.ROWS)
-    found = tool.prices(rows).set_index(["label", "unlearning_steps", "target"]).loc["erasediff"]
+    found = tool.prices(rows).set_index(["label", "unlearning_steps", "target", "seed"]).loc["erasediff"].sort_index()
     for steps in (15, 22, 32, 45):
-        assert found.loc[steps, "price"].tolist() == pytest.approx(2 * [100 * steps * 3 * 64 / (2000 * 128)])
-    start = rows[(rows["label"] == "erasediff") & (rows["step"] == 0) & (rows["unlearning_steps"] == 22) & (rows["target"] == "3")]
-    assert found.loc[(22, "3"), "UA"].item() == 1 - start["target accuracy"].item()
-    last = rows[(rows["label"] == "erasediff") & (rows["step"] == 400) & (rows["unlearning_steps"] == 45) & (rows["target"] == "7")]
-    assert found.loc[(45, "7"), "shown"].item() == last["target accuracy"].item()
+        assert found.loc[steps, "price"].tolist() == pytest.approx(4 * [100 * steps * 3 * 64 / (2000 * 128)])
+    rows = rows[(rows["label"] == "erasediff") & (rows["seed"] == 1)]
+    start = rows[(rows["step"] == 0) & (rows["unlearning_steps"] == 22) & (rows["target"] == "3")]
+    assert found.loc[(22, "3", 1), "UA"] == 1 - start["target accuracy"].item()
+    last = rows[(rows["step"] == 400) & (rows["unlearning_steps"] == 45) & (rows["target"] == "7")]
+    assert found.loc[(45, "7", 1), "shown"] == last["target accuracy"].item()
