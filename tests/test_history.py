@@ -126,7 +126,7 @@ def test_no_chain_of_three_steps_gets_round_a_check(chain, tiny_preset, tmp_path
         near = replace(renamed, images=(images.images + 0.01).clamp(-1, 1), item_hashes=DATA.test.item_hashes[:10])
         leaks = {f"10 images of the target class {name}": images, "10 images of the forget set or near copies of them": renamed}
         if name in account.in_memory:
-            leaks["10 images of the forget set, or nearly"] = near
+            leaks["10 images of the forget set or near copies"] = near
         for said, auxiliary in leaks.items():
             with pytest.raises(DataError, match=said):
                 relearn(pipe, auxiliary, target="c", judge=JUDGE, **QUICK)
