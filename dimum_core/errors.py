@@ -18,6 +18,10 @@ class CheckpointError(DimumError, ValueError):
     """A checkpoint is missing, damaged, or was made with other settings than asked for."""
 
 
+class NoJudge(CheckpointError):
+    """No judge is shipped for the images that a pipeline draws."""
+
+
 class ModelError(DimumError, ValueError):
     """A model of a kind, or with parts, that is not supported."""
 

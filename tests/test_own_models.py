@@ -269,6 +269,13 @@ def test_copies_of_single_images_are_counted_where_no_judge_fits(tmp_path, monke
     with pytest.raises(CheckpointError, match="No shipped judge"):
         relearn(pipe, images, target="images", allow_target=True, steps=1, **QUICK)
 
+    def damaged(*_):
+        raise CheckpointError("a judge is damaged")
+
+    monkeypatch.setattr(relearning, "judge_for", damaged)
+    with pytest.raises(CheckpointError, match="a judge is damaged"):  # which is not the same as none
+        attacked(resume=True)
+
 
 # Folders of others ------------------------------------------------------------------------------------------------------
 

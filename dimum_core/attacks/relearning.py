@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..checking import check_kind, check_number, check_whole
 from ..data import Dataset, ImageSet
 from ..data.targets import Wanted
-from ..errors import CheckpointError, DataError
+from ..errors import DataError, NoJudge
 from ..evaluation import at_once, copying_rate, draw_samples
 from ..judges import Judge, PairJudge, Verdict, identity_of, judge_for
 from ..judges.counting import accuracy_on_each
@@ -96,7 +96,7 @@ def relearn(
     conditions, forget = _aim(pipe, target, forget, auxiliary)
     if not allow_target:
         refuse_forgotten(auxiliary, (*history.forgotten, Forgotten.of(conditions.forgotten, forget)))
-    judge = _judge_of(pipe, judge, conditions)
+    judge = _judge_or_none(pipe, judge, conditions)
     rows = conditions.forgotten.labels if only_embedding_row else ()
     with student(pipe, lora_rank, gradient_checkpointing, seed) as attacked, training_only_rows(network_of(attacked), rows):
         among = auxiliary if history.training_set is None else history.training_set
@@ -139,13 +139,13 @@ def _aim(
     return conditions, forget
 
 
-def _judge_of(
+def _judge_or_none(
     pipe: DiffusionPipeline, judge: Judge | PairJudge | None, conditions: ClassConditions | PromptConditions
 ) -> Judge | PairJudge | None:
     """The judge that is given, or else the shipped one; none where none fits and copies of single images are counted."""
     try:
         return judge_for(pipe, judge, conditions)
-    except CheckpointError:
+    except NoJudge:  # a damaged one is an error
         if conditions.forgotten.items:
             return None
         raise

@@ -8,7 +8,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from ..data.targets import word_kinds
-from ..errors import CheckpointError, SettingError, brief
+from ..errors import NoJudge, SettingError, brief
 from ..models.cards import read_card
 from ..models.checkpoints import CHECKPOINT_FOLDER, check_finite, find_checkpoint, shipped_checkpoints
 from ..models.conditions import ClassConditions, PromptConditions
@@ -34,7 +34,7 @@ def find_judge(pipe: ClassConditionalPipeline | TextToImagePipeline) -> Judge | 
     """The shipped judge of the images that a pipeline draws: of the same size and the same classes; or one of the styles and one of
     the objects, which together judge combinations."""
     if not hasattr(pipe, "class_names"):
-        raise CheckpointError(
+        raise NoJudge(
             "No judge is shipped for this pipeline: give one with --judge (in Python, judge=, such as "
             "PairJudge(style_judge, object_judge))."
         )
@@ -100,7 +100,7 @@ def _shipped_judge(image_size: int, image_channels: int, class_names: tuple[str,
     parts = [_judge_of(judges, image_size, image_channels, names) for names in kinds or (class_names,)]
     if None not in parts:
         return PairJudge(*parts) if kinds else parts[0]
-    raise CheckpointError(
+    raise NoJudge(
         f"No shipped judge ({', '.join(judges) or 'there are none'}) looks at {image_size} x {image_size} images of these "
         "classes: train one by `dimum judge train`, and give it with --judge (in Python, train_judge(preset, data=...) and judge=)."
     )
