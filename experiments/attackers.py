@@ -37,7 +37,6 @@ from dimum_core.attacks.auditing import AUDITED
 from dimum_core.attacks.base import label_of
 from dimum_core.attacks.finetuning import concatenate
 from dimum_core.data import ImageSet
-from dimum_core.data.targets import find_target
 from dimum_core.judges import find_judge
 from dimum_core.metrics import difference_of_proportions
 from dimum_core.models.checkpoints import shipped_checkpoints
@@ -87,7 +86,7 @@ def measure(method: str, length: str, target: str, samples: int, seed: int) -> l
 def attack_rows(pipe, attacks: Iterable[tuple[str, dict]], target: str, samples: int, seed: int) -> list[dict]:
     """A row for each of these attacks (name, settings) that can be made on a digits model."""
     original, data, rows = load_pipeline("digits"), load_dataset("digits"), []
-    means = Means(find_target(target, data.class_names), data, find_judge(original), original, samples, seed=seed + 1000)
+    means = Means(target, data, find_judge(original), original, samples, seed=seed + 1000)
     for name, settings in attacks:
         kind = get_attack(name, **settings)
         if kind.lacking(pipe, means):

@@ -88,6 +88,11 @@ def _numbered(cells: list, name: str) -> list:
     return cells
 
 
+def one_folder_deeper(text: str) -> str:
+    """Text whose links lead to the same places from a folder inside, or beside, that of the chapters."""
+    return text.replace("](../", "](../../")
+
+
 def student_edition(source, name: str, student: str = ""):
     """The notebook with gaps, without outputs but for pictures of what is expected."""
     notebook, named = copy.deepcopy(source), f"student = {json.dumps(student, ensure_ascii=False)}"  # always in double quotes
@@ -95,7 +100,7 @@ def student_edition(source, name: str, student: str = ""):
     for cell in notebook.cells:
         cells.append(cell)
         if cell.cell_type == "markdown":
-            cell.source = cell.source.replace("](../", "](../../")  # this edition lies one folder deeper
+            cell.source = one_folder_deeper(cell.source)
             cell.source = cell.source.replace(main_note(name), student_note(name))
             cell.source = cell.source.replace(f"/blob/main/notebooks/{name}", f"/blob/main/notebooks/student/{name}")
             continue
@@ -132,9 +137,9 @@ def teacher_edition(source, name: str):
         worth = f"**For the teacher: {number}, {points.get(number, 0):g} points.** Hints:"
         cells.append(new_markdown_cell(f"{worth}\n\n{hints}{numbers}"))
     cells.insert(1, new_markdown_cell(teaching_notes(name[:2])))
-    for cell in cells:  # the copy lies in build/teacher, one folder deeper
+    for cell in cells:  # it lies in build/teacher
         if cell.cell_type == "markdown":
-            cell.source = cell.source.replace("](../", "](../../").replace("](student/", "](../../notebooks/student/")
+            cell.source = one_folder_deeper(cell.source).replace("](student/", "](../../notebooks/student/")
     notebook.cells = _numbered(cells, name)
     return notebook
 

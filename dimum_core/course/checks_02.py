@@ -59,9 +59,8 @@ def _guided(function, seed=0):
 
         return _counting(guide)
 
-    if not callable(function):
-        return compare(function, once(), [])
-    return compare(_counting(function), once(), cases, {
+    counted = _counting(function) if callable(function) else function
+    return compare(counted, once(), cases, {
         "The guidance is right, but the network was called twice: put both batches into one.": _counting(_guide),
         "That is the other convention, (1 + w) class - w null: here s = 1 must give the class's prediction.": once(lambda s: 1 + s),
         "Null and class are exchanged.": once(lambda s: 1 - s),

@@ -26,17 +26,22 @@ def masked_no_more(looks, pick=0):
     return means[pick]
 
 
-def differences(suspect, control):
+def fitting(controls, taught):
+    retrained, taught_another = controls["retrained"], controls["with alternatives"]
+    return taught_another if taught else retrained
+
+
+def leads(suspect, controls, taught):
+    control = fitting(controls, taught)
     return sorted(share - control[attack] for attack, share in suspect.items() if control.keys() >= {attack})
 
 
-def lead(suspect, controls, taught, pick=-1):
-    retrained, taught_another = controls["retrained"], controls["with alternatives"]
-    return differences(suspect, taught_another if taught else retrained)[pick]
+def lead(*case):
+    return leads(*case)[-1]
 
 
 def shares_first(suspect, controls, taught):
-    return max(suspect.values()) - max(controls["with alternatives" if taught else "retrained"].values())
+    return max(suspect.values()) - max(fitting(controls, taught).values())
 
 
 def unmet_is_zero(suspect, controls, taught):
@@ -74,8 +79,8 @@ ANSWERS = {
         (lambda suspect, controls, taught: lead(suspect, controls, True), "the one with alternatives"),
         (lambda suspect, controls, taught: max(suspect.values()), "largest share;"),
         (shares_first, "two attacks"),
-        (lambda *case: float(np.mean(differences(case[0], case[1]["with alternatives" if case[2] else "retrained"]))), "mean lead"),
-        (lambda *case: max(map(abs, differences(case[0], case[1]["with alternatives" if case[2] else "retrained"]))), "has a sign"),
+        (lambda *case: float(np.mean(leads(*case))), "mean lead"),
+        (lambda *case: max(map(abs, leads(*case))), "has a sign"),
         (unmet_is_zero, "did not meet"),
     ]),
 }
