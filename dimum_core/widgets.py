@@ -3,7 +3,7 @@
     forget_lab().show()       in a notebook
     forget_lab().html()       for a page
 
-The frames of the first three come from data/frames/, made by tools/make/frames.py; the recovery explorer draws data/results/.
+Their frames come from data/frames/, made by tools/make/frames.py and film.py; the recovery explorer draws data/results/.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 
 from .data import DATA_FOLDER
 from .errors import DataError
+from .films import FILMS, cut, forgotten_at, read_film, told_of
 from .frames import Frames
 
 FRAMES_FOLDER = DATA_FOLDER / "frames"
@@ -111,6 +112,45 @@ def forget_lab() -> Frames:
     most = np.unravel_index(np.where(after == after.min(), attacked, -1).argmax(), after.shape)
     first = {name: options[i] for (name, options), i in zip(choices.items(), most, strict=True)}
     return Frames("Forget lab", choices, pictures, texts, first)
+
+
+def story() -> Frames:
+    """The landing page's film: two models forget a class of photographs and are attacked, beside a model that never saw it."""
+    film, sheet = _film("photographs")
+    told, pictures, texts = told_of(film), {}, {}
+    for k in range(len(film["retrained"])):
+        rows = {name: _tiles(cut(sheet, film, column, k))[:6] for column, name in enumerate(told)}
+        counts = "; ".join(f"{name}: {frames[k][2]}" for name, frames in told.items())
+        pictures[(k,)] = picture_of(rows, size=56)
+        asked = f"All are asked for {film['target']}. Taken for {film['called']}, of {film['count']}: {counts}."
+        texts[(k,)] = f"{_phase(film, k)}. {asked}"
+    return Frames("Forgotten, then attacked", {"frame": tuple(range(len(pictures)))}, pictures, texts)
+
+
+def _film(things: str):
+    """What a film tells, and its picture in colour."""
+    from PIL import Image
+
+    path = FRAMES_FOLDER / f"{FILMS[things]}.json"
+    try:
+        film = read_film(FRAMES_FOLDER, FILMS[things])
+        with Image.open(FRAMES_FOLDER / film["picture"]) as sheet:
+            return film, sheet.convert("RGB")
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path} is damaged or not there, or its picture: python tools/make/film.py {things}.") from error
+
+
+def _phase(film: dict, k: int) -> str:
+    if k > forgotten_at(film):
+        return f"Attack, step {film['retrained'][k][1]}"
+    steps = ", ".join(f"{name} {frames[k][1]}" for name, frames in film["methods"].items())
+    return f"Steps of unlearning: {steps}" if k else "Before unlearning"
+
+
+def _tiles(piece) -> np.ndarray:
+    """Square tiles that stand beside each other, as uint8, N x 3 x H x W."""
+    pixels = np.asarray(piece).transpose(2, 0, 1)
+    return np.stack(np.split(pixels, piece.width // piece.height, axis=2))
 
 
 def recovery_explorer(

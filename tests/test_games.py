@@ -50,7 +50,9 @@ def model(first_row: int, gentle, strong) -> dict:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory, eleven) -> Path:
     """Two targets, two methods, one budget: row k of the sheet has grey k."""
-    docs, out = tmp_path_factory.mktemp("docs"), tmp_path_factory.mktemp("site")
+    docs, out = tmp_path_factory.mktemp("repository") / "docs", tmp_path_factory.mktemp("site")
+    docs.mkdir()
+    (docs.parent / "data" / "frames").mkdir(parents=True)
     models = [{"target": target, "method": method, "budget": "for long", **model(10 * k, (0, 1, 2), (0, 3, last))}
               for k, (target, method, last) in enumerate([("3", "A", 20), ("3", "B", 1), ("7", "A", 4), ("7", "B", 9)], 1)]
     about = {"data": "digits", "count": COUNT, "shown": SHOWN, "seed": 0, "methods": ["A", "B"], "budgets": ["for long"],
@@ -64,7 +66,7 @@ def site(tmp_path_factory, eleven) -> Path:
     film = {"target": "3", "count": COUNT, "shown": SHOWN, "retrained": [["attack", 40, 0, 24]], "methods": {
         name: [["forget", 0, 24, 24], ["forget", 8, 2, 24], *[["attack", step, back * step // 4, 24] for step in range(4, 44, 4)]]
         for name, back in (("A", 2), ("B", 0))}}
-    for name, content in (("playground", about), ("film", film)):
+    for name, content in (("playground", about), ("../data/frames/film", film)):
         (docs / f"{name}.json").write_text(json.dumps(content))
     templates = Environment(loader=FileSystemLoader(PARTS), autoescape=True)
     (out / "pictures").mkdir()
@@ -220,9 +222,12 @@ def test_the_walk_is_that_of_the_chapters_output(eleven):
 
 
 def test_games_stand_only_where_their_data_are_and_at_their_chapters(tmp_path):
-    assert games(tmp_path, []) == ()
-    (tmp_path / "film.json").write_text("{}")
-    assert [game.name for game in games(tmp_path, [])] == ["curve"]
+    docs, film = tmp_path / "docs", tmp_path / "data" / "frames" / "film.json"
+    docs.mkdir()
+    film.parent.mkdir(parents=True)
+    assert games(docs, []) == ()
+    film.write_text("{}")
+    assert [game.name for game in games(docs, [])] == ["curve"]
     at = {number: {when: [game.name for game in found] for when, found in played(chapter(number), GAMES).items()}
           for number in ("03", "06", "07", "08")}
     assert at["03"] == {"before": [], "after": ["hiding"]} and at["06"] == {"before": ["curve"], "after": ["hiding"]}

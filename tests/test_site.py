@@ -16,14 +16,16 @@ from jinja2 import Environment, FileSystemLoader
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
+from dimum_core.films import FILMS
 from dimum_core.plots import as_svg
+from dimum_core.widgets import FRAMES_FOLDER
 
 PARTS = Path(__file__).resolve().parent.parent / "tools" / "site_parts"
 sys.path[:0] = [str(PARTS), str(PARTS.parent)]
 
 from charts import with_charts  # noqa: E402
 from folding import pieces  # noqa: E402
-from landing import FILMS, landing  # noqa: E402
+from landing import landing  # noqa: E402
 from links import Linker, slug, terms, with_anchors  # noqa: E402
 from maps import needs, parts  # noqa: E402
 from reading import BET, Chapter, plain, read_chapter, render, sections, with_folded_code, with_own_ids  # noqa: E402
@@ -88,12 +90,14 @@ def test_panels_are_cut_from_the_frames_that_they_name(tmp_path):
     for k in range(3):
         for m in range(3):
             sheet.paste(40 * k + 70 * m, (4 * m, 2 * k, 4 * m + 4, 2 * k + 2))
-    sheet.save(tmp_path / "film.png")
+    docs, folder = tmp_path / "docs", tmp_path / "data" / "frames"
+    folder.mkdir(parents=True)
+    sheet.save(folder / "film.png")
     frames = [["forget", 0, 9, 8], ["forget", 4, 1, 6], ["attack", 4, 7, 7]]
     film = {"picture": "film.png", "target": "3", "called": "a 3", "count": 9, "shown": 2, "retrained": [["forget", 0, 0, 8]] * 3,
             "methods": {"A": frames, "B": [*frames[:2], ["attack", 4, 2, 7]]}}
-    (tmp_path / "film.json").write_text(json.dumps(film))
-    made = landing(chapters(), tmp_path, pictures(tmp_path))
+    (folder / "film.json").write_text(json.dumps(film))
+    made = landing(chapters(), docs, pictures(tmp_path))
     assert [(film["right"], film["forgotten"]) for film in made["films"]] == [(8, {"A": frames[1], "B": frames[1]})]
     shown = [(p.caption, Image.open(tmp_path / p.file).getpixel((5, 5))) for panel in made["panels"] for p in panel["pictures"]]
     assert shown == [("before: 9 of 9 are a 3", 0), *[("A: forgotten: 1 of 9 are a 3", 40)] * 2,
@@ -108,7 +112,7 @@ def page_of_films(folder: Path) -> tuple[Path, list[dict]]:
     """A page with the shipped films alone, and what is known of them."""
     films = landing(chapters(), DOCS, pictures(folder))["films"]
     for film in films:
-        shutil.copy(DOCS / film["picture"], folder)
+        shutil.copy(FRAMES_FOLDER / film["picture"], folder)
     template = Environment(loader=FileSystemLoader(PARTS), autoescape=True).get_template("film.html")
     (folder / "film.html").write_text("<!doctype html>" + template.render(films=films, strip=None))
     return folder / "film.html", films
@@ -135,14 +139,14 @@ def test_one_film_is_seen_at_a_time_and_the_choice_changes_it(tmp_path):
 def test_the_films_are_whole_and_light():
     weights = [(DOCS / name).stat().st_size for name in ("playground.png", "playground.json")]
     for name in FILMS.values():
-        film = json.loads((DOCS / f"{name}.json").read_text())
+        film = json.loads((FRAMES_FOLDER / f"{name}.json").read_text())
         rows = [*film["methods"].values(), film["retrained"]]
-        with Image.open(DOCS / film["picture"]) as sheet:
+        with Image.open(FRAMES_FOLDER / film["picture"]) as sheet:
             tile = sheet.width / (len(rows) * film["shown"])
             assert {len(frames) for frames in rows} == {sheet.height / tile}
         assert all(0 <= count <= film["count"] for frames in rows for frame in frames for count in frame[2:])
         assert film["retrained"][-1][2] <= film["count"] / 12  # the control: other images do not teach the target
-        weights.append((DOCS / film["picture"]).stat().st_size)
+        weights.append((FRAMES_FOLDER / film["picture"]).stat().st_size)
     assert sum(weights) < 3_000_000
 
 

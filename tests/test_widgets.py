@@ -122,7 +122,7 @@ NEEDS_LAB = pytest.mark.skipif(
 
 @pytest.mark.parametrize("make", [
     widgets.denoising_scrubber, widgets.guidance_explorer, pytest.param(widgets.forget_lab, marks=NEEDS_LAB),
-    widgets.recovery_explorer,
+    widgets.recovery_explorer, widgets.story,
 ])
 def test_what_the_course_ships_is_complete_and_small(make):
     frames = make()
@@ -144,6 +144,21 @@ def test_the_lab_begins_with_what_was_forgotten_whole_and_comes_back():
 def test_the_scrubber_counts_steps_as_its_texts_do():
     frames = widgets.denoising_scrubber()
     assert frames.start == (1,) and all(f"Step {step} of {len(frames.texts)}," in text for (step,), text in frames.texts.items())
+
+
+def test_the_story_shows_the_films_frames_with_their_counts():
+    film = json.loads((widgets.FRAMES_FOLDER / "film-photographs.json").read_text())
+    story, rows = widgets.story(), [*film["methods"].values(), film["retrained"]]
+    for (k,), text in story.texts.items():
+        assert re.findall(r": (\d+)", text.split("of 24")[1]) == [str(frames[k][2]) for frames in rows]
+    assert story.texts[0,].startswith("Before") and "Steps of unlearning: ESD 10, DiMUM 15." in story.texts[3,]
+    assert story.texts[16,].startswith("Attack, step 40.")
+
+
+def test_tiles_are_cut_where_they_stand():
+    piece = np.arange(2 * 4 * 3, dtype=np.uint8).reshape(2, 4, 3)
+    tiles = widgets._tiles(Image.fromarray(piece))
+    assert tiles.shape == (2, 3, 2, 2) and (tiles[1, :, 0, 1] == piece[0, 3]).all() and (tiles[0, :, 1, 0] == piece[1, 0]).all()
 
 
 PLAYED = """<script>
@@ -198,3 +213,5 @@ def test_missing_frames_are_named(monkeypatch, tmp_path):
     monkeypatch.setattr(widgets, "FRAMES_FOLDER", tmp_path)
     with pytest.raises(DataError, match="make/frames.py denoising"):
         widgets.denoising_scrubber()
+    with pytest.raises(DataError, match="make/film.py photographs"):
+        widgets.story()

@@ -114,12 +114,13 @@ def read_pages(docs: Path) -> dict[str, tuple[str, str]]:
 
 
 def write_pages(read: dict, docs: Path, site: Path, write, link: Linker) -> list[dict]:
-    """The pages of docs/ and their pictures; returns what the search knows of them."""
+    """The pages of docs/, their pictures and the films'; returns what the search knows of them."""
     entries = []
     for name, (title, body) in read.items():
         write(name, "page.html", title=title, body=Linker(link.numbers, {})(body))
         entries += sections(f"{name}.html", title, body)
-    for picture in [*docs.glob("*.png"), *docs.glob("*.webp")]:
+    frames = docs.parent / "data" / "frames"
+    for picture in [*docs.glob("*.png"), *frames.glob("*.png"), *frames.glob("*.webp")]:
         shutil.copy(picture, site / picture.name)
     return entries
 

@@ -1,7 +1,7 @@
-"""Compute the films of the landing page: a class is forgotten by two methods, then the models are attacked.
+"""Compute the films of the landing page and of chapter 00: a class is forgotten by two methods, then the models are attacked.
 
     python tools/make/film.py                 both; some 25 minutes on one thread; prints the judge's counts
-    python tools/make/film.py photographs     one of them: docs/film-photographs.webp and .json
+    python tools/make/film.py photographs     one of them: data/frames/film-photographs.webp and .json
 
 A row of the picture is a frame; in it stand the samples of each method and of a model that never saw the class, one beside the
 other, from the same noise in all frames. The digits stop at an unlearning accuracy of 0.9, and their attacker's rate is the one
@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from PIL import Image
@@ -22,8 +21,8 @@ from dimum_core import load_dataset, load_pipeline, relearn, unlearn
 from dimum_core.evaluation import draw_samples
 from dimum_core.judges import find_judge
 from dimum_core.models.fresh_noise import FRESH_STEPS, with_fresh_noise
+from dimum_core.widgets import FRAMES_FOLDER
 
-OUT = Path(__file__).resolve().parent.parent.parent / "docs"
 TARGET, COUNT, SHOWN, EVERY, STEPS = "3", 24, 8, 4, 40
 METHODS = {"ESD": {"method": "esd"}, "DiMUM": {"method": "dimum", "alternative": "generated"}}
 
@@ -116,11 +115,11 @@ def make(story: Story) -> None:
     retrained = attacked(load_pipeline(f"{story.checkpoint}-without-{story.target}"), story, 0)
     films = aligned({name: filmed(story, settings) for name, settings in story.methods.items()} | {"retrained": retrained})
     rows = [torch.cat([strip(frame[-1]) for frame in row], dim=1) for row in zip(*films.values(), strict=True)]
-    Image.fromarray(torch.cat(rows).numpy()).save(OUT / story.picture, optimize=True, quality=80, method=6)
+    Image.fromarray(torch.cat(rows).numpy()).save(FRAMES_FOLDER / story.picture, optimize=True, quality=80, method=6)
     told = {name: [frame[:-1] for frame in frames] for name, frames in films.items()}
     about = {"picture": story.picture, "target": story.target, "called": story.called, "count": COUNT, "shown": SHOWN,
              "retrained": told.pop("retrained"), "methods": told}
-    (OUT / story.picture).with_suffix(".json").write_text(json.dumps(about) + "\n", "utf-8")
+    (FRAMES_FOLDER / story.picture).with_suffix(".json").write_text(json.dumps(about) + "\n", "utf-8")
     print(json.dumps(about), flush=True)
 
 

@@ -1,13 +1,12 @@
 """Draw docs/story.png, the README's strip: photographs of a class before, forgotten by two methods, and after the same attack.
 
-    python tools/make/strip.py        seconds; from docs/film-photographs.webp and .json, which tools/make/film.py computes
+    python tools/make/strip.py        seconds; from data/frames/film-photographs.webp and .json, which tools/make/film.py computes
 
 Every row has the same noise, so that a picture which comes back comes back in its place.
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import matplotlib as mpl
@@ -15,16 +14,16 @@ import numpy as np
 import torch
 from PIL import Image
 
+from dimum_core.films import FILMS, cut, forgotten_at, read_film, said, told_of
 from dimum_core.plots import image_rows, use_style
+from dimum_core.widgets import FRAMES_FOLDER
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(ROOT / "tools" / "site_parts"))
-from films import FILMS, cut, forgotten_at, read_film, said  # noqa: E402 (of the site, which cuts its panels from the same film)
 
 
 def rows_of_images(film: dict, sheet: Image.Image) -> dict[str, torch.Tensor]:
     """Row title, with the judge's count -> samples of the target, N x C x H x W."""
-    told, forgotten = {**film["methods"], f"never saw {film['called']}": film["retrained"]}, forgotten_at(film)
+    told, forgotten = told_of(film), forgotten_at(film)
     wanted = [("before", 0, 0)]
     for column, name in enumerate(told):
         wanted += [(f"{name}: forgotten", column, forgotten)] if name in film["methods"] else []
@@ -43,9 +42,9 @@ def samples(piece: Image.Image) -> torch.Tensor:
 
 
 def main() -> None:
-    film = read_film(ROOT / "docs", FILMS["photographs"])
+    film = read_film(FRAMES_FOLDER, FILMS["photographs"])
     use_style()
-    with Image.open(ROOT / "docs" / film["picture"]) as sheet, mpl.rc_context({"figure.dpi": 110}):
+    with Image.open(FRAMES_FOLDER / film["picture"]) as sheet, mpl.rc_context({"figure.dpi": 110}):
         image_rows(rows_of_images(film, sheet.convert("RGB"))).savefig(ROOT / "docs" / "story.png", bbox_inches="tight")
 
 

@@ -19,7 +19,7 @@ DRAWN = (0, 4, 8, 12, 24, 40)  # steps of the attack that a curve is drawn throu
 
 @dataclass(frozen=True)
 class Game:
-    """A page, the file in docs/ or the chapter that it is made of, and the chapters that lead to it, before their text or after."""
+    """A page, the file (from docs/) or chapter that it is made of, and the chapters that lead to it, before or after their text."""
 
     name: str
     title: str
@@ -35,7 +35,7 @@ GAMES = (
     Game("hiding", "Forgotten, or hiding?", "Six samples of a model: you bet, the judge bets, and the attack shows who was right.",
          "playground.json", after=("03", "06")),
     Game("curve", "Draw the curve first", "How fast does a forgotten digit come back? Draw it, then see what was measured.",
-         "film.json", before=("06",)),
+         "../data/frames/film.json", before=("06",)),
     Game("walk", "There and back", "Scroll along the way of a model through its weights, and watch a digit go and return.", "11",
          after=("11",)),
 )

@@ -1,4 +1,4 @@
-"""The films that tools/make/film.py wrote: what they tell, and pieces cut from their pictures."""
+"""The films that tools/make/film.py wrote into data/frames/: what they tell, and pieces cut from their pictures."""
 
 from __future__ import annotations
 
@@ -7,18 +7,23 @@ from pathlib import Path
 
 from PIL import Image
 
-FILMS = {"photographs": "film-photographs", "digits": "film"}  # what is shown -> its files in docs/
+FILMS = {"photographs": "film-photographs", "digits": "film"}  # what is shown -> its files
 
 
-def read_film(docs: Path, name: str) -> dict:
+def read_film(folder: Path, name: str) -> dict:
     """picture, target, called, count, shown, and the frames of each method and of the retrained model: (phase, step, samples of the
     target, others that are right)."""
-    return json.loads((docs / f"{name}.json").read_text("utf-8"))
+    return json.loads((folder / f"{name}.json").read_text("utf-8"))
 
 
 def forgotten_at(film: dict) -> int:
     """The last frame before the attack, which is the same for all."""
     return max(k for k, frame in enumerate(next(iter(film["methods"].values()))) if frame[0] == "forget")
+
+
+def told_of(film: dict) -> dict[str, list]:
+    """Title -> frames, of each method and of the retrained model, in the order of the picture's columns."""
+    return {**film["methods"], f"never saw {film['called']}": film["retrained"]}
 
 
 def cut(sheet: Image.Image, film: dict, column: int, row: int) -> Image.Image:
