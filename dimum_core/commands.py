@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from .errors import DimumError
 from .training_commands import in_words, one_or_several, reported
 
@@ -44,7 +46,8 @@ def _save_trained(args, pipe, card: dict) -> None:
         save_checkpoint(pipe, args.out, card)
         return
     save_adapter(pipe, args.out, card | {"kind": "adapter"})
-    adapters = " ".join(f"--adapter {folder}" for folder in [*args.adapter, args.out])  # those it was trained on, first
+    folders = [*args.adapter, args.out]  # those it was trained on, first
+    adapters = " ".join(f"--adapter {shlex.quote(str(folder))}" for folder in folders)
     print(f"{args.out}: low-rank updates in diffusers' format; give them after {args.checkpoint} with {adapters}")
 
 
@@ -149,7 +152,8 @@ def run_unlearn(args) -> None:
         "data": {"name": data.name, "digest": data.train.digest}, "provenance": provenance(),
     }
     _save_trained(args, forgetful, card)
-    if args.until is not None and (reached := record["log"]["UA"].dropna().iloc[-1]) < args.until:
+    known = "UA" in record["log"]  # not, if a finished training is asked to have stopped earlier
+    if args.until is not None and known and (reached := record["log"]["UA"].dropna().iloc[-1]) < args.until:
         steps = record["steps"]
         print(f"{args.out}: UA is {reached:.2f} after {steps} steps, and --until asks for {args.until:g}: give more --steps")
     else:

@@ -6,6 +6,7 @@ import importlib.metadata
 import itertools
 import os
 import platform
+import shlex
 import shutil
 import statistics
 import time
@@ -133,8 +134,8 @@ def report_pictures(named: str) -> None:
         mark = "  <- suggested" if preset is best else ""
         print(f"  {preset.name:<22} {size:<8} {preset.training.steps:>7,} steps, about {_duration(needed)}{mark}")
     other_size = f" --image-size {best.image_size}" if best.image_size != PRESETS[best.name].image_size else ""
-    print(f"\ndimum train {best.name}{other_size} --data {named} --out my-model\n"
-          f"dimum judge train --data {named} --image-size {best.image_size} --out my-judge")
+    print(f"\ndimum train {best.name}{other_size} --data {shlex.quote(named)} --out my-model\n"
+          f"dimum judge train --data {shlex.quote(named)} --image-size {best.image_size} --out my-judge")
 
 
 def _seconds(work, device: torch.device) -> float:

@@ -27,9 +27,13 @@ def native_precision(device: torch.device) -> str:
     return "bf16" if device.type == "cpu" and supported() else "fp32"
 
 
+def has_bf16(network: nn.Module) -> bool:
+    return any(weight.dtype == torch.bfloat16 for weight in network.parameters())
+
+
 def resolved_precision(network: nn.Module, device: torch.device, precision: str = "auto") -> str:
     """What a network computes in on a device. One with weights in bf16 always computes in bf16: its layers take no other."""
-    if any(weight.dtype == torch.bfloat16 for weight in network.parameters()):
+    if has_bf16(network):
         return "bf16"
     return native_precision(device) if precision == "auto" else precision
 
@@ -40,6 +44,11 @@ def autocast(network: nn.Module, precision: str = "auto") -> torch.autocast:
     precision = resolved_precision(network, device, precision)
     dtype = torch.float16 if precision == "fp16" else torch.bfloat16
     return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
+
+
+def as_its_weights(network: nn.Module) -> contextlib.AbstractContextManager:
+    """The context in which a network with weights in bf16 takes float32; for any other nothing changes."""
+    return autocast(network, "bf16") if has_bf16(network) else contextlib.nullcontext()
 
 
 def in_fp16(device: torch.device) -> bool:

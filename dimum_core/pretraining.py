@@ -101,9 +101,7 @@ def train_base(
             f"{start} was made to forget {', '.join(known)}, and {data.name} has images of it, which would teach it again: leave "
             "it out with --without (in Python, without=)."
         )
-    if without is not None:
-        history = history.having_forgotten(find_target(without, data.class_names), whole.only(without))
-    remember(pipe, replace(history.having_seen(data), training_set=data, weights="ema" if config.ema_decay else "raw"))
+    remember(pipe, history_after(history, config, data, whole, without))
     objective = DenoisingObjective(
         data, config.batch_size, conditions_of(pipe, text_trains=preset.text_width > 0), preset.label_dropout, preset.flip,
         start_of(model, start), encoded_both_ways(pipe.codec, data) if pipe.codec.latent else None,
@@ -116,6 +114,13 @@ def train_base(
         write_atomically(Path(out) / "log.csv", result.log.to_csv(index=False).encode())
         save_checkpoint(pipe, Path(out), base_card(preset, config, data, without, result), dtype)
     return pipe, result
+
+
+def history_after(history: History, config: TrainConfig, seen: ImageSet, whole: ImageSet, without: Wanted | None) -> History:
+    """What a model will have been through after a training. whole: the images, with those that were left out of what was seen."""
+    if without is not None:
+        history = history.having_forgotten(find_target(without, seen.class_names), whole.only(without))
+    return replace(history.having_seen(seen), training_set=seen, weights="ema" if config.ema_decay else "raw")
 
 
 def _data_of(preset: Preset, data: ImageSet | None, without: Wanted | None) -> tuple[ImageSet, ImageSet]:

@@ -128,7 +128,7 @@ def train(
     with alone_in(out if loop.writes else None), torch.random.fork_rng():
         at = loop.begin()
         started, last_saved = time.monotonic() - at.seconds, time.monotonic()
-        finished = bool(stop and at.rows and stop(at.rows[-1]))
+        finished = bool(stop and at.rows and "learning_rate" not in at.rows[-1] and stop(at.rows[-1]))
         bar = tqdm(total=config.steps, initial=at.step, desc=description, unit="step", mininterval=0.5, disable=not progress)
         with bar:
             while at.step < config.steps and not finished:

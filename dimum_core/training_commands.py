@@ -66,7 +66,8 @@ def run_judge_train(args) -> None:
     preset, steps = judge_preset_for(args.image_size), {} if args.steps is None else {"steps": args.steps}
     data = _own_data(args, args.image_size)
     judge, result = train_judge(preset, args.out, data=data, seed=args.seed, resume=args.resume, **steps)
-    right = (judge.judge(data.test.images).labels == data.test.labels).float().mean()
+    test = data.test.resized(args.image_size)  # a named data set has a size of its own
+    right = (judge.judge(test.images).labels == test.labels).float().mean()
     print(f"{args.out}: trained a judge of {', '.join(data.class_names)} in {result.seconds / 60:.1f} minutes; it is right on "
           f"{right:.1%} of {len(data.test):,} held-out pictures")
 

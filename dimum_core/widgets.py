@@ -9,6 +9,7 @@ Their frames come from data/frames/, made by tools/make/frames.py and film.py; t
 from __future__ import annotations
 
 import io
+import itertools
 import zipfile
 from collections.abc import Collection, Sequence
 
@@ -228,7 +229,7 @@ def _curves_picture(curves: dict, title: str) -> bytes:
     from .plots import line_colours
 
     figure, ax = plt.subplots(figsize=(6, 3))
-    for (name, curve), colour, marker in zip(curves.items(), line_colours(curves), "os^Dv<>p", strict=False):
+    for (name, curve), colour, marker in zip(curves.items(), line_colours(curves), itertools.cycle("os^Dv<>p"), strict=False):
         ax.plot(curve.index, curve, marker=marker, color=colour, label=name)
     ax.set(title=title, xlabel="attack steps", ylabel="accuracy on the target", ylim=(-0.02, 1.02))
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=4, fontsize=8)

@@ -34,8 +34,9 @@ from dimum_core.models.cards import provenance, read_card
 from dimum_core.models.checkpoints import save_checkpoint
 from dimum_core.models.conditions import conditions_of
 from dimum_core.models.denoiser import PRESETS, Preset
+from dimum_core.models.history import History, remember
 from dimum_core.pictures import image_grid, save_picture
-from dimum_core.pretraining import DenoisingObjective, base_card, encoded_both_ways, new_model
+from dimum_core.pretraining import DenoisingObjective, base_card, encoded_both_ways, history_after, new_model
 from dimum_core.resuming import STATE_FILE
 from dimum_core.training import TrainConfig, train
 
@@ -99,6 +100,7 @@ def base(run: Run, name: str, seconds: float, without: str | None = None, **sett
     preset, data, folder = PRESETS[name], run.data(without), run.out / (f"{name}-without-{without}" if without else name)
     config = fitted(preset, data.train, seconds, folder, run.tiny, **settings)
     pipe, result = trained(preset, data.train, config, folder)
+    remember(pipe, history_after(History(), config, data.train, run.data().train, without))
     save_checkpoint(pipe, folder, base_card(preset, config, data.train, without, result), "float16")
     result.log.to_csv(folder / "log.csv", index=False)
     save_picture(image_grid(pipe, rows=1 if run.tiny else 8), run.out / f"{folder.name}.png", scale=2)

@@ -57,7 +57,8 @@ def draw(checkpoint: str, seed: int, out: Path) -> None:
 
 def read_guesses(path: Path, answers: pd.DataFrame) -> list[str]:
     """A class for each number; DataError if a picture was not named, or with what is no class."""
-    named = dict(line.split(maxsplit=1) for line in path.read_text("utf-8").splitlines() if line.strip())
+    lines = [line.split(maxsplit=1) for line in path.read_text("utf-8").splitlines()]
+    named = dict(line for line in lines if len(line) == 2)
     missing = [number for number in answers["number"].astype(str) if number not in named]
     strange = sorted({word.strip() for word in named.values()} - set(answers["class"]))
     if missing or strange:

@@ -49,7 +49,7 @@ def recipes(preset: Preset) -> dict[str, tuple[Preset, type]]:
         "a third of the learning rate": (with_(learning_rate=preset.training.learning_rate / 3), DenoisingObjective),
         "no decay": (with_(decay=False), DenoisingObjective),
         "no average of weights": (with_(ema_decay=0.0), DenoisingObjective),
-        "unfolded images": (replace(preset, patch_size=1), DenoisingObjective),
+        **({} if preset.autoencoder else {"unfolded images": (replace(preset, patch_size=1), DenoisingObjective)}),
         "half the width": (replace(preset, channels=tuple(c // 2 for c in preset.channels)), DenoisingObjective),
         "min-SNR weights": (preset, MinSNR),
     }
@@ -59,7 +59,8 @@ def trained(preset: Preset, loss: type, data, steps: int):
     """The pipeline after `steps`, and the processor seconds that they took."""
     model, pipe = new_model(preset, data, preset.training.seed)
     config: TrainConfig = replace(preset.training, steps=steps, warmup_steps=min(preset.training.warmup_steps, steps // 5))
-    objective = loss(data, config.batch_size, conditions_of(pipe), preset.label_dropout, preset.flip)
+    conditions = conditions_of(pipe, text_trains=preset.text_width > 0)
+    objective = loss(data, config.batch_size, conditions, preset.label_dropout, preset.flip)
     started = time.process_time()
     train(model, objective, config, progress=False)
     return pipe, time.process_time() - started

@@ -10,9 +10,11 @@ import pytest
 from dimum_core import load_dataset, load_pipeline, unlearn
 from dimum_core.attacks import ATTACKS, Audit, Outcome, audit, auditing, get_attack, report_card
 from dimum_core.cli import main
+from dimum_core.data.targets import find_target
 from dimum_core.errors import CheckpointError, DataError, UnknownName
 from dimum_core.judges import find_judge
 from dimum_core.metrics import difference_of_proportions, wilson_interval
+from dimum_core.models.history import history_of
 
 FEW = {"samples": 2, "progress": False}
 
@@ -98,6 +100,26 @@ def test_what_cannot_be_audited_is_refused_before_anything_is_drawn(models, monk
     taught = unlearn(never, "finetune", target="7", data=load_dataset("digits"), steps=1, batch_size=4, progress=False)
     with pytest.raises(DataError, match="The original was never shown 3"):
         audit(pipe, "3", original=taught, **FEW)
+
+
+def test_a_retrained_model_that_lacks_more_is_refused_before_the_attacks(models, monkeypatch):
+    monkeypatch.setattr(auditing, "attack", None)
+    neither = copy.deepcopy(models["digits-without-3"])
+    sevens = load_dataset("digits").train.only("7")
+    neither.history = history_of(neither).having_forgotten(find_target("7", neither.class_names), sevens)
+    with pytest.raises(DataError, match="The retrained model was never shown 7 either.*lacks 3 alone"):
+        audit(models["digits"], "3", retrained=neither, **FEW)
+    with pytest.raises(TypeError):  # of two targets it is the right control, and attacked
+        audit(models["digits"], ["3", "7"], retrained=neither, **FEW)
+
+
+def test_an_audit_knows_the_whole_pipeline(prompted):
+    before = auditing._identity(prompted)
+    prompted.text_encoder.get_input_embeddings().weight.data.zero_()
+    assert auditing._identity(prompted) != before
+    before = auditing._identity(prompted)
+    prompted.register_to_config(guidance_scale=9.0)
+    assert auditing._identity(prompted) != before
 
 
 def test_it_runs_every_attack_but_the_search_for_words_and_says_so(capsys):

@@ -97,6 +97,13 @@ def test_a_run_that_has_begun_its_second_seed_still_reports_its_first():
     pd.testing.assert_frame_equal(after.pivot(), before.pivot())
 
 
+def test_a_seed_that_lacks_attacks_does_not_choose_the_weakest_for_the_others():
+    rows = made_up(seeds=[0, 1], targets=["3"])
+    first = rows[rows["seed"] == 0]
+    begun = pd.concat([first, rows[(rows["seed"] == 1) & (rows["attack_rate"] == 1e-4)]])
+    pd.testing.assert_frame_equal(report(begun), report(first))
+
+
 def test_an_entry_with_one_seed_of_three_is_left_out_by_name():
     rows = made_up(seeds=range(3))
     (contest,) = contests(rows[(rows["label"] != "twin") | (rows["seed"] == 0)])

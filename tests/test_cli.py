@@ -153,6 +153,10 @@ def test_what_was_not_reached_is_said_and_warnings_name_no_line_of_ours(tmp_path
     unlearning = f"unlearn digits --target 3 --until 0.99 --steps 1 --out {tmp_path / 'u'}"
     assert main(unlearning.split()) == 0
     assert capsys.readouterr().out.strip().endswith("UA is 0.00 after 1 steps, and --until asks for 0.99: give more --steps")
+    assert main([*unlearning.split(), "--resume"]) == 0 and "give more --steps" in capsys.readouterr().out
+    finished = f"unlearn digits --target 3 --steps 1 --out {tmp_path / 'f'}"
+    assert main(finished.split()) == main([*finished.split(), "--resume", "--until", "0.9"]) == 0, "nothing is left to be measured"
+    capsys.readouterr()
     warned = "import warnings, dimum_core.cli as c; c.run_doctor = lambda _: warnings.warn('Mind this.'); c.main(['doctor'])"
     said = subprocess.run([sys.executable, "-c", warned], capture_output=True, text=True, timeout=60)
     assert said.stderr == "dimum: Mind this.\n"

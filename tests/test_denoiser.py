@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from dimum_core.errors import UnknownName
+from dimum_core.errors import SettingError, UnknownName
 from dimum_core.models.denoiser import PRESETS, build_denoiser, get_preset
 
 
@@ -41,6 +43,12 @@ def test_the_seed_decides_the_weights_and_leaves_the_global_stream_alone(tiny_pr
     assert torch.equal(before, torch.random.get_rng_state())
     assert all(torch.equal(a[k], b[k]) for k in a)
     assert any(not torch.equal(a[k], c[k]) for k in a)
+
+
+def test_a_level_too_narrow_to_attend_is_refused(tiny_preset):
+    for channels, attention in (((32, 32), (False, False)), ((32, 64), (True, False))):
+        with pytest.raises(SettingError, match="Attending levels of tiny, such as the last, need 64 channels, not 32"):
+            build_denoiser(replace(tiny_preset, channels=channels, attention=attention), 3, 1)
 
 
 def test_an_unknown_preset_is_named_with_the_nearest_choice():

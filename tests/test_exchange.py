@@ -54,6 +54,13 @@ def test_the_attacker_takes_the_rate_that_is_there_first_and_what_never_forgot_i
     assert dear["censored"].all() and (dear["half"] == 1000).all()
 
 
+def test_an_attacker_who_teaches_the_target_sets_no_exchange_rate():
+    taught = made_up().assign(auxiliary="few-shot 8")
+    taught.loc[taught["step"] >= 10, ["target accuracy", "target low", "target high"]] = 0.8
+    pd.testing.assert_frame_equal(half_recoveries(pd.concat([taught, made_up()])), half_recoveries(made_up()))
+    assert (half_recoveries(taught)["half"] <= 10).all()  # where nothing else was tried, it is what there is
+
+
 def test_rates_are_medians_and_what_is_censored_is_beyond_any_number():
     rates = exchange_rates(half_recoveries(made_up())).set_index(["method", "unlearning steps"])
     assert rates.loc[("cheap", 10), ["half", "low", "high", "rate"]].tolist() == pytest.approx([8, 8, 8, 0.8])

@@ -18,7 +18,7 @@ import pytest
 import torch
 from joblib import delayed
 
-from dimum_core import load_dataset
+from dimum_core import load_dataset, load_pipeline
 from dimum_core.benchmark.results import PROVENANCE
 from dimum_core.errors import FileError
 from dimum_core.judges import load_judge
@@ -237,6 +237,18 @@ def test_a_training_that_was_cut_short_has_as_many_steps_when_it_goes_on(monkeyp
             config = gpu.fitted(tiny_preset, tiny_data, 1.2, tmp_path, tiny=False, batch_size=2)
         _, result = gpu.trained(tiny_preset, tiny_data, config, tmp_path)  # which refuses to go on with another schedule
         assert config.steps == 120 == result.log["step"].iloc[-1] and config.decay
+
+
+def test_a_model_of_the_gpu_knows_what_it_never_saw(monkeypatch, tiny_preset, tmp_path):
+    gpu = load(monkeypatch, "gpu.py")
+    monkeypatch.setitem(gpu.PRESETS, "tiny", tiny_preset)
+    monkeypatch.setattr(gpu, "evaluate", lambda *_, **__: SimpleNamespace(as_dict=lambda: {"metrics": {}}))
+    monkeypatch.setattr(gpu.Run, "data", lambda run, without=None: (
+        load_dataset("digits") if without is None else load_dataset("digits").without(without)))
+    gpu.base(gpu.Run(tmp_path, True), "tiny", 1, without="3")
+    history = load_pipeline(tmp_path / "tiny-without-3").history
+    assert [each.target.name for each in history.forgotten] == ["3"] and history.weights == "ema"
+    assert not np.isin(load_dataset("digits").train.only("3").item_hashes, history.item_hashes).any() and len(history.item_hashes)
 
 
 def test_attacks_that_were_cut_short_go_on_with_the_curves_that_are_missing(monkeypatch, tmp_path):

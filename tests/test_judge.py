@@ -188,6 +188,8 @@ def test_a_judge_of_ones_own_data_is_trained_saved_and_loaded(patterns, tmp_path
         train_judge(preset, data=patterns, stepz=60)
     with pytest.raises(SettingError, match="its test split measures the judge"):
         train_judge(preset, data=patterns.train)
+    with pytest.raises(DataError, match=r"calibrated on image 0, 6, \.\.\., all of left"):
+        training.judge_sets(patterns, 6)
     with pytest.raises(DataError, match="no images of top to fit a judge on"):
         train_judge(preset, data=patterns.without("top"))
 

@@ -19,6 +19,8 @@ from dimum_core.models.checkpoints import save_checkpoint
 from dimum_core.models.history import HISTORY_FILE
 from dimum_core.models.low_rank import ADAPTER_FILE, save_adapter
 from dimum_core.models.networks import network_of
+from dimum_core.unlearning.adapters import weights_of
+from dimum_core.unlearning.student import student
 from tests import tiny_pipelines
 
 KINDS = {
@@ -148,6 +150,10 @@ def test_updates_that_are_attached_count_as_what_the_model_is(forgotten, canvas)
     ).pipeline
     half = by_hand(folder / "forget", 0.5)
     assert same(weights(attack), {key: value + half.get(key, 0) for key, value in weights(start).items()}, rtol=1e-4, atol=1e-6)
+    pipe.disable_lora()  # it draws as it did before them, and is what it draws
+    with student(pipe) as trained:
+        assert same(weights(trained), weights(start))
+    assert torch.equal(weights_of(network_of(pipe)), weights_of(network_of(start)))
 
 
 def test_a_method_that_edits_weights_leaves_no_empty_updates(prompted, shapes):

@@ -121,6 +121,8 @@ def test_splits_that_are_there_are_kept(folder, tmp_path):
     table["split"] = ["test" if int(path[-6:-4]) >= 16 else "train" for path in table["path"]]
     table.to_csv(folder / "list.csv", index=False)
     assert set(map(bytes, load_images(folder / "list.csv", 6).test.item_hashes)) == set(map(bytes, data.test.item_hashes))
+    table.assign(split="train").to_csv(folder / "all.csv", index=False)
+    assert len(load_images(folder / "all.csv", 6, held_out=0.25).test) == 6  # a source that holds nothing out
     table.loc[0, "split"] = "later"
     with pytest.raises(DataError, match="column split must say one of train, .*not 'later'"):
         load_images(table.assign(path=str(folder) + "/" + table["path"]), 6)
@@ -247,6 +249,21 @@ def test_tables_of_windows_and_of_hugging_face_are_read(folder, tmp_path):
     for source in (folder / "windows.csv", tmp_path / "rows.parquet"):
         data = load_images(source, 6)
         assert set(by_hash(data)) == set(by_hash(again)) and data.class_names == NAMES, source
+
+
+def test_classes_of_a_csv_keep_their_names_and_numbers_their_order(folder, tmp_path):
+    table = table_of(folder)
+    for written, known in ((["None", "001"], ("001", "None")), (["10", "9"], ("9", "10"))):
+        labels = dict(zip(sorted(set(table["label"])), written, strict=True))
+        table.assign(label=table["label"].map(labels)).to_csv(folder / "named.csv", index=False)
+        data = load_images(folder / "named.csv", 6)
+        assert data.class_names == known and not len(data.left_out)
+
+
+def test_bytes_are_pictures_in_a_table(folder):
+    table, again = table_of(folder), load_images(folder, 6)
+    data = load_images(table.assign(path=[(folder / path).read_bytes() for path in table["path"]]), 6)
+    assert set(by_hash(data)) == set(by_hash(again))
 
 
 def test_rows_that_nobody_labelled_are_left_out_and_not_of_the_last_class():

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from dimum_core import evaluate, relearn
-from dimum_core.attacks import auxiliary_set, probe_prompts, search_embedding, swap_embedding
+from dimum_core.attacks import auxiliary_set, probe_prompts, search_embedding, search_tokens, swap_embedding
 from dimum_core.cli import main
 from dimum_core.data import step_generator
 from dimum_core.data.shapes import CLASS_NAMES, OBJECTS, STYLES
@@ -139,6 +140,14 @@ class Watched:
             return real(this, *args, **asked)
 
         monkeypatch.setattr(type(pipe), "__call__", call)
+
+
+def test_words_are_sought_in_weights_in_bf16(prompted, shapes, judge):
+    settings = {"target": "outline", "judge": judge, "samples": 2, "batch_size": 4, "num_inference_steps": 2}
+    found = search_embedding(prompted.to(torch.bfloat16), shapes.train, steps=1, progress=False, **settings)
+    assert found.embeddings.isfinite().all() and len(found.curve) == 2
+    tokens = search_tokens(prompted, shapes.train, count=1, rounds=1, candidates=2, **settings)
+    assert np.isfinite(tokens.curve["loss"]).all()
 
 
 def test_attacks_by_words_draw_in_batches_and_in_the_devices_precision(prompted, shapes, judge, monkeypatch):

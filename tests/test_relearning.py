@@ -130,6 +130,31 @@ def test_drawings_are_remembered_up_to_a_number_of_bytes_and_the_oldest_goes_fir
     assert [len(images) for images in kept] == [2, 1] and kept[1].equal(drawn)
 
 
+def test_a_defence_with_the_originals_weights_is_not_answered_from_memory(monkeypatch):
+    """A pipeline, a network's forward or an attention of one's own draws something else by the same weights."""
+    from dimum_core import evaluation
+    from dimum_core.models.sampling import ClassConditionalPipeline
+
+    class Guarded(ClassConditionalPipeline):
+        def __call__(self, labels, **settings):
+            return super().__call__(["8"] * len(labels), **settings)
+
+    class Silent:
+        def __call__(self, attention, hidden_states, *given, **named):
+            return 0 * hidden_states
+
+    def drawn(pipe):
+        return evaluation.draw_samples(pipe, ["3"], num_inference_steps=2, progress=False)
+
+    plain, patched, silent = (load_pipeline("digits") for _ in range(3))
+    monkeypatch.setattr(evaluation, "_DRAWN", {})
+    before = drawn(plain)
+    patched.unet.conv_out.forward = lambda x: x[:, :4] * 0
+    next(part for part in silent.unet.modules() if hasattr(part, "processor")).set_processor(Silent())
+    guarded = Guarded(**plain.components, **{key: plain.config[key] for key in ("id2label", "patch_size", "guidance_scale")})
+    assert all(not before.equal(drawn(pipe)) for pipe in (guarded, patched, silent)) and before.equal(drawn(plain))
+
+
 def test_a_hook_or_other_noise_is_not_answered_from_memory(monkeypatch):
     from dimum_core import evaluation
 

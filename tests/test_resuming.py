@@ -104,6 +104,20 @@ def stop_after_three(preset, data, out, interrupt):
     train(unet, objective, preset.training, out=out, on_log=interrupt, checkpoint_seconds=0, progress=False)
 
 
+def test_a_training_that_goes_on_is_not_asked_to_stop_by_a_row_without_measurements(tiny_preset, tiny_data, tmp_path):
+    """It was killed between two looks, so a row of the loss is the last one of its log."""
+    def interrupt(row):
+        if row["step"] == 4:
+            raise KeyboardInterrupt
+
+    asked, go_on = [], {"out": tmp_path, "evaluate": lambda step, _: {"share": step}, "evaluate_every": 3, "checkpoint_seconds": 0,
+                        "stop": lambda row: asked.append(row["share"]), "progress": False}
+    with pytest.raises(KeyboardInterrupt):
+        train(new_line(), Line(), line_config(steps=9), on_log=interrupt, **go_on)
+    train(new_line(), Line(), line_config(steps=9), resume=True, **go_on)
+    assert asked == [3, 6, 9] or asked == [3, 3, 6, 9]
+
+
 KILLED = """
 import sys, torch
 from pathlib import Path

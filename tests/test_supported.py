@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 
 import pytest
@@ -20,6 +21,7 @@ from diffusers import (
 )
 
 from dimum_core import evaluate, load_pipeline, precision, relearn, unlearn
+from dimum_core.attacks import Means, attack, get_attack, reset_embedding
 from dimum_core.autoencoder import load_autoencoder
 from dimum_core.data import Dataset
 from dimum_core.errors import CheckpointError, ModelError, SettingError
@@ -179,6 +181,22 @@ def test_bf16_is_trained_and_drawn_whatever_the_machine_computes_natively(native
     found = unlearn(pipe.to(torch.bfloat16), "finetune", target="top", data=Dataset(tiny_data, tiny_data), steps=1, progress=False)
     assert found.unet.dtype == torch.bfloat16
     assert draw_samples(found, ["left"], progress=False, num_inference_steps=2).isfinite().all()
+
+
+@pytest.mark.parametrize("method", ["salun", "selective-amnesia", "sfr-on", "scissorhands", "sealed", "dimum"])
+def test_methods_prepare_on_weights_in_bf16(method, pipe, tiny_data):
+    found = unlearn(pipe.to(torch.bfloat16), method, target="top", data=Dataset(tiny_data, tiny_data), steps=1, batch_size=4,
+                    progress=False)
+    assert found.unet.dtype == torch.bfloat16 and all(weight.isfinite().all() for weight in found.unet.parameters())
+
+
+def test_attacks_run_on_weights_in_bf16(pipe, tiny_data):
+    short, data = pipe.to(torch.bfloat16), Dataset(tiny_data, tiny_data)
+    means = Means("top", data, Judge(8, 1, NAMES, (4,), (2,)), copy.deepcopy(pipe), samples=2)
+    assert reset_embedding(short, "top", seed=1).unet.dtype == torch.bfloat16
+    for name, settings in (("old-row", {}), ("seed-row", {}), ("inversion", {}), ("initial-noise", {"steps": 1})):
+        found = attack(short, get_attack(name, **settings), means)
+        assert 0 <= found.target.value <= 1, name
 
 
 @pytest.mark.parametrize("kind", [FlowMatchEulerDiscreteScheduler, EDMEulerScheduler])

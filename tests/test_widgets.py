@@ -11,6 +11,7 @@ import time
 from html.parser import HTMLParser
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -104,6 +105,13 @@ def test_what_is_shown_first_can_be_chosen(frames):
 def test_the_recovery_explorer_begins_with_an_attack_that_works():
     frames = widgets.recovery_explorer()
     assert dict(zip(frames.choices, frames.start, strict=True)) == {"unlearning": "matched", "attack rate": 3e-4}
+
+
+def test_every_curve_of_the_explorer_is_drawn(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(widgets, "_figure_png", lambda figure: drawn.append(len(figure.axes[0].lines)) or b"")
+    widgets._curves_picture({f"method {k}": pd.Series([0.0, 0.5]) for k in range(12)}, "many")
+    assert drawn == [12]
 
 
 def test_show_has_a_static_form_for_those_without_html(frames, monkeypatch):

@@ -23,7 +23,6 @@ from ..judges import Judge, PairJudge, identity_of, judge_for
 from ..metrics import Interval, difference_of_proportions
 from ..models.conditions import conditions_of
 from ..models.history import history_of
-from ..models.networks import network_of
 from ..models.sampling import check_data
 from ..models.support import check_supported
 from ..training import digest_of
@@ -171,6 +170,11 @@ def _check_models(models: dict[str, DiffusionPipeline], original: DiffusionPipel
             f"The retrained model must never have been shown {target.name}, and its history {what}: train one with "
             f"--without {' '.join(part.name for part in target.each)}."
         )
+    if more := history.leave_out(means.data.train.without(target))[1]:
+        raise DataError(
+            f"The retrained model was never shown {', '.join(more)} either, and this audit would teach it: give one that lacks "
+            f"{target.name} alone."
+        )
 
 
 def _never_shown(pipe: DiffusionPipeline, target: Target) -> bool:
@@ -186,7 +190,7 @@ def _opened(folder: Path, models: dict[str, DiffusionPipeline], means: Means) ->
     settings = {key: getattr(means, key) for key in ("samples", "init_seed", "seed")}
     known = models | ({} if means.original is None else {"original": means.original})
     about = settings | {"target": means.target.name, "data": means.data.train.digest, "judge": identity_of(means.judge)}
-    about |= {role: digest_of(network_of(model)) for role, model in known.items()}
+    about |= {"held out": means.data.test.digest} | {role: _identity(model) for role, model in known.items()}
     file = folder / "audit.json"
     if file.is_file():
         if json.loads(file.read_text("utf-8")) != about:
@@ -194,6 +198,13 @@ def _opened(folder: Path, models: dict[str, DiffusionPipeline], means: Means) ->
         return folder
     write_atomically(file, json.dumps(about, indent=1).encode())
     return folder
+
+
+def _identity(pipe: DiffusionPipeline) -> list[str]:
+    """What a pipeline draws by: the weights of all its networks, and its settings."""
+    networks = [part for _, part in sorted(pipe.components.items()) if isinstance(part, torch.nn.Module)]
+    settings = {key: value for key, value in pipe.config.items() if isinstance(value, (bool, int, float))}
+    return [repr(sorted(settings.items())), *map(digest_of, networks)]
 
 
 def _kept(store: Path | None, name: str, pipe: DiffusionPipeline, kind: Attack, means: Means) -> Outcome:

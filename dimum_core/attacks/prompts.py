@@ -25,7 +25,7 @@ from ..models.diffusion import draw_noise
 from ..models.fresh_noise import FRESH_STEPS, with_fresh_noise
 from ..models.history import history_of
 from ..models.sampling import check_pipeline, fresh_noise_from, unfiltered
-from ..precision import short_attention
+from ..precision import as_its_weights, short_attention
 from ..training import TrainConfig, train
 from ..unlearning.student import evaluation_interval
 from .base import SHOTS, Attack, Attacked, Means, register
@@ -124,7 +124,7 @@ class EmbeddingObjective:
         eps, t = draw_noise(x, step_generator(seed, step))
         rows = torch.tensor([self.conditions.forgotten.labels.index(label) for label in labels.tolist()], device=device)
         x_t = self.conditions.schedule.add_noise(x, eps, t)
-        with short_attention(x_t):
+        with short_attention(x_t), as_its_weights(self.unet):
             prediction = self.unet(x_t, t, encoder_hidden_states=model.embeddings[rows]).sample
         return (self.conditions.schedule.wanted(x, eps, t) - prediction.float()).square().mean()
 

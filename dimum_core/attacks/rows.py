@@ -59,7 +59,8 @@ def _with_row(pipe: ClassConditionalPipeline, target: Wanted, table: Tensor) -> 
     changed = with_unet(pipe, copy.deepcopy(network_of(pipe)))
     labels = list(find_target(target, pipe.class_names).labels)
     with torch.no_grad():
-        changed.unet.class_embedding.weight[labels] = table[labels].to(changed.unet.device)
+        weight = changed.unet.class_embedding.weight
+        weight[labels] = table[labels].to(weight)
     return changed
 
 

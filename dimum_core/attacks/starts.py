@@ -22,6 +22,7 @@ from ..models.conditions import conditions_of, image_size
 from ..models.diffusion import SCHEDULER_CONFIG
 from ..models.networks import FLOWS, is_kind, network_of
 from ..models.sampling import default_guidance
+from ..precision import as_its_weights
 from .base import HELD_OUT, SHOTS, Attack, Attacked, Means, register
 from .finetuning import images_of, in_turn
 
@@ -84,10 +85,12 @@ def guided(pipe: DiffusionPipeline, means: Means, labels: Tensor, scale: float |
     def predict(x_t: Tensor, t: Tensor) -> Tensor:
         times = torch.full((count,), int(t), device=device)
         if scale == 1:
-            return conditions.predict(unet, x_t, times, condition)
+            with as_its_weights(unet):
+                return conditions.predict(unet, x_t, times, condition).float()
         null = conditions.null(count).to(device)
-        both = conditions.predict(unet, torch.cat([x_t, x_t]), times.repeat(2), torch.cat([null, condition]))
-        eps_null, eps = both.chunk(2)
+        with as_its_weights(unet):
+            both = conditions.predict(unet, torch.cat([x_t, x_t]), times.repeat(2), torch.cat([null, condition]))
+        eps_null, eps = both.float().chunk(2)
         return eps_null + scale * (eps - eps_null)
 
     return predict, conditions.schedule.config

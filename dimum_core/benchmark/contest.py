@@ -95,7 +95,12 @@ def _check_one_sampler(rows: pd.DataFrame) -> None:
 
 
 def strongest(table: pd.DataFrame) -> pd.DataFrame:
-    """For each defence and seed the attack that is best on the other seeds; with one seed, the best on it, luck included."""
+    """For each defence and seed the attack that is best on the other seeds; with one seed, the best on it, luck included.
+
+    A seed that lacks some of the attacks, as in a run that goes on, is left out: it could only choose among the others.
+    """
+    attacks = table.groupby([*DEFENCE, "seed"])["area"].transform("size")
+    table = table[attacks == attacks.groupby([table[key] for key in DEFENCE]).transform("max")]
     chosen = best_attacks(table, DEFENCE, CHOICES, "area")
     known = pd.MultiIndex.from_frame(table[DEFENCE]).isin(pd.MultiIndex.from_frame(chosen[DEFENCE]))
     # what other seeds cannot choose for is kept: a run that has begun its second seed still reports all of its first

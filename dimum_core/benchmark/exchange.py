@@ -25,10 +25,13 @@ def has_strengths(rows: pd.DataFrame) -> bool:
 def half_recoveries(rows: pd.DataFrame) -> pd.DataFrame:
     """One row per method, length of unlearning, target and seed: the attack steps until half of the original's accuracy is back.
 
-    For each model the attacker takes the learning rate that gets there first, which favours the attacker. half: attack
-    steps, or the length of the attack if it is never reached (`censored`). retained: accuracy on the other classes at the first
-    point of the curve from there on. Models with UA below 0.8 have not forgotten yet, and are left out.
+    For each model the attacker takes the learning rate that gets there first, which favours the attacker. Of several auxiliary sets
+    the retained images count, or else the first: an attacker who teaches the target gets there at once. half: attack steps, or
+    the length of the attack if it is never reached (`censored`). retained: accuracy on the other classes at the first point of the
+    curve from there on. Models with UA below 0.8 have not forgotten yet, and are left out.
     """
+    there = rows["auxiliary"].unique()
+    rows = rows[rows["auxiliary"] == ("retain" if "retain" in there else there[0])]
     table = runs(rows).rename(columns={"steps": "unlearning_steps", "RA at half": "retained"})
     table = table[(table["label"] != "original") & (table["UA"] >= LEAST_UA)].sort_values(["censored", "half"], kind="stable")
     return table.drop_duplicates(RUN)[[*RUN, *CHOICES, "half", "censored", "retained"]].sort_values(RUN).reset_index(drop=True)

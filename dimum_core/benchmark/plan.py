@@ -66,17 +66,19 @@ class Plan:
         models = []
         unlearned = [entry for entry in self.methods if entry["method"] != CHECKPOINT]
         codes = {entry["label"]: source_digest(entry["method"], entry.get("base")) for entry in unlearned}
+        known = {"checkpoint": checkpoint_digest(self.checkpoint), "data": data_digest(self.data, self.checkpoint)}
+        known |= {"judge": checkpoint_digest(self.judge)} if self.judge else {}
         for seed, target in itertools.product(self.seeds, self.targets):
+            common = {**known, "target": target, "seed": seed}
             for control in self.controls:
                 if control == "original" or self.targets[target]:
-                    models.append(self._model(control, target, seed, codes))
+                    models.append(self._model(control, common, codes))
             for method, budget in itertools.product(self.methods, self.budgets):
-                models += [self._model(method, target, seed, codes, strength) for strength in strengths(budget)]
+                models += [self._model(method, common, codes, strength) for strength in strengths(budget)]
         return models
 
-    def _model(self, method, target: str, seed: int, codes: dict[str, str], budget: dict | None = None) -> dict:
-        data, judge = data_digest(self.data, self.checkpoint), {"judge": checkpoint_digest(self.judge)} if self.judge else {}
-        common = {"checkpoint": checkpoint_digest(self.checkpoint), "data": data, **judge, "target": target, "seed": seed}
+    def _model(self, method, common: dict, codes: dict[str, str], budget: dict | None = None) -> dict:
+        target, seed = common["target"], common["seed"]
         if budget is None:
             source = checkpoint_digest(self.targets[target]) if method == "retrained" else None
             return {**common, "label": method, "method": method, "weights": source, "budget": "none"}
@@ -162,7 +164,6 @@ def _digest(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
     return digest.hexdigest()
 
 
-@lru_cache(maxsize=8)
 def data_digest(data: str, checkpoint: str) -> str:
     """Hash of a data set, as it is at the size of the checkpoint's images if it is of your own pictures."""
     loaded = data_for(load_pipeline(checkpoint), data)

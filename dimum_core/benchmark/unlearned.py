@@ -39,8 +39,8 @@ def obtain_model(
 
 
 def _write(model: dict, pipe: ClassConditionalPipeline, original: ClassConditionalPipeline, cost: dict, out: Path) -> None:
-    moved = parameters_to_vector(pipe.unet.parameters()) - parameters_to_vector(original.unet.parameters())
-    measured = {**cost, "unlearning_distance": float(moved.detach().norm())}
+    now, before = (parameters_to_vector(each.unet.parameters()).detach().cpu() for each in (pipe, original))  # one may be training
+    measured = {**cost, "unlearning_distance": float((now - before).norm())}
     store.write_cell(out, cell_id(model), {"config": model, "measured": measured, "provenance": provenance()})
 
 

@@ -63,7 +63,7 @@ def load_images(
     image_size: pictures are cut square in the middle and averaged to this side, smaller ones enlarged; transparent is white.
     class_names: the classes in the order of their numbers; default, those found, by name. DataError for a picture of another class.
     image_channels: 1 or 3; default, 1 if no picture has colour.
-    held_out: share of each class that is the test split, drawn by the seed, where the source has no splits of its own.
+    held_out: share of each class that is the test split, drawn by the seed, where the source has no test split of its own.
     balanced: as many pictures of each class as of the smallest, in each split.
     Pictures that are the same pixel by pixel are in it once, and not at all if they are in several classes. Files are read once
     (see `read_pictures`). Item hashes are of the whole pictures, so that a leak is seen whatever the sizes.
@@ -127,8 +127,8 @@ def _in_short(picture: Picture, error: str) -> str:
 
 
 def _split(found: PictureList, kept: list[int], names: tuple[str, ...], held_out: float, seed: int) -> tuple[list[int], list[int]]:
-    """Training and test pictures: the source's own, or a share of each class."""
-    if any(found.pictures[i].split for i in kept):
+    """Training and test pictures: the source's own, or, if it holds none out, a share of each class."""
+    if any(found.pictures[i].split == "test" for i in kept):
         return tuple([i for i in kept if (found.pictures[i].split == "test") == test] for test in (False, True))
     train, test = [], []
     for name in names:

@@ -126,9 +126,15 @@ def _instead(folder: Path) -> str:
 
 def _read_table(path: Path) -> pd.DataFrame:
     try:
-        return pd.read_parquet(path) if path.suffix.lower() == ".parquet" else pd.read_csv(path, encoding="utf-8-sig")
+        if path.suffix.lower() == ".parquet":
+            return pd.read_parquet(path)
+        table = pd.read_csv(path, encoding="utf-8-sig", dtype=str, keep_default_na=False, na_values=[""])
     except (OSError, ValueError) as error:  # pandas' and pyarrow's own errors are of these kinds
         raise DataError(f"{path} cannot be read as a table ({' '.join(str(error).split())}).") from error
+    for column in {*LABEL_COLUMNS} & {*table.columns}:  # 001, None and NA are names of classes; 10 and 9 are numbers
+        if table[column].dropna().str.fullmatch(r"(0|-?[1-9]\d*)(\.0+)?").all():
+            table[column] = table[column].astype(float)
+    return table
 
 
 def _of_table(table: pd.DataFrame, folder: Path, name: str, source: Path | None = None) -> PictureList:
@@ -144,9 +150,10 @@ def _of_table(table: pd.DataFrame, folder: Path, name: str, source: Path | None 
             found.left_out.append((f"row {row}", "has no path or no label"))
             continue
         split = None if splits is None else splits.iloc[row]
-        if isinstance(path, Mapping) and path.get("bytes"):  # as Hugging Face's Parquet files hold pictures
+        content = path.get("bytes") if isinstance(path, Mapping) else path  # as Hugging Face's Parquet files hold pictures
+        if isinstance(content, bytes) and content:
             name = f"row {row}"
-            found.pictures.append(Picture(name, _said(label), split, partial(read_bytes, path["bytes"], name)))
+            found.pictures.append(Picture(name, _said(label), split, partial(read_bytes, content, name)))
             continue
         file = _on_this_system(folder, str(path))
         found.pictures.append(Picture(str(path), _said(label), split, partial(read_picture, file), file))

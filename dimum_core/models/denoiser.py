@@ -49,6 +49,8 @@ class Preset:
     training: TrainConfig = field(default_factory=TrainConfig)
 
 
+HEAD_WIDTH = 64  # channels of each head of attention; a level with fewer would have none
+
 PRESETS = {
     preset.name: preset
     for preset in (
@@ -107,6 +109,9 @@ def build_denoiser(
     """
     codec = Codec(preset.patch_size, vae)
     check_preset(preset, codec.factor, groups=32)
+    for width, attends in zip(preset.channels, [*preset.attention[:-1], True], strict=True):  # the middle does, at the last width
+        if attends and width < HEAD_WIDTH:
+            raise SettingError(f"Attending levels of {preset.name}, such as the last, need {HEAD_WIDTH} channels, not {width}.")
     down = ["AttnDownBlock2D" if attends else "DownBlock2D" for attends in preset.attention]
     up = ["AttnUpBlock2D" if attends else "UpBlock2D" for attends in reversed(preset.attention)]
     channels = vae.config.latent_channels if vae else image_channels * preset.patch_size**2
@@ -120,7 +125,7 @@ def build_denoiser(
             layers_per_block=preset.layers,
             down_block_types=tuple(down),
             up_block_types=tuple(up),
-            attention_head_dim=64,
+            attention_head_dim=HEAD_WIDTH,
             dropout=preset.dropout,
             num_class_embeds=num_classes + 1,
         )

@@ -90,7 +90,7 @@ def _flux(pipe, network: nn.Module, x_t: Tensor, time: Tensor, tokens: Tensor, w
     """Each 2 x 2 of the latents are one token with its place, and times are in [0, 1]."""
     count, channels, height, width = x_t.shape
     places = pipe._prepare_latent_image_ids(count, height // 2, width // 2, x_t.device, torch.float32)
-    guidance = torch.full((count,), FLUX_GUIDANCE, device=x_t.device) if network.config.guidance_embeds else None
+    guidance = torch.full((count,), FLUX_GUIDANCE, device=x_t.device) if network_of(pipe).config.guidance_embeds else None
     output = network(
         hidden_states=pipe._pack_latents(x_t, count, channels, height, width), timestep=time / NUM_TIMESTEPS, guidance=guidance,
         pooled_projections=whole, encoder_hidden_states=tokens, txt_ids=places.new_zeros(tokens.shape[1], 3), img_ids=places,

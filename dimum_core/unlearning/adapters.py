@@ -45,7 +45,8 @@ def merged(unet: nn.Module) -> nn.Module:
 
     for name, layer in list(unet.named_modules()):
         if isinstance(layer, BaseTunerLayer):
-            layer.merge()
+            if not layer.disable_adapters:  # what is switched off takes no part in what the network draws
+                layer.merge()
             unet.set_submodule(name, layer.get_base_layer())
     vars(unet).pop("peft_config", None)  # peft's note, which would go with every copy
     return unet.requires_grad_(True)
@@ -57,7 +58,8 @@ def weights_of(network: nn.Module) -> Tensor:
     if has_attached(network):
         from peft.tuners.tuners_utils import BaseTunerLayer
 
-        layers = {f"{name}.base_layer.weight": part for name, part in network.named_modules() if isinstance(part, BaseTunerLayer)}
+        attached = {name: part for name, part in network.named_modules() if isinstance(part, BaseTunerLayer)}
+        layers = {f"{name}.base_layer.weight": part for name, part in attached.items() if not part.disable_adapters}
     named = [(name, weight.detach()) for name, weight in network.named_parameters() if ".lora_" not in name]
     sizes = [weight.numel() for _, weight in named]
     vector = torch.empty(sum(sizes))

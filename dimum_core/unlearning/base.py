@@ -244,7 +244,7 @@ def parameters_that_train(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]
 
 
 def gradient(loss: Tensor, model: nn.Module) -> Tensor:
-    """The gradient of a loss by all weights that train, as one vector in float32.
+    """The gradient of a loss by all weights that train, as one vector of their precision.
 
     In fp16, where most of it would be too small to be told from zero, it comes from the largest multiple of the loss that fits.
     """

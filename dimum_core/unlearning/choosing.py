@@ -27,14 +27,15 @@ def named(text: str) -> Method:
 
 
 def setting(text: str) -> tuple[str, Any]:
-    """name=value as a pair; numbers become numbers."""
+    """name=value as a pair; numbers become numbers, but for the name of an anchor: a class may be called 3, and not be number 3."""
     name, equals, value = text.partition("=")
     if not equals or not name.isidentifier():
         raise SettingError(f"A setting of a method is NAME=VALUE, such as weight=2.0, not {text!r}.")
     try:
-        return name, ast.literal_eval(value)
+        read = ast.literal_eval(value)
     except (ValueError, SyntaxError):
         return name, value
+    return name, value if name == "anchor" and isinstance(read, int) else read
 
 
 def _by_name(method: str, hyperparameters: dict) -> Method:

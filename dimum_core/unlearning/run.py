@@ -28,7 +28,7 @@ from ..models.history import history_of, remember
 from ..models.networks import FLOWS, is_kind, latent_shape, network_of
 from ..models.sampling import ClassConditionalPipeline, check_data
 from ..models.support import check_supported
-from ..precision import autocast, same_device
+from ..precision import as_its_weights, autocast, same_device
 from ..resuming import check_begins
 from ..training import TrainConfig, TrainResult, digest_of, train
 from .adapters import train_only
@@ -88,7 +88,8 @@ class UnlearningObjective:
     def prepare(self, model: nn.Module, seed: int) -> None:
         """Let the method look at data before the first step, on batches that the loop will not draw: as many as it asks for."""
         steps = [self.step(model, seed, 10**6 + i) for i in range(self.method.prepare_batches)]
-        self.state.update(self.method.prepare(steps))
+        with as_its_weights(model):
+            self.state.update(self.method.prepare(steps))
 
     @contextlib.contextmanager
     def masked(self, model: nn.Module) -> Iterator[None]:

@@ -22,11 +22,12 @@ class UCE(Method):
     c_e the token embeddings of captions with the target, c_e* those of the same captions with an anchor in its place, c_k those of
     the other captions; sums over captions and their tokens. No image is seen and nothing is trained.
 
-    anchor: as in concept ablation. preserve: weight of staying where one was.
+    anchor: as in concept ablation. preserve: weight of staying where one was; with 0, what no caption asks for would be
+    anything.
     """
 
     anchor: str | int | None = None
-    preserve: float = ranged(0.5, low=0)
+    preserve: float = ranged(0.5, low=1e-6)
     needs: ClassVar[frozenset[str]] = frozenset()
     compares_noise: ClassVar[bool] = False
     prompts_only: ClassVar[bool] = True

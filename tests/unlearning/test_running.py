@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,10 +18,11 @@ from dimum_core.judges.classifier import Judge
 from dimum_core.models.checkpoints import build_pipeline
 from dimum_core.models.denoiser import build_denoiser
 from dimum_core.models.history import with_unet
-from dimum_core.unlearning import METHODS, unlearn
+from dimum_core.unlearning import METHODS, get_method, unlearn
 from dimum_core.unlearning import run as run_module
 from dimum_core.unlearning.alternatives import ALTERNATIVES, build_alternative
-from dimum_core.unlearning.student import student
+from dimum_core.unlearning.choosing import named, setting
+from dimum_core.unlearning.student import _encoding_at, student
 from tests.unlearning.toys import toy_step
 
 
@@ -108,6 +111,23 @@ def test_alternative_data_are_what_they_say_and_never_the_target(kind, pipe, tin
         assert len(made.labels.unique()) == 2
     if kind in ("class", "mixed", "images"):
         assert set(made.item_hashes.tolist()) <= set(retain.item_hashes.tolist())
+
+
+def test_the_name_of_an_anchor_may_be_a_number():
+    assert named("concept-ablation anchor=3").anchor == "3" and get_method("concept-ablation", anchor=3).anchor == 3
+    assert setting("weight=2") == ("weight", 2) and setting("anchor=None") == ("anchor", None) and setting("anchor=cat")[1] == "cat"
+
+
+def test_an_autoencoder_encodes_where_the_network_trains_and_comes_back():
+    at = []
+    vae = SimpleNamespace(device=torch.device("cpu"), to=lambda device: at.append(device) or setattr(vae, "device", device))
+    with contextlib.suppress(KeyboardInterrupt), _encoding_at(SimpleNamespace(vae=vae), torch.device("meta")):
+        assert at == [torch.device("meta")]
+        raise KeyboardInterrupt
+    assert at[1:] == [torch.device("cpu")]
+    for stays in (SimpleNamespace(), SimpleNamespace(vae=SimpleNamespace(_hf_hook=1))):  # of pixels; moved by accelerate
+        with _encoding_at(stays, torch.device("meta")):
+            pass
 
 
 def test_unlearning_and_attacks_mean_the_same_by_their_common_settings(pipe, data):
