@@ -48,6 +48,18 @@ def no_cifar_of_this_machine(monkeypatch, tmp_path_factory):
 
 
 @pytest.fixture
+def few_drawings(monkeypatch):
+    """Curves, and looks at whether it is time to stop, of two samples in two steps: for tests that read no share."""
+    from dimum_core import relearn
+    from dimum_core.unlearning import run
+
+    for name in ("samples", "num_inference_steps"):
+        monkeypatch.setitem(relearn.__kwdefaults__, name, 2)
+    monkeypatch.setattr(run, "UNTIL_SAMPLES", 2)
+    monkeypatch.setattr(run, "FRESH_STEPS", 2)
+
+
+@pytest.fixture
 def rng():
     return np.random.default_rng(0)
 

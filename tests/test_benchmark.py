@@ -176,7 +176,8 @@ def test_the_estimate_grows_with_the_work():
     assert 0 < once < more < 40 * once
 
 
-def test_a_plan_with_prompts_is_estimated_too():
+def test_a_plan_with_prompts_is_estimated_too(monkeypatch):
+    monkeypatch.setattr(cost, "FRESH_STEPS", 2)
     prompts = {"checkpoint": "shapes", "data": "shapes", "targets": {"hatched": "shapes-without-hatched"}}
     assert estimate_minutes(check_plan({**CONTENT, **prompts})) > 0
 

@@ -99,11 +99,17 @@ def wait_for_cells(process: subprocess.Popen, out: Path, count: int) -> None:
         time.sleep(0.002)
 
 
-@pytest.mark.parametrize("engine", ["loky", pytest.param("dask", marks=pytest.mark.release)])
+@pytest.mark.release
+@pytest.mark.parametrize("engine", ["loky", "dask"])
 def test_two_workers_give_the_same_table_bit_for_bit(plan_file, unbroken, tmp_path, engine):
     summary = run(load_plan(plan_file), tmp_path, engine=engine, workers=2, progress=False)
     assert (summary.computed, summary.failed) == (6, 0)
     pd.testing.assert_frame_equal(table(tmp_path), unbroken, check_exact=True)
+
+
+def test_workers_are_other_processes():
+    found = [process for _, process in run_tasks("loky", os.getpid, [(), ()], 2, None)]
+    assert len(found) == 2 and os.getpid() not in found
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "no-address", "http://127.0.0.1:9", "tls://127.0.0.1:9"])

@@ -134,7 +134,7 @@ def test_evaluate_prints_a_table_or_json(capsys):
     assert "kernel distance" in capsys.readouterr().out
 
 
-def test_unlearn_and_relearn_leave_checkpoints_that_can_be_measured(tmp_path, capsys):
+def test_unlearn_and_relearn_leave_checkpoints_that_can_be_measured(tmp_path, capsys, few_drawings):
     quick = "--steps 2 --target 3"
     assert main(f"unlearn digits --method dimum --set alternative=mixed count=8 --out {tmp_path / 'u'} {quick}".split()) == 0
     card = read_card(tmp_path / "u")

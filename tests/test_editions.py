@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import copy
+import itertools
 import re
 
 import nbformat
@@ -12,6 +14,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from dimum_core.answering.cells import KEPT, needed_steps, read_cell
 from dimum_core.course import grade
 from dimum_core.course.checks import EXERCISES
 
@@ -162,3 +165,14 @@ def test_solved_chapters_are_graded_to_full_marks_and_fresh_ones_to_zero(tmp_pat
     lacking = [mark for mark in solved.marks if mark.number[:2] in there and mark.points < mark.out_of]
     assert not lacking, (lacking, solved.note)
     assert fresh.points == 0 and not fresh.note
+
+
+def test_a_hand_in_with_gaps_asks_for_no_training():
+    """Where an exercise is left open, the way to its answer must not be a name that an earlier cell gave to something slow."""
+    slow = {"unlearn", "relearn", "train_base", "train", "draw_samples", "evaluate"}
+    for path in CHAPTERS:
+        sources = (cell.source for cell in nbformat.read(path.parent / "student" / path.name, 4).cells if cell.cell_type == "code")
+        for step in itertools.chain(*needed_steps(list(map(read_cell, sources)), {"check"})):
+            if not isinstance(step.statement, KEPT):
+                named = {node.id for node in ast.walk(step.statement) if isinstance(node, ast.Name)}
+                assert not slow & named, (path.name, ast.unparse(step.statement))

@@ -18,7 +18,7 @@ import pytest
 import torch
 from joblib import delayed
 
-from dimum_core import load_dataset, load_pipeline
+from dimum_core import evaluate, load_dataset, load_pipeline, relearn
 from dimum_core.benchmark.results import PROVENANCE
 from dimum_core.errors import FileError
 from dimum_core.judges import load_judge
@@ -151,6 +151,9 @@ def test_the_models_of_a_defence_are_of_its_lengths_and_know_their_price(monkeyp
 @pytest.mark.parametrize("kind", ["stable_diffusion", "stable_diffusion_3"])
 def test_unlearn_canvas_from_its_folders_to_a_table(kind, monkeypatch, canvas_folder, tmp_path, capsys):
     """A style is forgotten, measured by the protocol, attacked and measured again; what is done is not done again."""
+    for function in (evaluate, relearn):
+        monkeypatch.setitem(function.__kwdefaults__, "num_inference_steps", 2)
+    monkeypatch.setattr("dimum_core.benchmark.canvas.FRESH_STEPS", 2)
     getattr(tiny_pipelines, kind)().save_pretrained(tmp_path / "model")
     out, given = tmp_path / "out", ("--model", tmp_path / "model", "--data", canvas_folder, "--style", "Van_Gogh")
     given = (*given, "--out", out, "--scale", "0.002", "--lora-rank", "2", "--methods", "dimum")

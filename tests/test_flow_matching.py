@@ -241,7 +241,11 @@ def test_an_audit_runs_what_applies_and_says_why_the_rest_does_not(kind, canvas,
     ))
     unlearned = unlearn(getattr(tiny_pipelines, kind)(), "finetune", target="Van_Gogh", data=canvas, steps=1, **QUICK)
     settings = {"judge": tiny_pipelines.canvas_judge(), "samples": 1, "progress": False}
-    found = [audit(unlearned, "Van_Gogh", canvas, out=tmp_path / str(number), **settings) for number in range(2)]
+    for module in ("base", "prompts"):
+        monkeypatch.setattr(f"dimum_core.attacks.{module}.FRESH_STEPS", 3)
+    found = [audit(unlearned, "Van_Gogh", canvas, out=tmp_path / "0", **settings)]
+    monkeypatch.setattr("dimum_core.attacks.auditing.AUDITED", (("none", {}), ("paraphrases", {})))
+    found.append(audit(unlearned, "Van_Gogh", canvas, out=tmp_path / "1", **settings))
     words = {name.split()[0] for name, why in found[0].left_out.items() if "several" in why}
     noise = {name.split()[0] for name, why in found[0].left_out.items() if "a velocity" in why}
     assert words == {"embedding"} and noise == ({"initial-noise", "inversion"} if kind == "stable_diffusion_3" else set())

@@ -195,7 +195,7 @@ def test_what_is_no_adapter_of_this_model_is_refused(forgotten, pipe, tmp_path, 
         load_pipeline(folder / "forget")
 
 
-def test_in_the_shell(prompted, shapes, tmp_path, capsys, monkeypatch):
+def test_in_the_shell(prompted, shapes, tmp_path, capsys, monkeypatch, few_drawings):
     monkeypatch.setattr("dimum_core.fitting.default_data", lambda pipe: shapes)
     prompted.save_pretrained(tmp_path / "model")
     model, forget, attack = (str(tmp_path / name) for name in ("model", "forget", "attack"))

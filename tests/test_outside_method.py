@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from dimum_core import load_dataset, load_pipeline, unlearn
+from dimum_core import load_dataset, load_pipeline, relearn, unlearn
 from dimum_core.attacks import ATTACKS
 from dimum_core.attacks.base import RETAINED
 from dimum_core.cli import main
@@ -20,7 +20,8 @@ IMPORTS = "from dataclasses import dataclass\n\nfrom dimum_core.unlearning impor
 USAGE = (Path(__file__).parent.parent / "docs" / "usage.md").read_text()
 
 
-def test_the_method_of_the_page_goes_all_the_way(tmp_path, capsys):
+def test_the_method_of_the_page_goes_all_the_way(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(relearn.__kwdefaults__, "samples", 8)
     source = next(block for block in re.findall(r"```python\n(.*?)```", USAGE, re.S) if "@register" in block)
     assert len(source.strip().splitlines()) <= 22
     plugin = tmp_path / "to_null.py"

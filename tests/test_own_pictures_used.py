@@ -51,7 +51,7 @@ def patterns(tmp_path):
     return tmp_path / "patterns"
 
 
-def test_the_shell_goes_from_pictures_to_an_attacked_model(patterns, tiny_preset, monkeypatch, tmp_path, capsys):
+def test_the_shell_goes_from_pictures_to_an_attacked_model(patterns, tiny_preset, monkeypatch, tmp_path, capsys, few_drawings):
     monkeypatch.setitem(denoiser.PRESETS, "tiny", tiny_preset)
     (patterns / "top" / "notes.txt").write_text("mine")
 

@@ -42,8 +42,8 @@ def test_it_is_plain_finetuning_on_the_auxiliary_set():
 def test_the_attack_lowers_the_auxiliary_loss_and_the_curve_begins_before_it():
     pipe, data = load_pipeline("digits"), load_dataset("digits")
     unlearned = unlearn(pipe, "esd", target="3", data=data, steps=8, learning_rate=1e-3, batch_size=32, progress=False)
-    settings = {"steps": 12, "batch_size": 32, "learning_rate": 3e-4, "samples": 10, "evaluate_every": 6, "progress": False}
-    attack = relearn(unlearned, data.without("3"), **settings)
+    settings = {"steps": 12, "batch_size": 32, "learning_rate": 3e-4, "samples": 10, "evaluate_every": 6, "num_inference_steps": 5}
+    attack = relearn(unlearned, data.without("3"), progress=False, **settings)
     curve, held_out = attack.curve, data.test.without("3")
 
     @torch.no_grad()
@@ -61,8 +61,9 @@ def test_the_attack_lowers_the_auxiliary_loss_and_the_curve_begins_before_it():
 def test_the_curve_does_not_change_the_attack_and_the_model_it_was_given_stays():
     pipe, data = load_pipeline("digits"), load_dataset("digits").train.without("7")
     before = copy.deepcopy(pipe.unet.state_dict())
+    quick = {"steps": 4, "batch_size": 8, "num_inference_steps": 2, "progress": False}
     attacks = [
-        relearn(pipe, data, target=target, steps=4, batch_size=8, samples=samples, evaluate_every=every, progress=False)
+        relearn(pipe, data, target=target, samples=samples, evaluate_every=every, **quick)
         for target, samples, every in (("7", 2, 4), (7, 3, 1))
     ]
     a, b = (attack.pipeline.unet.state_dict() for attack in attacks)

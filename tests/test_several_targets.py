@@ -222,7 +222,7 @@ def test_a_model_that_was_never_shown_either_of_them_is_known_as_such():
 # In the shell -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_shell_takes_several_targets(tmp_path, capsys):
+def test_the_shell_takes_several_targets(tmp_path, capsys, few_drawings):
     gone, attacked = tmp_path / "gone", tmp_path / "attacked"
     assert main(f"unlearn digits --target 3 7 --method finetune --steps 1 --out {gone}".split()) == 0
     assert "forgot 3 and 7" in capsys.readouterr().out and load_pipeline(gone).unlearning["target"] == ["3", "7"]

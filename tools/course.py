@@ -89,13 +89,22 @@ def about(notebook: Path) -> dict:
     return nbformat.read(notebook, as_version=4).metadata.get("dimum", {})
 
 
-def write_smoke(folder: Path, out: Path, only: str = "") -> None:
+FEW_STEPS = """
+from dimum_core.models import fresh_noise
+
+fresh_noise.FRESH_STEPS = 2  # before the modules that draw by it are imported
+"""
+
+
+def write_smoke(folder: Path, out: Path, only: str = "", before_imports: str = "") -> None:
     """Write chapters as they are stored, but with the small budgets of their metadata behind their parameters."""
     out.mkdir(parents=True, exist_ok=True)
     for stale in out.glob("*.ipynb"):
         stale.unlink()
     for notebook in chapters(folder, only):
         small = parameterize_notebook(load_notebook_node(str(notebook)), dict(about(notebook)["smoke"]), comment="Small budgets")
+        budgets = next(cell for cell in small.cells if "injected-parameters" in cell.metadata.get("tags", []))
+        budgets.source += before_imports
         nbformat.write(small, out / notebook.name)
 
 
@@ -137,7 +146,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.command == "smoke":
         if args.store:
             parser.error("only whole runs are stored: leave --store out, or take run")
-        write_smoke(ROOT / "notebooks", ROOT / "build" / "smoke", args.only)
+        write_smoke(ROOT / "notebooks", ROOT / "build" / "smoke", args.only, FEW_STEPS)
         return
     run(ROOT / "notebooks", ROOT / "build" / "notebooks", args.only, args.workers)
     if args.store:

@@ -36,7 +36,7 @@ ROOT = Path(__file__).parents[2]
 SMALL = {
     "checkpoint": "digits", "data": "digits", "targets": ["3"], "controls": ["original"], "check_every": 1, "attack_steps": 1,
     "methods": [{"method": "dimum", "alternative": "class", "label": "dimum (class)"}], "points": 2, "samples": 4,
-    "budgets": [{"steps": 2, "until": 0.9, "label": "matched"}], "attack_rates": [0.0003],
+    "budgets": [{"steps": 2, "label": "matched"}], "attack_rates": [0.0003],
 }
 METHOD = """
 from dataclasses import dataclass
@@ -97,8 +97,9 @@ def graded(tmp_path_factory):
     patch = pytest.MonkeyPatch()
     patch.setattr(capstones, "SEEDS", 1)
     patch.setattr(capstones, "SPARE", 5.0)
+    patch.setattr(capstones, "LOOK", capstones.LOOK | {"samples": 2})
     patch.setattr("dimum_core.course.capstone.PASSES", 200)  # two steps take 128
-    results = {result.student: result for result in capstones.grade_capstones(folder, out, SMALL, count=8)}
+    results = {result.student: result for result in capstones.grade_capstones(folder, out, SMALL, count=4)}
     patch.undo()
     return results, folder, out
 
@@ -142,12 +143,14 @@ for _ in range(490):  # deeper than Python recurses, and not than JSON may be
 def test_a_reply_of_any_kind_costs_only_its_sender(changed, tmp_path, monkeypatch):
     @contextlib.contextmanager
     def replying(order, starting):
+        assert order["settings"]["until"] == 0.9
         reply = {"steps": 2, "passes": 128, "seconds": 1.0, "weights": wire.encode(torch.zeros(3))} | changed
         yield SimpleNamespace(receive=lambda: reply)
 
     monkeypatch.setattr(capstones, "student_process", replying)
     original = SimpleNamespace(unet=torch.nn.Linear(2, 1))
-    sandbox = capstones.Sandbox(SMALL | {"seeds": [1000]}, original, tmp_path, 10**9, ())
+    budget = {"steps": 2, "until": 0.9, "label": "matched"}
+    sandbox = capstones.Sandbox(SMALL | {"seeds": [1000], "budgets": [budget]}, original, tmp_path, 10**9, ())
     sandbox.__dict__["allowance"] = 1.0
     hand = capstones.Handed("ada", method())
     sandbox.unlearn(hand)

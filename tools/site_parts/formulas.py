@@ -28,6 +28,7 @@ def _katex():
     return context.get("draw")
 
 
+@cache
 def drawn(latex: str, block: bool, output: str) -> str:
     """What KaTeX makes of a formula: output "mathml" or "html". One that it does not understand is refused, since readers would
     see its commands."""

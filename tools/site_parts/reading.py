@@ -7,6 +7,7 @@ import html
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import groupby, starmap
 from pathlib import Path
 
@@ -120,6 +121,7 @@ def _folded(source: str, called: str) -> str:
     return f'<details class="code"><summary>{summary}</summary>{highlighted(source)}</details>'
 
 
+@cache
 def highlighted(source: str) -> str:
     return CODE.search(render([nbformat.v4.new_code_cell(source, id="code")]))[0]
 
