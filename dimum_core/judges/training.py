@@ -135,7 +135,7 @@ def judge_sets(data: Dataset, calibration_every: int) -> tuple[ImageSet, ImageSe
     for label, name in enumerate(data.class_names):
         if not (fitting.labels == label).any():
             raise DataError(f"{data.name} has no images of {name} to fit a judge on: give some, shuffle, or leave that name out.")
-    if len(seen := calibration.labels.unique()) == 1 < len(data.class_names):
+    if len(seen := calibration.labels.unique()) == 1 < len(data.class_names) <= len(calibration):  # classes in turn
         name = data.class_names[int(seen)]
         raise DataError(f"{data.name}: a judge is calibrated on image 0, {calibration_every}, ..., all of {name}: shuffle them.")
     labels = data.train.labels.numpy()
