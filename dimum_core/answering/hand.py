@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 import types
+from dataclasses import dataclass
 from unittest.mock import MagicMock
 
 import dimum_core
@@ -17,8 +18,19 @@ import dimum_core
 from .cells import KEPT, Cell, check_spellings, compiled, handed_in, made_names, needed_steps, numbers_in
 
 
+@dataclass(frozen=True)
+class World:
+    """The names of a file as they were when an answer was handed in: a helper's may have another meaning at the file's end."""
+
+    names: dict
+    then: dict
+
+    def restore(self) -> None:
+        self.names.update(self.then)  # names that are made later stay: they cost nothing
+
+
 class Hand:
-    """The answers handed in so far, each exercise's in their order, and what went wrong on the way.
+    """The answers handed in so far, each exercise's in their order, the worlds that they come from, and what went wrong on the way.
 
     questions: exercise -> the numbers of its question, and "variant" -> what the student works on. seconds: for each statement.
     reading: seconds for all of them together. To be made before the fence: an event loop needs sockets.
@@ -26,6 +38,8 @@ class Hand:
 
     def __init__(self, questions: dict, student: str, seconds: float, reading: float):
         self.answers: dict[str, list] = {}
+        self.worlds: dict[str, list[World]] = {}
+        self.names: dict = {}  # of the file that runs
         self.errors: dict[str, str] = {}
         self.questions, self.student, self.seconds = questions, student, seconds
         self.ends = time.monotonic() + reading  # what was answered by then must not be lost to what still runs
@@ -37,6 +51,7 @@ class Hand:
     def note(self, number: str, answer, student: str = "") -> bool:
         """What `check` is here. It returns True, so that what follows an asserted answer still runs."""
         self.answers.setdefault(str(number), []).append(answer)
+        self.worlds.setdefault(str(number), []).append(World(self.names, dict(self.names)))
         return True
 
     def course(self) -> types.ModuleType:
@@ -54,7 +69,8 @@ class Hand:
         sys.modules |= {"dimum_core.course": course, "dimum_core.course.checks": course, "dimum_core.course.variants": course}
         dimum_core.course = course
         sys.modules["__main__"], sys.argv = main, ["answers.py"]
-        names, self.lost = vars(main), {}
+        self.names = names = vars(main)
+        self.lost = {}
         names.update(check=course.check, hint=course.hint, given=course.given, variant=course.variant, student=self.student)
         names["display"] = lambda *things, **options: None  # as in a notebook, without an import
         self.spellings = check_spellings([statement for cell in cells for statement in cell.statements])

@@ -48,13 +48,17 @@ def import_libraries(cells: list[Cell]) -> None:
 
 
 def encoded(hand: Hand, functions: list) -> dict[str, list]:
-    """Exercise -> its last answers, as they cross; functions stay here, in `functions`. What cannot cross is noted as an error."""
+    """Exercise -> its last answers, as they cross; functions stay here, in `functions`, each with its world. What cannot cross is
+    noted as an error."""
     answers: dict[str, list] = {}
     room = wire.LIMIT // (2 * FEW * len(hand.questions))  # so that all of them together fit into one message
-    last = [(number, answer) for number in hand.questions for answer in hand.answers.get(number, [])[-FEW:]]
-    for number, answer in last:
+    last = [(number, *each) for number in hand.questions
+            for each in zip(hand.answers.get(number, [])[-FEW:], hand.worlds.get(number, [])[-FEW:], strict=True)]
+    for number, answer, world in last:
+        own = [function for function, _ in functions]
         try:
-            data = wire.encode(answer, functions)
+            data = wire.encode(answer, own)
+            functions += [(function, world) for function in own[len(functions):]]
             if len(json.dumps(data)) > room:
                 raise ValueError(f"an answer may be {room:,} bytes long, and this one is longer")
             answers.setdefault(number, []).append(data)
@@ -64,19 +68,24 @@ def encoded(hand: Hand, functions: list) -> dict[str, list]:
     return answers
 
 
-def answer_call(line: wire.Line, functions: list) -> None:
+def answer_call(line: wire.Line, functions: list[tuple]) -> None:
     """One call of a function that was handed in; what it calls itself is asked of the grader."""
 
     def back(place: int):
-        def call(*arguments):
-            line.send({"callback": place, "arguments": wire.encode(list(arguments))})
-            return wire.decode(line.receive()["result"])
+        def call(*arguments, **named):
+            line.send({"callback": place, "arguments": wire.encode(list(arguments)), "named": wire.encode(named)})
+            reply = line.receive()
+            if "wrong" in reply:
+                raise TypeError(f"a function of the exercise was called wrongly: {reply['wrong']}")
+            return wire.decode(reply["result"])
 
         return call
 
     order = line.receive()
     try:
-        result = wire.encode(functions[order["call"]](*wire.decode(order["arguments"], back)))
+        function, world = functions[order["call"]]
+        world.restore()
+        result = wire.encode(function(*wire.decode(order["arguments"], back)))
     except NotImplementedError:
         line.send({"result": {"gap": True}})
     except Exception as error:

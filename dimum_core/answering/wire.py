@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import os
 import select
 import time
+from collections.abc import MappingView
+from types import GeneratorType
 
 import numpy as np
 import torch
 
 LIMIT = 16_000_000  # bytes of one message
+MOST_ITEMS = 100_000  # of what may never end
+GONE_THROUGH = (range, zip, map, filter, GeneratorType, MappingView)
 _DTYPES = {
     "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool",
 }
@@ -22,7 +27,11 @@ class WireError(Exception):
 
 
 def encode(value, functions: list | None = None):
-    """A value as JSON. functions: callables are put here and named by their place; without it they are refused."""
+    """A value as JSON. functions: callables are put here and named by their place; without it they are refused.
+
+    numpy's numbers and words become Python's, tables and columns become arrays, and what can only be gone through becomes a tuple.
+    """
+    value = _plain(value)
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if value is ...:
@@ -32,7 +41,7 @@ def encode(value, functions: list | None = None):
         return {kind: [encode(item, functions) for item in value]}
     if isinstance(value, dict):
         return {"dict": [[encode(k, functions), encode(v, functions)] for k, v in value.items()]}
-    if isinstance(value, (torch.Tensor, np.ndarray, np.generic)):
+    if isinstance(value, (torch.Tensor, np.ndarray)):
         array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
         if array.dtype.name in _DTYPES:
             kind = "tensor" if isinstance(value, torch.Tensor) else "array"
@@ -41,6 +50,22 @@ def encode(value, functions: list | None = None):
         functions.append(value)
         return {"function": len(functions) - 1}
     raise TypeError(f"a value of type {type(value).__name__} cannot be an answer")
+
+
+def _plain(value):
+    """What a learner's usual tools return, as what crosses."""
+    if hasattr(value, "to_numpy"):  # pandas'
+        value = value.to_numpy()
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray) and value.dtype.kind in "UO":
+        return value.tolist()
+    if isinstance(value, GONE_THROUGH):
+        items = tuple(itertools.islice(value, MOST_ITEMS + 1))
+        if len(items) > MOST_ITEMS:
+            raise ValueError(f"an answer may have {MOST_ITEMS:,} items, and this one has more")
+        return items
+    return value
 
 
 def decode(data, function=None):

@@ -54,6 +54,7 @@ def _robust_model(function, seed=0):
     tables = [
         {"kept": (0.9, 0.9), "fragile": (0.02, 0.6), "sturdy": (0.08, 0.15), "low": (0.3, 0.12)},
         {"kept": (0.6, 0.6), "fragile": (0.1, 0.3), "sturdy": (0.0, 0.1), "low": (0.2, 0.05)},
+        {"kept": (0.7, 0.7), "fragile": (0.05, 0.5), "sturdy": (0.1, 0.2), "low": (0.3, 0.15)},
     ]
     for _ in range(4):
         names = [str(name) for name in rng.permutation(["a", "b", "c", "d"])]

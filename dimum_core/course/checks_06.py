@@ -87,7 +87,9 @@ def _never(value):
     "A curve that never gets there has no such step: None. One that starts there needs 0 steps.",
 )
 def _half_way(function, seed=0):
-    cases = [(steps, accuracy, level) for steps, accuracy in _curves(seed) for level in (0.4, 0.15)]
+    at_a_point = [([0, 10, 20, 30], [0.0, 0.4, 0.4, 0.6]), ([0, 10, 20], [0.4, 0.2, 0.7]), ([0, 10, 20], [0.1, 0.3, 0.4])]
+    curves = [*_curves(seed), *((np.array(steps, dtype=float), np.array(accuracy)) for steps, accuracy in at_a_point)]
+    cases = [(steps, accuracy, level) for steps, accuracy in curves for level in (0.4, 0.15)]
     return compare(function, _first_reach, cases, {
         "That is the first measured point above the level; go straight between the points.": _point(0),
         "You are off by one step: that is the last point below the level.": _point(-1),

@@ -31,7 +31,7 @@ from .variants import variant
 
 POINTS = Path(__file__).with_name("points.yaml")
 REPEATS = 3  # hidden seeds for each answer
-RESTARTS = 3  # processes for one student, after an answer that ended the one before
+RESTARTS = 10  # processes for one student, after an answer that ended the one before
 START = 120.0  # seconds that a process may take until it has read the hand-in, beyond the limit of an answer
 READING = 0.75  # part of START that the hand-in may run for: the rest is for imports
 
@@ -106,7 +106,8 @@ def judge_all(order: dict, points: dict, student: str) -> tuple[dict[str, checks
                     return verdicts, note
         except (wire.WireError, KeyError, ValueError, TypeError) as error:
             return verdicts, f"the hand-in could not be run: {error}"
-    return verdicts, note
+    late = checks.Outcome(False, f"not judged: {RESTARTS} answers before it had ended their process.")
+    return dict.fromkeys(answers.keys() & points.keys(), late) | verdicts, note
 
 
 def judge_last(number: str, answers: list, line: wire.Line, student: str) -> checks.Outcome:
@@ -150,7 +151,7 @@ def grade(folder: Path, out: Path, points: Path = POINTS, seconds: float = 20.0,
         raise DimumError(f"The marks need a folder of their own, not {folder}: there they would be taken for hand-ins.")
     check_writable(out)
     if out.resolve().parent == folder.resolve():
-        hand_ins.pop(out.name, None)  # the marks of an earlier run
+        hand_ins.pop(out.resolve().name, None)  # the marks of an earlier run
     results = []
     with book(out, list(worth)) as enter:
         for student, hand_in in hand_ins.items():

@@ -17,6 +17,7 @@ from pathlib import Path
 CANVAS = ("Student", "ID", "SIS User ID", "SIS Login ID", "Section")  # the columns that its import asks for, before the marks
 LONGEST = 255 - len(".html")  # bytes of a page's name that file systems take
 AS_TEXT = {"encoding": "utf-8", "errors": "backslashreplace"}  # what a student's code says may be no text
+FOR_EXCEL = {"encoding": "utf-8-sig"}  # without the mark it takes a file for one of the system's code page
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ def book(out: Path, numbers: list[str]) -> Iterator:
     """
     with contextlib.ExitStack() as files:
         marks, moodle, canvas = (
-            files.enter_context((out / name).open("w", newline="", **AS_TEXT)) for name in ("marks.csv", "moodle.csv", "canvas.csv")
+            files.enter_context((out / name).open("w", newline="", **AS_TEXT | mark))
+            for name, mark in (("marks.csv", FOR_EXCEL), ("moodle.csv", {}), ("canvas.csv", {}))
         )
 
         def write(file, *row) -> None:
@@ -62,14 +64,14 @@ def book(out: Path, numbers: list[str]) -> Iterator:
             student = no_formula(result.student)
             points = [f"{points:g}" for points in (result.points, result.out_of, *(mark.points for mark in result.marks))]
             if canvas.tell() == 0:
-                write(canvas, *CANVAS, out.name)
+                write(canvas, *CANVAS, out.resolve().name)
                 write(canvas, "    Points Possible", *[""] * (len(CANVAS) - 1), f"{result.out_of:g}")
             write(marks, student, *points, no_formula(result.note))
             write(moodle, student, points[0])
             write(canvas, student, "", student, student, "", points[0])
 
         write(marks, "student", "points", "out of", *numbers, "note")
-        write(moodle, "ID number", out.name)
+        write(moodle, "ID number", out.resolve().name)
         yield enter
 
 

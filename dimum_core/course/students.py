@@ -133,10 +133,11 @@ def far_function(line: wire.Line, place: int):
             if "callback" not in answer:
                 break
             try:
-                result = wire.encode(own[int(answer["callback"])](*wire.decode(answer["arguments"])))
-            except Exception as error:
-                line.break_off(f"it called a function of the exercise wrongly: {type(error).__name__}: {error}")
-            line.send({"result": result})
+                arguments, named = wire.decode(answer["arguments"]), wire.decode(answer["named"])
+                reply = {"result": wire.encode(own[int(answer["callback"])](*arguments, **named))}
+            except Exception as error:  # it is raised where the call was made
+                reply = {"wrong": f"{type(error).__name__}: {error}"[:300]}
+            line.send(reply)
         if "raised" in answer:
             raise RuntimeError(str(answer["raised"]))
         return wire.decode(answer["result"])

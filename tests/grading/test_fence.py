@@ -224,3 +224,55 @@ def test_native_code_is_fenced_where_the_kernel_can(tmp_path):
     found, _ = grade.grade(folder, tmp_path / "marks", tmp_path / "points.yaml", seconds=8.0)
     assert (other.read_bytes(), beside.read_bytes(), new.exists()) == (b"259.....", b"unharmed", False)
     assert found.points == 1.0, found
+
+
+def test_answers_in_other_styles_are_as_right_as_in_the_notebook(tmp_path):
+    """Networks called by keyword; what numpy, pandas and Python return; helpers whose names mean something else further down."""
+    found = marks(tmp_path, """
+        import numpy as np, pandas as pd, torch
+
+        def similarity(a, b):
+            return float(a @ b / (a.norm() * b.norm()))
+        check("02.4", np.float64(0.1))
+
+        def ranks(table):
+            return pd.DataFrame(table).rank(axis=1).mean()
+        check("08.1", ranks)
+
+        def guide(denoise, x_t, t, labels, null_label, s):
+            told = torch.cat([torch.full_like(labels, null_label), labels])
+            null, cond = denoise(torch.cat([x_t, x_t]), t=torch.cat([t, t]), labels=told).chunk(2)
+            return null + s * (cond - null)
+        check("02.1", guide)
+
+        z = 1.96
+        def interval(hits, n):
+            middle = (hits / n + z**2 / (2 * n)) / (1 + z**2 / n)
+            half = z / (1 + z**2 / n) * np.sqrt(hits / n * (1 - hits / n) / n + z**2 / (4 * n**2))
+            return middle + half * np.array([-1, 1])
+        check("03.4", interval)
+        x, y, z = 1, 2, 300
+    """, dict.fromkeys(("02.1", "02.4", "03.4", "08.1"), 1.0))
+    assert all(found[number].points == 1.0 for number in ("02.1", "02.4", "03.4", "08.1")), found
+
+
+def test_a_network_called_wrongly_costs_its_answer_and_no_process(tmp_path):
+    found = marks(tmp_path, """
+        import torch
+        wrong = lambda denoise, x_t, t, labels, null_label, s: denoise(x_t, t)
+        for number in ("01.5", "01.7", "02.1", "02.5", "02.6"):
+            check(number, wrong)
+        check("02.2", 2.5)
+    """, {"01.5": 1.0, "02.1": 1.0, "02.2": 1.0, "02.5": 1.0, "02.6": 1.0})
+    assert found["02.2"].points == 1.0 and found["note"] == ""
+    assert "called wrongly: TypeError" in found["02.1"].said and found["02.1"].points == 0.0
+
+
+def test_after_too_many_deaths_the_rest_is_called_not_judged(tmp_path, monkeypatch):
+    monkeypatch.setattr(grade, "RESTARTS", 1)
+    found = marks(tmp_path, """
+        import os
+        check("01.2", lambda *arguments: os._exit(0))
+        check("02.2", 2.5)
+    """, {"01.2": 1.0, "02.2": 1.0, "02.4": 1.0})
+    assert found["02.2"].said.startswith("not judged: 1 answers before it") and found["02.4"].said == "not answered."

@@ -53,7 +53,7 @@ def test_names_stay_text_in_the_table_on_the_page_and_on_the_terminal(tmp_path, 
     shown = capsys.readouterr().out
     assert len(shown.splitlines()) == len(HOSTILE) and "\x1b" not in shown and "\\udce9" in shown
     for separator in ",;\t":  # a spreadsheet may cut the lines at another one than we
-        with (out / "marks.csv").open(newline="", encoding="utf-8") as file:
+        with (out / "marks.csv").open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.reader(file, delimiter=separator))
         assert len(rows) == len(HOSTILE) + 1
         assert not [cell for row in rows for cell in row if cell.lstrip('"').startswith(tuple("=+-@＝"))]
@@ -80,7 +80,7 @@ def test_marks_that_are_made_survive_the_end_of_the_grader(tmp_path, monkeypatch
     (tmp_path / "points.yaml").write_text('points: {"01.1": 1}')
     with pytest.raises(StopIteration):
         grade.grade(folder, tmp_path / "marks", tmp_path / "points.yaml")
-    assert (tmp_path / "marks" / "marks.csv").read_text().splitlines() == ["student,points,out of,01.1,note", "ada,1,1,1,"]
+    assert (tmp_path / "marks" / "marks.csv").read_text("utf-8-sig").splitlines() == ["student,points,out of,01.1,note", "ada,1,1,1,"]
     assert "right." in (tmp_path / "marks" / "ada.html").read_text()
 
 

@@ -26,7 +26,7 @@ def test_reference_answers_get_full_marks_and_an_empty_hand_in_none(tmp_path, ca
     (folder / "notes.txt").write_text("not a hand-in")
     assert main(["grade", str(folder), "--out", str(tmp_path / "marks")]) == 0
     worth, _ = grade.read_points()
-    rows = {row["student"]: row for row in csv.DictReader((tmp_path / "marks" / "marks.csv").open())}
+    rows = {row["student"]: row for row in csv.DictReader((tmp_path / "marks" / "marks.csv").open(encoding="utf-8-sig"))}
     assert set(rows) == {"grace", "empty", "numbers", "notes"} and set(worth) == set(EXERCISES)
     lacking = [number for number in worth if float(rows["grace"][number]) != worth[number]]
     assert not lacking, (lacking, rows["grace"]["note"])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import threading
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -24,6 +26,23 @@ def test_values_cross_unchanged(value):
         assert type(back) is type(value) and back.dtype == value.dtype and back.shape == value.shape and bool((back == value).all())
     else:
         assert back == value and type(back) is type(value)
+
+
+@pytest.mark.parametrize(("value", "crossed"), [
+    (range(3), (0, 1, 2)), (zip([1], ["a"], strict=True), ((1, "a"),)), ((n for n in (1, 2)), (1, 2)), ({"a": 1}.values(), (1,)),
+    (np.int64(3), 3), (np.bool_(True), True), ({np.int64(1)}, {1}), (np.array(["b", "a"]), ["b", "a"]),
+    (pd.Series(["x", 1.5]), ["x", 1.5]),
+])
+def test_what_other_tools_return_becomes_what_crosses(value, crossed):
+    back = wire.decode(json.loads(json.dumps(wire.encode(value))))
+    assert back == crossed and type(back) is type(crossed)
+
+
+def test_tables_are_arrays_and_what_never_ends_is_refused():
+    back = wire.decode(wire.encode(pd.DataFrame({"a": [1.0, 2.0], "b": [3.0, 4.0]})))
+    assert isinstance(back, np.ndarray) and back.tolist() == [[1.0, 3.0], [2.0, 4.0]]
+    with pytest.raises(ValueError, match="may have 100,000 items, and this one has more"):
+        wire.encode(map(int, itertools.repeat("1")))
 
 
 def test_what_cannot_cross_is_refused():

@@ -51,6 +51,8 @@ class Chapter:
 
 def read_chapter(path: Path) -> Chapter:
     notebook = nbformat.read(path, as_version=4)
+    if any(output.output_type == "error" for cell in notebook.cells for output in cell.get("outputs", [])):
+        raise SystemExit(f"A cell of {path.name} ended in an error: run the chapter again before it goes onto the site.")
     colab = next((m[1] for cell in notebook.cells if (m := COLAB.search(cell.source))), "")
     notebook.cells = [
         cell for cell in notebook.cells
