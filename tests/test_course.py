@@ -16,6 +16,7 @@ from scipy.stats import binomtest
 
 from dimum_core.course import check, checks, given, hint, variant
 from dimum_core.course.checks import EXERCISES, verdict
+from dimum_core.course.comparing import same
 from dimum_core.course.variants import PHOTOGRAPHS
 from dimum_core.errors import UnknownName
 from dimum_core.plots import COLOURS, METHOD_COLOURS, as_picture, as_svg, image_rows, in_fewer_shades, line_colours, show
@@ -75,6 +76,15 @@ def test_no_wrong_answer_survives_and_each_is_told_its_mistake(number, k):
     for seed in range(3):
         found = verdict(number, wrong, seed=seed)
         assert found.right is False and words in found.said, found
+
+
+@pytest.mark.parametrize(("a", "b", "alike"), [
+    (np.str_("ESD"), "ESD", True), ("ESD", "DiMUM", False), (None, None, True), (None, np.zeros(2), False), ("a", 1.0, False),
+    (np.array([1.0, 2.0]), (1.0, 2.0), True), (torch.tensor([1.0]), (1.0, 2.0), False), (np.float64(1.0), (1.0,), False),
+    ([1.0, (2.0, 3.0)], (1.0, [2.0, 3.0]), True), (torch.ones(2, 1), torch.ones(2), False),
+])
+def test_what_is_the_same_whatever_holds_it(a, b, alike):
+    assert same(a, b) is alike
 
 
 def test_the_number_of_mutants_is_known(record_property):

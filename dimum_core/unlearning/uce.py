@@ -22,8 +22,8 @@ class UCE(Method):
     c_e the token embeddings of captions with the target, c_e* those of the same captions with an anchor in its place, c_k those of
     the other captions; sums over captions and their tokens. No image is seen and nothing is trained.
 
-    anchor: as in concept ablation. preserve: weight of staying where one was; with 0, what no caption asks for would be
-    anything.
+    anchor: as in concept ablation. preserve: weight of staying where one was; without it, what no caption asks
+    for would be anything.
     """
 
     anchor: str | int | None = None

@@ -25,5 +25,6 @@ ANSWERS = {
         (lambda table: sorted(table.items(), key=lambda item: item[1][1])[0][0], "lowest accuracy after the attack"),
         (lambda table: min(table, key=lambda name: table[name][0]), "before the attack"),
         (lambda table: max(table, key=lambda name: table[name][1] - table[name][0]), "most came back"),
+        (lambda table: min((n for n, (u, _) in table.items() if u < 0.1), key=lambda n: table[n][1] - table[n][0]), "was expected"),
     ]),
 }

@@ -41,7 +41,7 @@ ANSWERS = {
         (lambda x_t, eps, a, b: x_t, "unchanged"),
     ]),
     "02.4": (0.1, [(0.0, "Not none"), (0.5, "more than two"), (1, "ignored at s = 0"),
-                   (0.9, "wrong ones"), (10, "not the number")]),
+                   (0.9, "wrong ones"), (10, "not the number"), (1 / 11, "too small"), (1 / 9, "too large")]),
     "02.5": (both, [
         (lambda d, x, t, y, n, s: both(d, x, t, y, 0, 1 + s), "Both faults"),
         (lambda d, x, t, y, n, s: both(d, x, t, y, 0, s), "Class 0 still"),

@@ -122,6 +122,7 @@ ANSWERS = {
         (lambda s, a, level: next((float(s[max(0, k - 1)]) for k in range(len(s)) if a[k] >= level), None), "off by one step"),
         (lambda s, a, level: s[-1] if first_reach(s, a, level) is None else first_reach(s, a, level), "censored"),
         (lambda s, a, level: s[-1], "last step"),
+        (lambda s, a, level: None if (found := first_reach(s, a, level)) is None or max(a) == level else found, "was expected"),
         (lambda s, a, level: np.interp(level, a, s), "was expected"),
     ]),
     "06.1": (adapted(attack), [
