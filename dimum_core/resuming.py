@@ -138,7 +138,8 @@ class State:
 
 
 def check_begins(out: Path | None, resume: bool) -> None:
-    """Refuse a folder that holds a training which nobody asked to go on with; to be asked before anything takes long."""
+    """Refuse a folder that holds a training which nobody asked to go on with, or where another process trains; to be asked before
+    anything takes long."""
     if out is None:
         return
     check_kind("out", out, (str, os.PathLike), "a folder")
@@ -146,6 +147,9 @@ def check_begins(out: Path | None, resume: bool) -> None:
         raise CheckpointError(
             f"{Path(out)} already holds a training: continue it with --resume (resume=True), or choose another folder."
         )
+    if (Path(out) / LOCK_FILE).exists() and os.environ.get("RANK", "0") == "0":  # of several processes the first holds it
+        with alone_in(Path(out)):
+            pass
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from dimum_core.files import write_atomically
 from dimum_core.models.codec import Codec
 from dimum_core.models.conditions import ClassConditions
 from dimum_core.pretraining import DenoisingObjective, train_base
-from dimum_core.resuming import read_state
+from dimum_core.resuming import check_begins, read_state
 from dimum_core.training import STATE_FILE, train
 
 from .test_training import Line, line_config, new_line
@@ -161,6 +161,8 @@ def test_a_second_training_in_a_folder_waits_for_the_first_to_end(tmp_path):
     def begin_another(row):
         with pytest.raises(CheckpointError, match="Another process is training in"):
             train(new_line(), Line(), line_config(), out=tmp_path, resume=True, progress=False)
+        with pytest.raises(CheckpointError, match="Another process is training in"):
+            check_begins(tmp_path, resume=True)  # before images are encoded, say
         refused.append(row["step"])
 
     first = train(new_line(), Line(), line_config(), out=tmp_path, on_log=begin_another, progress=False)
