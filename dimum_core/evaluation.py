@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 from diffusers import DiffusionPipeline, SchedulerMixin
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from .checking import check_apart, check_kind, check_seed, check_whole
@@ -27,11 +27,11 @@ from .models.conditions import ClassConditions, PromptConditions, conditions_of,
 from .models.fresh_noise import FRESH_STEPS, with_fresh_noise
 from .models.history import history_of
 from .models.low_rank import has_attached
-from .models.networks import network_of
+from .models.networks import network_of, networks_in, placed
 from .models.sampling import ClassConditionalPipeline, check_pipeline, check_sampling, default_guidance
 from .models.support import check_supported
 from .models.text_to_image import TextToImagePipeline
-from .precision import autocast, in_fp16, same_device
+from .precision import autocast, in_fp16
 from .training import digest_of
 
 _DRAWN: dict[bytes, Tensor] = {}
@@ -43,27 +43,6 @@ MOST_KEPT, MOST_HASHED = 256_000_000, 100_000_000  # bytes of all drawings that 
 def at_once(pipe: DiffusionPipeline, most: int = 125) -> int:
     """How many images to draw at a time: `most`, or as few as have a million pixels, since activations go with the pixels."""
     return max(1, min(most, PIXELS_AT_ONCE // image_size(pipe) ** 2))
-
-
-def _networks(pipe: DiffusionPipeline) -> list[nn.Module]:
-    return [part for part in pipe.components.values() if isinstance(part, nn.Module)]
-
-
-@contextmanager
-def _on_accelerator(pipe: DiffusionPipeline) -> Iterator[None]:
-    """Within this context the networks are on the accelerator, then each is back where it was; offloaded or quantised ones stay."""
-    device, networks = Accelerator().device, _networks(pipe)
-    fixed = getattr(pipe, "hf_device_map", None) or any(
-        hasattr(module, "_hf_hook") or getattr(module, "hf_quantizer", None) for part in networks for module in part.modules()
-    )
-    homes = [] if fixed else [(part, part.device) for part in networks if not same_device(part.device, device)]
-    try:
-        for part, _ in homes:
-            part.to(device)
-        yield
-    finally:
-        for part, home in homes:
-            part.to(home)
 
 
 @contextmanager
@@ -90,9 +69,10 @@ def _decoding_in_full(pipe: DiffusionPipeline) -> Iterator[None]:
 def drawing(pipe: DiffusionPipeline) -> Iterator[None]:
     """Within this context a pipeline draws on the accelerator, in the device's fastest precision, without its own progress bar."""
     bar = vars(pipe).get("_progress_bar_config", {})
+    networks = [] if getattr(pipe, "hf_device_map", None) else networks_in(pipe)
     pipe.set_progress_bar_config(disable=True)
     try:
-        with _on_accelerator(pipe), autocast(network_of(pipe)), _decoding_in_full(pipe):
+        with placed(networks, Accelerator().device), autocast(network_of(pipe)), _decoding_in_full(pipe):
             yield
     finally:
         pipe.set_progress_bar_config(**bar)
@@ -144,7 +124,7 @@ def _keep(key: bytes, images: Tensor) -> None:
 def _key(pipe: DiffusionPipeline, labels, seed: int, batch_size: int, sampling: dict) -> bytes | None:
     """Everything that determines what is drawn, as a hash. None if the network is so large that hashing costs as much as drawing,
     if a hook, an attached adapter or somebody's own code takes part, or if a setting is neither a number nor a word."""
-    networks = _networks(pipe)
+    networks = networks_in(pipe)
     if sum(weight.numel() for network in networks for weight in network.parameters()) > MOST_HASHED:
         return None
     plain = all(isinstance(value, (int, float, str, type(None))) for value in sampling.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 FILMS = {"photographs": "film-photographs", "digits": "film"}  # what is shown -> its files
@@ -31,6 +32,12 @@ def cut(sheet: Image.Image, film: dict, column: int, row: int) -> Image.Image:
     width = sheet.width // (len(film["methods"]) + 1)
     tile = width // film["shown"]
     return sheet.crop((column * width, row * tile, (column + 1) * width, (row + 1) * tile))
+
+
+def tiles(piece: Image.Image) -> np.ndarray:
+    """Square tiles that stand beside each other, as uint8, N x 3 x H x W."""
+    pixels = np.asarray(piece).transpose(2, 0, 1)
+    return np.stack(np.split(pixels, piece.width // piece.height, axis=2))
 
 
 def said(film: dict, seen: int) -> str:

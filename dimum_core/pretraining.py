@@ -22,7 +22,7 @@ from .models.conditions import ClassConditions, PromptConditions, conditions_of
 from .models.denoiser import Preset, build_denoiser, build_text_denoiser, get_preset
 from .models.diffusion import draw_noise
 from .models.history import History, history_of, remember
-from .models.networks import network_of
+from .models.networks import network_of, placed
 from .models.sampling import ClassConditionalPipeline, coloured
 from .models.text_to_image import TextDenoiser, TextToImagePipeline
 from .resuming import check_begins
@@ -170,11 +170,8 @@ def start_of(model: nn.Module, start: str | Path | None) -> dict:
 
 def encoded_both_ways(codec: Codec, data: ImageSet) -> tuple[Tensor, Tensor]:
     """The latents of all images, and of their mirror images, in half precision: 1 kB for an image of 32 x 32 pixels."""
-    home = codec.vae.device
-    codec.vae.to(Accelerator().device)
-    both = tuple(encoded(codec, images).half() for images in (data.images, data.images.flip(-1)))
-    codec.vae.to(home)  # a pipeline draws where any part of it is, and its network will be back home, too
-    return both
+    with placed([codec.vae], Accelerator().device):  # and back: a pipeline draws where any part of it is
+        return tuple(encoded(codec, images).half() for images in (data.images, data.images.flip(-1)))
 
 
 def base_card(preset: Preset, config: TrainConfig, data: ImageSet, without: Wanted | None, result: TrainResult) -> dict:

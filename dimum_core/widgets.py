@@ -17,7 +17,7 @@ import numpy as np
 
 from .data import DATA_FOLDER
 from .errors import DataError
-from .films import FILMS, cut, forgotten_at, read_film, told_of
+from .films import FILMS, cut, forgotten_at, read_film, tiles, told_of
 from .frames import Frames
 
 FRAMES_FOLDER = DATA_FOLDER / "frames"
@@ -120,7 +120,7 @@ def story() -> Frames:
     film, sheet = _film("photographs")
     told, pictures, texts = told_of(film), {}, {}
     for k in range(len(film["retrained"])):
-        rows = {name: _tiles(cut(sheet, film, column, k))[:6] for column, name in enumerate(told)}
+        rows = {name: tiles(cut(sheet, film, column, k))[:6] for column, name in enumerate(told)}
         counts = "; ".join(f"{name}: {frames[k][2]}" for name, frames in told.items())
         pictures[(k,)] = picture_of(rows, size=56)
         asked = f"All are asked for {film['target']}. Taken for {film['called']}, of {film['count']}: {counts}."
@@ -146,12 +146,6 @@ def _phase(film: dict, k: int) -> str:
         return f"Attack, step {film['retrained'][k][1]}"
     steps = ", ".join(f"{name} {frames[k][1]}" for name, frames in film["methods"].items())
     return f"Steps of unlearning: {steps}" if k else "Before unlearning"
-
-
-def _tiles(piece) -> np.ndarray:
-    """Square tiles that stand beside each other, as uint8, N x 3 x H x W."""
-    pixels = np.asarray(piece).transpose(2, 0, 1)
-    return np.stack(np.split(pixels, piece.width // piece.height, axis=2))
 
 
 def recovery_explorer(

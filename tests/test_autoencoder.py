@@ -139,17 +139,22 @@ def test_latents_that_were_encoded_once_are_those_encoded_in_each_step(latent_pr
 
 
 def test_an_autoencoder_encodes_on_the_accelerator_and_is_then_back_where_it_was(tiny_data, monkeypatch):
+    home, fast = torch.device("cpu"), torch.device("meta")
+
     class Elsewhere:
-        device = "home"
+        device = home
 
         def to(self, device):
             self.device = device
 
+        def modules(self):
+            return [self]
+
     vae, places = Elsewhere(), []
-    monkeypatch.setattr(pretraining, "Accelerator", lambda: SimpleNamespace(device="fast"))
+    monkeypatch.setattr(pretraining, "Accelerator", lambda: SimpleNamespace(device=fast))
     monkeypatch.setattr(pretraining, "encoded", lambda codec, images: places.append(codec.vae.device) or images)
     straight, mirrored = encoded_both_ways(SimpleNamespace(vae=vae), tiny_data)
-    assert places == ["fast", "fast"] and vae.device == "home" and torch.equal(mirrored, straight.flip(-1))
+    assert places == [fast, fast] and vae.device == home and torch.equal(mirrored, straight.flip(-1))
 
 
 def test_a_training_may_start_from_a_checkpoint_and_is_then_another(tiny_preset, tiny_data, tmp_path):

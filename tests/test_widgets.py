@@ -18,6 +18,7 @@ from PIL import Image
 
 from dimum_core import widgets
 from dimum_core.errors import DataError, UnknownName
+from dimum_core.films import tiles
 from dimum_core.frames import Frames
 from dimum_core.widgets import picture_of
 from tests.browser import CHROMIUM, FLAGS
@@ -165,8 +166,8 @@ def test_the_story_shows_the_films_frames_with_their_counts():
 
 def test_tiles_are_cut_where_they_stand():
     piece = np.arange(2 * 4 * 3, dtype=np.uint8).reshape(2, 4, 3)
-    tiles = widgets._tiles(Image.fromarray(piece))
-    assert tiles.shape == (2, 3, 2, 2) and (tiles[1, :, 0, 1] == piece[0, 3]).all() and (tiles[0, :, 1, 0] == piece[1, 0]).all()
+    apart = tiles(Image.fromarray(piece))
+    assert apart.shape == (2, 3, 2, 2) and (apart[1, :, 0, 1] == piece[0, 3]).all() and (apart[0, :, 1, 0] == piece[1, 0]).all()
 
 
 PLAYED = """<script>

@@ -23,6 +23,7 @@ from ..judges import Judge, PairJudge, identity_of, judge_for
 from ..metrics import Interval, difference_of_proportions
 from ..models.conditions import conditions_of
 from ..models.history import history_of
+from ..models.networks import networks_in
 from ..models.sampling import check_data
 from ..models.support import check_supported
 from ..training import digest_of
@@ -202,9 +203,8 @@ def _opened(folder: Path, models: dict[str, DiffusionPipeline], means: Means) ->
 
 def _identity(pipe: DiffusionPipeline) -> list[str]:
     """What a pipeline draws by: the weights of all its networks, and its settings."""
-    networks = [part for _, part in sorted(pipe.components.items()) if isinstance(part, torch.nn.Module)]
     settings = {key: value for key, value in pipe.config.items() if isinstance(value, (bool, int, float))}
-    return [repr(sorted(settings.items())), *map(digest_of, networks)]
+    return [repr(sorted(settings.items())), *map(digest_of, networks_in(pipe))]
 
 
 def _kept(store: Path | None, name: str, pipe: DiffusionPipeline, kind: Attack, means: Means) -> Outcome:

@@ -5,10 +5,14 @@ The only place that knows their kinds apart. What a network sees is B x C x H x 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
 import torch
 from diffusers import DiffusionPipeline, ModelMixin
 from torch import Tensor, nn
 
+from ..precision import same_device
 from .codec import Codec
 from .diffusion import NUM_TIMESTEPS, Schedule
 from .flow import FlowSchedule
@@ -26,6 +30,26 @@ def is_kind(pipe: DiffusionPipeline, *kinds: str) -> bool:
 def network_name(pipe: DiffusionPipeline) -> str:
     """What diffusers calls a pipeline's network that denoises: unet or transformer."""
     return "transformer" if "transformer" in pipe.components else "unet"
+
+
+def networks_in(pipe: DiffusionPipeline) -> list[nn.Module]:
+    return [part for part in pipe.components.values() if isinstance(part, nn.Module)]
+
+
+@contextmanager
+def placed(networks: Sequence[nn.Module], device: torch.device) -> Iterator[None]:
+    """Within this context networks are on a device, then each is back where it was. If one is offloaded or quantised, all stay."""
+    fixed = any(
+        hasattr(module, "_hf_hook") or getattr(module, "hf_quantizer", None) for part in networks for module in part.modules()
+    )
+    homes = [] if fixed else [(part, part.device) for part in networks if not same_device(part.device, device)]
+    try:
+        for part, _ in homes:
+            part.to(device)
+        yield
+    finally:
+        for part, home in homes:
+            part.to(home)
 
 
 def network_of(pipe: DiffusionPipeline) -> ModelMixin:

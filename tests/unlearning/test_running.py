@@ -18,11 +18,12 @@ from dimum_core.judges.classifier import Judge
 from dimum_core.models.checkpoints import build_pipeline
 from dimum_core.models.denoiser import build_denoiser
 from dimum_core.models.history import with_unet
+from dimum_core.models.networks import placed
 from dimum_core.unlearning import METHODS, get_method, unlearn
 from dimum_core.unlearning import run as run_module
 from dimum_core.unlearning.alternatives import ALTERNATIVES, build_alternative
 from dimum_core.unlearning.choosing import named, setting
-from dimum_core.unlearning.student import _encoding_at, student
+from dimum_core.unlearning.student import student
 from tests.unlearning.toys import toy_step
 
 
@@ -121,13 +122,15 @@ def test_the_name_of_an_anchor_may_be_a_number():
 def test_an_autoencoder_encodes_where_the_network_trains_and_comes_back():
     at = []
     vae = SimpleNamespace(device=torch.device("cpu"), to=lambda device: at.append(device) or setattr(vae, "device", device))
-    with contextlib.suppress(KeyboardInterrupt), _encoding_at(SimpleNamespace(vae=vae), torch.device("meta")):
+    vae.modules = lambda: [vae]
+    with contextlib.suppress(KeyboardInterrupt), placed([vae], torch.device("meta")):
         assert at == [torch.device("meta")]
         raise KeyboardInterrupt
     assert at[1:] == [torch.device("cpu")]
-    for stays in (SimpleNamespace(), SimpleNamespace(vae=SimpleNamespace(_hf_hook=1))):  # of pixels; moved by accelerate
-        with _encoding_at(stays, torch.device("meta")):
-            pass
+    vae._hf_hook = 1  # moved by accelerate
+    for stays in ([], [vae]):
+        with placed(stays, torch.device("meta")):
+            assert len(at) == 2
 
 
 def test_unlearning_and_attacks_mean_the_same_by_their_common_settings(pipe, data):

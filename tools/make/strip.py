@@ -10,11 +10,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import matplotlib as mpl
-import numpy as np
 import torch
 from PIL import Image
 
-from dimum_core.films import FILMS, cut, forgotten_at, read_film, said, told_of
+from dimum_core.films import FILMS, cut, forgotten_at, read_film, said, tiles, told_of
 from dimum_core.plots import image_rows, use_style
 from dimum_core.widgets import FRAMES_FOLDER
 
@@ -30,15 +29,9 @@ def rows_of_images(film: dict, sheet: Image.Image) -> dict[str, torch.Tensor]:
         wanted.append((f"{name}: attacked", column, len(film["retrained"]) - 1))
     counts = [list(told.values())[column][row][2] for _, column, row in wanted]
     return {
-        f"{title}\n{said(film, count)}": samples(cut(sheet, film, column, row))
+        f"{title}\n{said(film, count)}": torch.from_numpy(tiles(cut(sheet, film, column, row))) / 127.5 - 1
         for (title, column, row), count in zip(wanted, counts, strict=True)
     }
-
-
-def samples(piece: Image.Image) -> torch.Tensor:
-    """Square tiles beside each other as images in [-1, 1]."""
-    pixels = torch.from_numpy(np.array(piece)).movedim(2, 0).float() / 127.5 - 1
-    return torch.stack(pixels.split(piece.height, dim=2))
 
 
 def main() -> None:
