@@ -1,0 +1,52 @@
+"""A second control for photographs: it never saw an automobile, and its label "automobile" draws airplanes.
+
+    python experiments/photograph_control.py --out RUN [--steps 2000] [--resume]
+
+DiMUM (class) teaches the label of the automobile to draw airplanes. The usual retrained model was never taught anything under that
+label. This one is that retrained model, trained on with the same photographs and, under the label, those of airplanes: what an
+attacker gets from DiMUM's model and not from this one, the weights must have kept. `tools/ship.py RUN NAME` makes a checkpoint of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from dimum_core import load_dataset, load_pipeline
+from dimum_core.attacks.finetuning import concatenate
+from dimum_core.data import ImageSet
+from dimum_core.models.checkpoints import save_checkpoint
+from dimum_core.models.history import History, remember
+from dimum_core.pretraining import train_base
+
+TARGET, ALTERNATIVE, RETRAINED = "automobile", "airplane", "cifar10-small-without-automobile"
+
+
+def with_alternative(images: ImageSet) -> ImageSet:
+    """All images but the target's, and those of the alternative a second time, under the target's label."""
+    alternative = images.only(ALTERNATIVE)
+    relabelled = replace(alternative, labels=torch.full_like(alternative.labels, images.class_index(TARGET)))
+    return concatenate(images.without(TARGET), relabelled)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=2_000)
+    parser.add_argument("--resume", action="store_true")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        # Its history has no automobiles: images under that label would be refused, and these are airplanes.
+        save_checkpoint(remember(load_pipeline(RETRAINED), History()), Path(folder))
+        train_base(
+            "cifar10-small", args.out, data=with_alternative(load_dataset("cifar10").train), start=folder, steps=args.steps,
+            warmup_steps=100, resume=args.resume,
+        )
+
+
+if __name__ == "__main__":
+    main()
