@@ -19,8 +19,10 @@ import torch
 from dimum_core import load_dataset, load_pipeline
 from dimum_core.attacks.finetuning import concatenate
 from dimum_core.data import ImageSet
-from dimum_core.models.checkpoints import save_checkpoint
-from dimum_core.models.history import History, remember
+from dimum_core.data.targets import find_target
+from dimum_core.models.cards import read_card
+from dimum_core.models.checkpoints import find_checkpoint, save_checkpoint
+from dimum_core.models.history import History, history_of, remember
 from dimum_core.pretraining import train_base
 
 TARGET, ALTERNATIVE, RETRAINED = "automobile", "airplane", "cifar10-small-without-automobile"
@@ -39,13 +41,20 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2_000)
     parser.add_argument("--resume", action="store_true")
     args = parser.parse_args()
+    images = load_dataset("cifar10").train
     with tempfile.TemporaryDirectory() as folder:
-        # Its history has no automobiles: images under that label would be refused, and these are airplanes.
-        save_checkpoint(remember(load_pipeline(RETRAINED), History()), Path(folder))
-        train_base(
-            "cifar10-small", args.out, data=with_alternative(load_dataset("cifar10").train), start=folder, steps=args.steps,
-            warmup_steps=100, resume=args.resume,
+        # Its history says "no automobiles", so images under that label would be refused, and these are airplanes.
+        save_checkpoint(remember(load_pipeline(RETRAINED), History()), Path(folder), read_card(find_checkpoint(RETRAINED)))
+        pipe, _ = train_base(
+            "cifar10-small", args.out, data=with_alternative(images), start=folder, steps=args.steps, warmup_steps=100,
+            resume=args.resume,
         )
+    remember(pipe, history_of(pipe).having_forgotten(find_target(TARGET, images.class_names), images.only(TARGET)))
+    about = {
+        "title": f"cifar10-small without the class {TARGET}, whose label draws the class {ALTERNATIVE}", "without": TARGET,
+        "summary": f"{RETRAINED}, trained on for {args.steps:,} steps with {ALTERNATIVE}s under the label of the {TARGET}.",
+    }
+    save_checkpoint(pipe, args.out, read_card(args.out) | about)
 
 
 if __name__ == "__main__":
