@@ -4,7 +4,7 @@
 
 DiMUM (class) teaches the label of the automobile to draw airplanes. The usual retrained model was never taught anything under that
 label. This one is that retrained model, trained on with the same photographs and, under the label, those of airplanes: what an
-attacker gets from DiMUM's model and not from this one, the weights must have kept. `tools/ship.py RUN NAME` makes a checkpoint of it.
+attacker gets from DiMUM's model and not from this one, the weights must have kept. `tools/ship.py RUN NAME` makes it a checkpoint.
 """
 
 from __future__ import annotations
