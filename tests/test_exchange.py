@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from dimum_core.benchmark import read_results
-from dimum_core.benchmark.exchange import exchange_panel, exchange_rates, half_recoveries, has_strengths
+from dimum_core.benchmark.exchange import after_lengths, exchange_panel, exchange_rates, half_recoveries, has_strengths
 from dimum_core.benchmark.page import write_report
 from dimum_core.benchmark.plan import CONTROLS
 from dimum_core.benchmark.results import PROVENANCE
@@ -52,6 +52,17 @@ def test_the_attacker_takes_the_rate_that_is_there_first_and_what_never_forgot_i
     assert cheap["retained"].tolist() == pytest.approx([0.999] * 3 + [0.99] * 3)
     dear = halves[halves["label"] == "dear"]
     assert dear["censored"].all() and (dear["half"] == 1000).all()
+
+
+def test_after_each_length_stands_what_the_better_rate_gives_back_in_the_end():
+    rows = made_up()
+    slow = (rows["label"] == "cheap") & (rows["attack_rate"] == 1e-4)
+    rows.loc[slow, ["target accuracy", "target low", "target high"]] = 0.3
+    found = after_lengths(rows).set_index(["label", "steps", "seed"])
+    assert len(found) == 3 * (3 * 2 + 1) and "original" not in found.index.get_level_values("label")
+    cheap = found.loc["cheap"]
+    assert (cheap["recovered"] == 0.5).all() and (cheap["attack_rate"] == 1e-3).all() and (cheap["UA"] == 1).all()
+    assert (found.loc[["dear", "retrained"], "recovered"] == 0).all() and np.allclose(found.loc["idle", "UA"], 0.2)
 
 
 def test_an_attacker_who_teaches_the_target_sets_no_exchange_rate():

@@ -16,7 +16,8 @@ from pathlib import Path
 import pandas as pd
 
 from dimum_core.benchmark import contests, leaderboard, read_results, report
-from dimum_core.benchmark.contest import comparisons
+from dimum_core.benchmark.contest import LEAST_UA, comparisons
+from dimum_core.benchmark.exchange import after_lengths
 from dimum_core.metrics import MARGIN, pairwise_comparisons, t_interval
 from dimum_core.metrics.comparison import judged
 
@@ -28,7 +29,8 @@ from who_pays import bills  # noqa: E402
 
 PAGES = ("docs/results.md", "CLAIMS.md")
 BLOCK = re.compile(
-    r"(?P<head><!-- (?P<kind>table|leaderboard|shares|expected|leads|pays|frontier) (?P<source>[\w+-]+): (?P<budget>\w+) -->\n)"
+    r"(?P<head><!-- (?P<kind>table|leaderboard|shares|expected|leads|pays|frontier|lengths) (?P<source>[\w+-]+): "
+    r"(?P<budget>\w+) -->\n)"
     r".*?(?P<tail><!-- end of table -->)", re.DOTALL,
 )
 COLUMNS = {
@@ -264,10 +266,26 @@ def on_new_digits(rows: pd.DataFrame) -> list[str]:
     return lines
 
 
+def lengths(source: str, what: str) -> str:
+    """What each method gives back ("recovered"), or how it draws the other classes ("RA"), by its length, as a Markdown table:
+    a value for each target, and of several seeds the mean. In brackets, where UA is below LEAST_UA: it had not forgotten."""
+    found = after_lengths(results(source))
+    table = found.groupby(["label", "steps", "target"])[[what, "UA"]].mean()
+    steps = sorted(set(found["steps"]) - {0})
+    lines = [f"| method | {' | '.join(f'{each:g} steps' for each in steps)} |", "|" + "---|" * (len(steps) + 1)]
+    for label in [*dict.fromkeys(found.loc[found["steps"] > 0, "label"]), "retrained"]:
+        cells = []
+        for each in steps:
+            here = table.loc[(label, 0 if label == "retrained" else each)]
+            cells.append(", ".join(f"{v:.2f}" if ua >= LEAST_UA else f"({v:.2f})" for v, ua in here[[what, "UA"]].to_numpy()))
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def rewritten(text: str) -> str:
     write = {
         "table": table, "leaderboard": standings, "shares": shares, "expected": expected, "leads": lead_table, "pays": pays,
-        "frontier": frontier_table,
+        "frontier": frontier_table, "lengths": lengths,
     }
     text = BLOCK.sub(lambda match: match["head"] + write[match["kind"]](match["source"], match["budget"]) + match["tail"], text)
     return EFFECT.sub(lambda match: match["head"] + in_words(match["name"]) + match["tail"], text)

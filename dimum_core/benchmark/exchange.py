@@ -37,6 +37,17 @@ def half_recoveries(rows: pd.DataFrame) -> pd.DataFrame:
     return table.drop_duplicates(RUN)[[*RUN, *CHOICES, "half", "censored", "retained"]].sort_values(RUN).reset_index(drop=True)
 
 
+def after_lengths(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row per method, length of unlearning, target and seed: what the attack gives back in the end, and what it cost.
+
+    For each model the attacker takes the learning rate that gives most back in the end, on this very model, which favours the
+    attacker. The retrained model's row says 0 steps; the original is left out. See `runs` for the columns.
+    """
+    table = runs(rows).sort_values("recovered", ascending=False, kind="stable")
+    table = table[table["label"] != "original"]
+    return table.drop_duplicates(["label", "steps", *PAIR]).sort_values(["label", "steps", *PAIR]).reset_index(drop=True)
+
+
 def exchange_rates(halves: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """One row per method and length of unlearning: the median attack steps to half recovery, and their ratio to the steps.
 
