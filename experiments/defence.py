@@ -38,7 +38,7 @@ import copy
 from pathlib import Path
 
 import pandas as pd
-from attackers import ABOUT, CONTROLS, NEVER_KNEW, WITH_ALTERNATIVES, attack_rows, grown, leads, model_of
+from attackers import ABOUT, CONTROLS, WITH_ALTERNATIVES, attack_rows, grown, leads, model_of
 from joblib import delayed
 from rows import read_rows
 
@@ -74,6 +74,7 @@ ANEW = "trained anew"
 UNTAUGHT = [ANEW, *(name for name in CANDIDATES if name.startswith("finetuning"))]  # nothing is learnt under their label
 FINALIST = "finetuning, disturbed by 0.07"
 TRAINING = read_card(find_checkpoint("digits"))["training"]  # of the original
+BOTH = ["retrained", WITH_ALTERNATIVES]  # the controls that leads are over: an untaught label, and one that draws other digits
 KNOWN = Path(__file__).parent.parent / "data" / "results" / "attackers.csv"  # what the same attacks got out of the controls
 HOLDS = {"lead": 0.05, "others": 0.98}
 
@@ -133,13 +134,13 @@ def frontier(rows: pd.DataFrame) -> pd.DataFrame:
     made, none = ~rows["method"].isin(CONTROLS), rows["attack"] == "none"
     table = rows[made & none].set_index(ABOUT)[["passes", "others"]]
     table.insert(0, "price", table.pop("passes") / (TRAINING["steps"] * TRAINING["batch_size"]))
-    for control in NEVER_KNEW:
+    for control in BOTH:
         over = leads(rows, over=control)
         worst = over.loc[over.groupby(ABOUT)["lead"].idxmax()].set_index(ABOUT)[["lead", "low", "high", "attack"]]
         table = table.join(worst.add_suffix(f", {control}"))
     right = rows[none & (rows["method"] == "original")].set_index(["target", "seed"])["others"].rename("right")
     table["kept"] = table["others"] >= HOLDS["others"] * table.join(right, on=["target", "seed"])["right"]
-    over = table[[f"lead, {control}" for control in NEVER_KNEW]]
+    over = table[[f"lead, {control}" for control in BOTH]]
     untaught = table.index.get_level_values("method").isin(UNTAUGHT)
     table["worst"] = over["lead, retrained"].where(untaught, over[f"lead, {WITH_ALTERNATIVES}"])
     table["holds"] = table["kept"] & (table["worst"] <= HOLDS["lead"])

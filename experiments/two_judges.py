@@ -25,8 +25,8 @@ from dimum_core import load_dataset, load_pipeline
 from dimum_core.evaluation import draw_samples
 from dimum_core.judges import load_judge
 from dimum_core.metrics import wilson_interval
-from dimum_core.models.cards import provenance
-from dimum_core.models.checkpoints import shipped_checkpoints
+from dimum_core.models.cards import provenance, read_card
+from dimum_core.models.checkpoints import CHECKPOINT_FOLDER, shipped_checkpoints
 from dimum_core.models.fresh_noise import FRESH_STEPS, with_fresh_noise
 
 FIRST, SECOND = "cifar10-judge", "cifar10-second-judge"
@@ -47,8 +47,8 @@ def groups(per_class: int, seed: int) -> Iterator[tuple[str, Tensor, Tensor]]:
         if not name.startswith(BASE):
             continue
         pipe, all_labels = load_pipeline(name), torch.arange(len(test.class_names)).repeat_interleave(per_class)
-        lacking = [test.class_index(each) for each in test.class_names if name.startswith(f"{BASE}-without-{each}")]
-        lacks = torch.isin(all_labels, torch.tensor(lacking, dtype=torch.int64))
+        lacking = read_card(CHECKPOINT_FOLDER / name).get("without")
+        lacks = all_labels == (-1 if lacking is None else test.class_index(lacking))
         images, labels = drawn(pipe, all_labels, seed)
         yield f"{name}: the classes it saw", images[~lacks], labels[~lacks]
         if lacks.any():

@@ -78,6 +78,16 @@ def test_the_second_control_sees_the_other_digits_under_the_label_and_never_the_
     assert drawn == [0, 1, 2, 4, 5, 6, 7, 8, 9]
 
 
+def test_the_third_control_sees_as_many_other_digits_under_the_label_as_there_were_of_the_digit(monkeypatch):
+    tool, digits = load(monkeypatch, "attackers.py"), load_dataset("digits").train
+    data, count = tool.with_random_labels("3", seed=0), len(digits.only("3"))
+    under = data.only("3")
+    assert len(under) == count and torch.equal(data.images[:-count], digits.without("3").images)
+    assert not np.isin(under.item_hashes, digits.only("3").item_hashes).any()
+    drawn = digits.labels[[np.flatnonzero(digits.item_hashes == each)[0] for each in under.item_hashes]]
+    assert set(drawn.tolist()) == set(range(10)) - {3} and torch.bincount(drawn).max() < count / 4
+
+
 def test_attackers_go_on_with_models_that_lack_rows(monkeypatch, tmp_path, capsys):
     """Two attacks on one target; what is there is not computed again."""
     tool, out, made = load(monkeypatch, "attackers.py"), tmp_path / "rows.csv", []

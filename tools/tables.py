@@ -23,8 +23,8 @@ from dimum_core.metrics.comparison import judged
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "experiments"))
-from attackers import DEFENCES, HAS_OWN, NEVER_KNEW, WITH_ALTERNATIVES, leads, own_leads  # noqa: E402 (a script of another folder, not a package)
-from defence import SEARCHED, SHARP, confirmed, frontier, with_controls  # noqa: E402
+from attackers import DEFENCES, NEVER_KNEW, leads, own_leads  # noqa: E402 (a script of another folder, not a package)
+from defence import BOTH, SEARCHED, SHARP, confirmed, frontier, with_controls  # noqa: E402
 from who_pays import bills  # noqa: E402
 
 PAGES = ("docs/results.md", "CLAIMS.md")
@@ -206,16 +206,15 @@ def expected(source: str, budget: str) -> str:
 def lead_table(source: str, length: str) -> str:
     """What each attack gets out of models that forgot so long, beyond a control, as a Markdown table: a value for each target.
 
-    The leads of all methods over the retrained model, that of DiMUM over its own control, and what both controls show.
+    The leads of all methods over the retrained model, those of some over a control of their own, and what the controls show.
     """
     rows = pd.read_csv(ROOT / "data" / "results" / f"{source}.csv")
     rows = rows[(rows["length"] == (length if length == "matched" else f"{length} steps")) | rows["method"].isin(NEVER_KNEW)]
     usual = leads(rows).groupby(["attack", "method"], sort=False)["lead"].agg(list).unstack(sort=False)
-    own = own_leads(rows).groupby("attack")["lead"].agg(list)
+    own = own_leads(rows).groupby(["attack", "method"], sort=False)["lead"].agg(list).unstack(sort=False)
     known = {name: rows[rows["method"] == name].groupby("attack")["share"].agg(list) for name in NEVER_KNEW}
     columns = {name: usual[name] for name in DEFENCES if name in usual}
-    columns |= {f"{HAS_OWN}, over its own control": own, "retrained": known["retrained"]}
-    columns["DiMUM's own control"] = known[WITH_ALTERNATIVES]
+    columns |= {f"{name}, over its own control": own[name] for name in own} | known
     lines = [f"| attack | {' | '.join(columns)} |", "|" + "---|" * (len(columns) + 1)]
     for attack in usual.index:
         values = [column.get(attack) for column in columns.values()]
@@ -251,7 +250,7 @@ def searched(rows: pd.DataFrame) -> list[str]:
         shares = " | ".join(f"{share:.2f}" for share in shown.loc[(method, length)])
         verdict = f"{row['worst']:.2f}{' **holds**' if row['holds'] else ''}"
         lines.append(f"| {method} | {length.split()[0]} | {100 * row['price']:.1f} | {row['others']:.2f} | {shares} | {verdict} |")
-    for control in NEVER_KNEW:
+    for control in BOTH:
         shares = " | ".join(f"{share:.2f}" for share in shown.loc[(control, "0 steps")])
         lines.append(f"| *{control}* | | | | {shares} | |")
     return lines

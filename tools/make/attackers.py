@@ -16,9 +16,9 @@ from dimum_core.plots import use_style
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "experiments"))
-from attackers import DEFENCES, HAS_OWN, LENGTHS, leads, own_leads  # noqa: E402 (a script of another folder, not a package)
+from attackers import DEFENCES, LENGTHS, OWN_CONTROLS, leads, own_leads  # noqa: E402 (a script of another folder, not a package)
 
-OWN = "dimum (own control)"
+OWN = {method: f"{method.split(' ')[0]} (own control)" for method in OWN_CONTROLS}
 WORDS = {
     "none": "no attack", "relearning": "relearning, 150 steps", "relearning steps=600": "relearning, 600 steps",
     "few-shot": "few-shot (10 images of the digit)", "old-row": "the label's old row", "seed-row": "the row of the seed",
@@ -32,11 +32,11 @@ WORDS = {
 def table(rows: pd.DataFrame) -> pd.DataFrame:
     """Mean leads over the targets: a row for each attack, as they were made, a column for each length and method.
 
-    After DiMUM's column stands its lead over the control that was trained with its alternatives.
+    After some methods' column stands their lead over a control of their own, whose label draws what their label draws.
     """
-    both = pd.concat([leads(rows), own_leads(rows).assign(method=OWN)])
+    both = pd.concat([leads(rows), own_leads(rows).replace({"method": OWN})])
     found = both.pivot_table(index="attack", columns=["length", "method"], values="lead", sort=False)
-    order = [name for method in DEFENCES for name in ([method, OWN] if method == HAS_OWN else [method])]
+    order = [name for method in DEFENCES for name in [method, *([OWN[method]] if method in OWN else [])]]
     columns = [(length, name) for length in LENGTHS for name in order if (length, name) in found]
     return found.loc[[name for name in WORDS if name in found.index], columns]
 
