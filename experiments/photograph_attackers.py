@@ -30,7 +30,6 @@ from dimum_core.attacks.auditing import AUDITED
 ORIGINAL, DATA, TARGET = "cifar10-small", "cifar10-mini", "automobile"
 KNEW_NONE = {"retrained": "cifar10-small-without-automobile", WITH_ALTERNATIVES: "cifar10-small-airplane-for-automobile"}
 DEFENCES = ["dimum (class)", "esd", "random-label", "erasediff"]
-OWN_CONTROLS = {"dimum (class)": WITH_ALTERNATIVES}  # as in attackers.py
 MODELS = [*((control, "0 steps") for control in KNEW_NONE), *((method, "60 steps") for method in DEFENCES)]
 
 

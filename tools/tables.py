@@ -212,8 +212,9 @@ def lead_table(source: str, length: str) -> str:
     rows = rows[(rows["length"] == (length if length == "matched" else f"{length} steps")) | rows["method"].isin(NEVER_KNEW)]
     usual = leads(rows).groupby(["attack", "method"], sort=False)["lead"].agg(list).unstack(sort=False)
     own = own_leads(rows).groupby(["attack", "method"], sort=False)["lead"].agg(list).unstack(sort=False)
-    known = {name: rows[rows["method"] == name].groupby("attack")["share"].agg(list) for name in NEVER_KNEW}
-    columns = {name: usual[name] for name in DEFENCES if name in usual}
+    there = [name for name in NEVER_KNEW if name in set(rows["method"])]
+    known = {name: rows[rows["method"] == name].groupby("attack")["share"].agg(list) for name in there}
+    columns = {name: usual[name] for name in [*DEFENCES, *sorted(set(usual) - set(DEFENCES))] if name in usual}
     columns |= {f"{name}, over its own control": own[name] for name in own} | known
     lines = [f"| attack | {' | '.join(columns)} |", "|" + "---|" * (len(columns) + 1)]
     for attack in usual.index:

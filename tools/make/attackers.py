@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "experiments"))
 from attackers import DEFENCES, LENGTHS, OWN_CONTROLS, leads, own_leads  # noqa: E402 (a script of another folder, not a package)
 
-OWN = {method: f"{method.split(' ')[0]} (own control)" for method in OWN_CONTROLS}
+OWN = {method: f"{method.split(' ')[0]} (own control)" for method in OWN_CONTROLS if method in DEFENCES}
 WORDS = {
     "none": "no attack", "relearning": "relearning, 150 steps", "relearning steps=600": "relearning, 600 steps",
     "few-shot": "few-shot (10 images of the digit)", "old-row": "the label's old row", "seed-row": "the row of the seed",
