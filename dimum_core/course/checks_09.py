@@ -82,15 +82,15 @@ def _combination(function, seed=0):
 
 @exercise(
     "09.3",
-    "Everything but the feature should stay. Which picture differs from a hatched star in its style alone?",
-    "The prompt will go on asking for a star.",
+    "Everything but the feature should stay. Which picture differs from a hatched star in its object alone?",
+    "The prompt will go on asking for a hatched picture.",
 )
 def _alternative_picture(name):
-    return choose(name, {"filled star"}, {
-        "hatched circle": "That keeps the style, which is what should go.",
-        "filled circle": "That changes the object too, and teaches the model that stars are circles.",
+    return choose(name, {"hatched circle"}, {
+        "filled star": "That keeps the object, which is what should go.",
+        "filled circle": "That changes the style too, and teaches the model that hatched means filled.",
         "hatched star": "That is the target itself.",
-        "noise": "That would forget the style, and the object with it.",
+        "noise": "That would forget the object, and the style with it.",
     })
 
 

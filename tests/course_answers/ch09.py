@@ -83,8 +83,8 @@ ANSWERS = {
         (lambda *case: combination(*case, enough=1), "not one of them"),
         (lambda *case: combination(*case)[:2], "was expected"),
     ]),
-    "09.3": ("filled star", [
-        ("hatched circle", "keeps the style"), ("filled circle", "stars are circles"), ("noise", "object with it"),
+    "09.3": ("hatched circle", [
+        ("filled star", "keeps the object"), ("filled circle", "hatched means filled"), ("noise", "style with it"),
         ("square", "not among the choices"),
     ]),
     "09.4": (copied, [
