@@ -137,19 +137,18 @@ def _share_at_no_guidance(share, numbers):
 @exercise(
     "02.5",
     "Two predictions, one with the labels and one with as many null labels; then the line through both.",
-    "null_labels = torch.full_like(labels, null_label).",
+    "null_labels = torch.full_like(labels, null_label), and w = 0 is the class's prediction.",
 )
 def _mended_guidance(function, seed=0):
     x_t, labels, t = _guided_case(seed)
-    cases = [(_shaped, x_t, t, labels, null, s) for null, s in ((10, 3.0), (6, 0.0), (10, 1.0))]
-    return compare(function, _guide, cases, {
-        "Both faults are still there: class 0 stands for the null label, and s counts from the class.":
-            lambda d, x, t, y, n, s: _guide(d, x, t, y, n, 1 + s, told=torch.zeros_like(y)),
-        "Class 0 still stands for the null label.": lambda d, x, t, y, n, s: _guide(d, x, t, y, n, s, told=torch.zeros_like(y)),
-        "s still counts from the class: s = 0 must give the null prediction.":
-            lambda d, x, t, y, n, s: _guide(d, x, t, y, n, 1 + s),
-        "Null and class are exchanged.": lambda d, x, t, y, n, s: _guide(d, x, t, y, n, 1 - s),
-        "There is no guidance: that is the class's prediction.": lambda d, x, t, y, n, s: d(x, t, y),
+    cases = [(_shaped, x_t, t, labels, null, w) for null, w in ((10, 3.0), (6, 0.0), (10, 1.0))]
+    return compare(function, lambda d, x, t, y, n, w: _guide(d, x, t, y, n, 1 + w), cases, {
+        "Both faults are still there: class 0 stands for the null label, and w is taken for s.":
+            lambda d, x, t, y, n, w: _guide(d, x, t, y, n, w, told=torch.zeros_like(y)),
+        "Class 0 still stands for the null label.": lambda d, x, t, y, n, w: _guide(d, x, t, y, n, 1 + w, told=torch.zeros_like(y)),
+        "w is still taken for s: w = 0 must give the class's prediction.": _guide,
+        "Null and class are exchanged.": lambda d, x, t, y, n, w: _guide(d, x, t, y, n, -w),
+        "There is no guidance: that is the class's prediction.": lambda d, x, t, y, n, w: d(x, t, y),
     }, tolerance=1e-4)
 
 

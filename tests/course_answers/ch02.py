@@ -42,12 +42,12 @@ ANSWERS = {
     ]),
     "02.4": (0.1, [(0.0, "Not none"), (0.5, "more than two"), (1, "ignored at s = 0"),
                    (0.9, "wrong ones"), (10, "not the number"), (1 / 11, "too small"), (1 / 9, "too large")]),
-    "02.5": (both, [
-        (lambda d, x, t, y, n, s: both(d, x, t, y, 0, 1 + s), "Both faults"),
-        (lambda d, x, t, y, n, s: both(d, x, t, y, 0, s), "Class 0 still"),
-        (lambda d, x, t, y, n, s: both(d, x, t, y, n, s + 1), "still counts from the class"),
-        (lambda d, x, t, y, n, s: d(x, t, y), "no guidance"),
-        (lambda d, x, t, y, n, s: both(d, x, t, y, n, 1 - s), "exchanged"),
+    "02.5": (lambda d, x, t, y, n, w: both(d, x, t, y, n, 1 + w), [
+        (lambda d, x, t, y, n, w: both(d, x, t, y, 0, w), "Both faults"),
+        (lambda d, x, t, y, n, w: both(d, x, t, y, 0, 1 + w), "Class 0 still"),
+        (both, "still taken for s"),
+        (lambda d, x, t, y, n, w: d(x, t, y), "no guidance"),
+        (lambda d, x, t, y, n, w: both(d, x, t, y, n, -w), "exchanged"),
     ]),
     "02.6": (sampler, [
         (lambda d, x, y, n, s, ts: sampler(d, x, y, n, 1.0, ts), "no guidance"),
