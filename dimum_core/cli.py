@@ -206,7 +206,7 @@ def _add_grade(commands) -> None:
         "--capstone", action="store_true", help="the folder has capstones (mine.py, a folder per student): run on seeds drawn now"
     )
     grade.add_argument("--points", type=Path, metavar="FILE", help="what an exercise is worth (default: the course's points.yaml)")
-    grade.add_argument("--seconds", type=float, default=20.0, help="limit for each answer (default: 20)")
+    grade.add_argument("--seconds", type=float, help="limit for each answer (default: 20)")
     grade.add_argument("--memory", type=float, default=2.0, metavar="GB", help="limit beyond what torch needs (default: 2)")
     grade.set_defaults(run=run_grade)
 

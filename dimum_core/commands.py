@@ -115,18 +115,27 @@ def run_evaluate(args) -> None:
 
 
 def _reference(args, pipe):
-    """The data whose held-out images fidelity is measured against; with a judge of one's own, a model may be measured without."""
+    """The data whose held-out images fidelity is measured against; without them, nothing, if no one named any data."""
     import sys
 
+    import numpy as np
+
     from .errors import DataError
+    from .models.history import history_of
 
     try:
-        return _data_of(args, pipe)
+        data = _data_of(args, pipe)
     except DataError as error:
         if args.data or not args.judge:
             raise
-        print(f"dimum: fidelity is not measured. {error}", file=sys.stderr, flush=True)
-        return None
+        data, reason = None, error
+    else:
+        reason = "The model has learnt from the held-out images, as after --auxiliary public."
+        seen = np.isin(data.test.item_hashes, history_of(pipe).item_hashes)
+        data = None if args.data is None and seen.any() else data
+    if data is None:
+        print(f"dimum: fidelity is not measured. {reason}", file=sys.stderr, flush=True)
+    return data
 
 
 def run_unlearn(args) -> None:
@@ -271,9 +280,12 @@ def run_grade(args) -> None:
     if args.capstone:
         from .course.capstones import grade_capstones
 
+        if args.points or args.seconds is not None:
+            raise DimumError("--points and --seconds are for exercises: a capstone has a rubric of its own, so leave them out.")
         results = grade_capstones(args.folder, args.out, memory=args.memory)
     else:
-        results = grade(args.folder, args.out, args.points or POINTS, args.seconds, args.memory)
+        limit = {} if args.seconds is None else {"seconds": args.seconds}
+        results = grade(args.folder, args.out, args.points or POINTS, memory=args.memory, **limit)
     for result in results:
         note = f" ({result.note})" if result.note else ""
         print(one_line(f"{result.student}: {result.points:g} of {result.out_of:g}{note}"))

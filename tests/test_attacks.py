@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -20,6 +20,7 @@ from dimum_core.attacks import (
     complete_weights,
     ddim_path,
     get_attack,
+    register,
     relearn,
     reset_embedding,
     round_weights,
@@ -264,6 +265,20 @@ def test_what_came_back_is_counted(digits, means):
         Thief.__dataclass_fields__ = {}
         outcome = attack(pipe, Thief(), means)
         assert (outcome.target.value, outcome.target.n) == (share, 5)
+
+
+def test_an_attack_of_ones_own_must_not_take_a_shipped_ones_place_and_must_be_a_dataclass(monkeypatch):
+    monkeypatch.setattr("dimum_core.attacks.base.ATTACKS", dict(ATTACKS))
+
+    class Plain(Attack):
+        pass
+
+    with pytest.raises(SettingError, match="The name 'rounding' belongs to an attack of dimum_core.attacks.weights"):
+        register("rounding")(Plain)
+    with pytest.raises(SettingError, match="plain is no frozen dataclass"):
+        register("plain")(Plain)
+    mine = dataclass(frozen=True)(Plain)
+    assert register("mine")(mine) is register("mine")(mine)  # again, as when its cell runs twice
 
 
 def test_unknown_attacks_and_settings_are_named():

@@ -16,14 +16,15 @@ from PIL import Image
 from dimum_core import cli
 from dimum_core.autoencoder import load_autoencoder
 from dimum_core.cli import build_parser, main
-from dimum_core.data import Dataset
+from dimum_core.data import Dataset, load_dataset
 from dimum_core.errors import SettingError
 from dimum_core.judges import load_judge
 from dimum_core.judges.classifier import Judge
 from dimum_core.judges.training import train_judge
 from dimum_core.models import cards, checkpoints, denoiser
 from dimum_core.models.cards import read_card
-from dimum_core.models.checkpoints import load_pipeline, save_checkpoint, shipped_checkpoints
+from dimum_core.models.checkpoints import find_checkpoint, load_pipeline, save_checkpoint, shipped_checkpoints
+from dimum_core.models.history import history_of, remember
 from dimum_core.pictures import save_picture, tile
 from dimum_core.pretraining import train_base
 from dimum_core.training import STATE_FILE
@@ -132,6 +133,16 @@ def test_evaluate_prints_a_table_or_json(capsys):
     assert set(measured["per_class_accuracy"]) == {str(i) for i in range(10)}
     assert main(["evaluate", "digits", "--count", "2", "--steps", "4"]) == 0
     assert "kernel distance" in capsys.readouterr().out
+
+
+def test_a_model_that_has_learnt_from_the_held_out_images_is_measured_without_them(tmp_path, capsys, few_drawings):
+    """As after an attack with the public set, which is the test split where a data set has no public twin."""
+    pipe = load_pipeline("digits")
+    remember(pipe, history_of(pipe).having_seen(load_dataset("digits").test))
+    save_checkpoint(pipe, tmp_path, read_card(find_checkpoint("digits")))
+    assert main(["evaluate", str(tmp_path), "--count", "2", "--steps", "4"]) == 0
+    said = capsys.readouterr()
+    assert "fidelity is not measured. The model has learnt from the held-out images" in said.err and "kernel" not in said.out
 
 
 def test_unlearn_and_relearn_leave_checkpoints_that_can_be_measured(tmp_path, capsys, few_drawings):

@@ -57,7 +57,10 @@ def judge_for(
     drawn = tuple(getattr(pipe if conditions is None else conditions, "class_names", judge.class_names))
     known = tuple(judge.class_names)
     if known != drawn:
-        raise SettingError(f"The judge knows the classes {brief(known)}, not {brief(drawn)}: pass one of these, in this order.")
+        raise SettingError(
+            f"The judge knows the classes {brief(known)}, not {brief(drawn)}: pass one of these, in this order. In Python, "
+            "train_judge(..., data=load_images(..., class_names=pipe.class_names)) makes one."
+        )
     return judge
 
 
@@ -89,7 +92,7 @@ def _check_shape(judge: Judge | PairJudge, pipe: DiffusionPipeline) -> None:
             theirs, ours = (f"{coloured(channels)} images of {side} x {side}" for channels, side in (looks, drawn))
             raise SettingError(
                 f"The judge looks at {theirs}, and the pipeline draws {ours}: train one for those, by dimum judge train "
-                f"--image-size {drawn[1]}."
+                f"--image-size {drawn[1]}, or, in Python, train_judge(..., data=load_images(..., image_channels={drawn[0]}))."
             )
 
 

@@ -109,7 +109,7 @@ def _rather(folder: Path) -> str:
     if (folder / ADAPTER_FILE).is_file():
         return "low-rank updates: give the model that they belong to, and these as --adapter, in Python adapters=[...]"
     if (folder / STATE_FILE).is_file():
-        return "the state of a training, and no model: go on with --resume, or in Python save_pretrained what the call returned"
+        return "the state of a training, and no model: go on with --resume, or in Python save_checkpoint what the call returned"
     parts = sorted(path.parent.name for path in folder.glob("*/config.json"))
     return f"it lacks that file beside {', '.join(parts)}" if parts else "nothing in it belongs to a model"
 

@@ -194,7 +194,7 @@ def unlearn(
     lora_rank: train low-rank updates of the attention's matrices in place of all weights, and add them to the weights at the end;
         `models.low_rank.save_adapter` saves them alone, in diffusers' format.
     gradient_checkpointing: a third slower, and needs much less memory. optimizer: "adamw8bit", too, needs less of it.
-    out, resume: a folder for the state of the training, to go on from after a kill. The model is not saved there: `save_pretrained`
+    out, resume: a folder for the state of the training, to go on from after a kill. The model is not saved there: `save_checkpoint`
         does that.
     What the pipeline was made to forget before is left out of the retained data.
     The result carries `unlearning`: target, settings, steps done, seconds, the forget set, what was left out of the retained data,

@@ -102,3 +102,9 @@ def test_points_and_folders_that_cannot_be_used_are_named(tmp_path):
     with pytest.raises(DimumError, match="no submissions"):
         grade.submissions(tmp_path)
     assert main(["grade", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]) == 1
+
+
+def test_options_of_exercises_are_refused_for_capstones(tmp_path, capsys):
+    for option in (["--points", str(tmp_path / "points.yaml")], ["--seconds", "5"]):
+        assert main(["grade", str(tmp_path), "--out", str(tmp_path / "out"), "--capstone", *option]) == 1
+        assert "--points and --seconds are for exercises" in capsys.readouterr().err
