@@ -16,43 +16,53 @@ from dimum_core.benchmark.exchange import MARKERS, after_lengths
 from dimum_core.plots import line_colours, use_style
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-FIGURES = {"surface": "surface", "photographs-lengths": "lengths"}  # results, and the picture of them
+BACK, KEPT = "recovered", "RA"  # columns of `after_lengths`
+FIGURES = {"surface": ("surface", [BACK]), "photographs-lengths": ("lengths", [BACK, KEPT])}  # results: picture, what it shows
 
 
-def lengths_figure(rows: pd.DataFrame) -> plt.Figure:
-    """A column for each target: above, what shows it after the attack; below, the other classes before the attack."""
-    found, last = after_lengths(rows), rows["step"].max()
-    targets = list(found["target"].unique())
-    methods = [label for label in found["label"].unique() if label != "retrained"]
-    figure, axes = plt.subplots(2, len(targets), figsize=(7.6, 5.6), layout="constrained", sharex=True, sharey="row", squeeze=False)
+def lengths_figure(rows: pd.DataFrame, shown: list[str]) -> plt.Figure:
+    """A column for each target: what shows it after the attack and, below, the other classes before the attack."""
+    found = after_lengths(rows)
+    targets, methods = list(found["target"].unique()), [label for label in found["label"].unique() if label != "retrained"]
+    labels = {BACK: f"shows it after\n{rows['step'].max():,} steps of attack", KEPT: "others right,\nbefore the attack"}
+    size = max(6.2, 3.8 * len(targets)), 1.4 + 2.2 * len(shown)
+    alike = {"sharex": True, "sharey": True, "squeeze": False, "layout": "constrained"}
+    figure, axes = plt.subplots(len(shown), len(targets), figsize=size, **alike)
     for column, target in zip(axes.T, targets, strict=True):
         here = found[found["target"] == target]
-        for label, colour, marker in zip(methods, line_colours(methods), MARKERS, strict=False):
-            line = here[here["label"] == label].groupby("steps").mean(numeric_only=True)
-            forgotten = line[line["UA"] >= LEAST_UA]
-            for ax, what in zip(column, ("recovered", "RA"), strict=True):
-                ax.plot(line.index, line[what], color=colour, marker=marker, markerfacecolor="white", markersize=5)
-                ax.plot(forgotten.index, forgotten[what], color=colour, marker=marker, linestyle="none", markersize=5, label=label)
-        for _, control in here[here["label"] == "retrained"].groupby("label").mean(numeric_only=True).iterrows():
-            for ax, what in zip(column, ("recovered", "RA"), strict=True):
-                ax.axhline(control[what], color="black", linestyle=":", linewidth=1.2, label="retrained")
-        column[0].set(title=f"asked for {target}", ylim=(-0.03, 1.06))
-        column[1].set(xscale="log", ylim=(-0.03, 1.06), xlabel="steps of unlearning (logarithmic)")
-        column[1].set_xticks(sorted(here.loc[here["steps"] > 0, "steps"].unique()), minor=False)
-        column[1].xaxis.set_major_formatter("{x:g}")
-        column[1].minorticks_off()
-    axes[0, 0].set_ylabel(f"shows it after\n{last:,} steps of attack")
-    axes[1, 0].set_ylabel("others right,\nbefore the attack")
+        for ax, what in zip(column, shown, strict=True):
+            lines(ax, here, what, methods)
+        column[0].set_title(f"asked for {target}")
+        column[-1].set(xscale="log", xlabel="steps of unlearning (logarithmic)", ylim=(-0.03, 1.06))
+        column[-1].set_xticks(sorted(here.loc[here["steps"] > 0, "steps"].unique()))
+        column[-1].xaxis.set_major_formatter("{x:g}")
+        column[-1].minorticks_off()
+    for ax, what in zip(axes[:, 0], shown, strict=True):
+        ax.set_ylabel(labels[what])
     handles, names = axes[0, 0].get_legend_handles_labels()
     title = f"hollow: UA below {LEAST_UA:g}"
-    figure.legend(handles, names, loc="outside lower center", ncols=3, fontsize=8, title=title, title_fontsize=8)
+    figure.legend(handles, names, loc="outside lower center", ncols=5, fontsize=8, title=title, title_fontsize=8)
     return figure
+
+
+def lines(ax: plt.Axes, here: pd.DataFrame, what: str, methods: list[str]) -> None:
+    """A line for each method, of several seeds through their mean, and a dotted one for the retrained model."""
+    colours = line_colours(methods)
+    for number, (label, colour, marker) in enumerate(zip(methods, colours, MARKERS, strict=False)):
+        look = {"color": colour, "marker": marker, "markersize": 5, "linestyle": "--" if colour in colours[:number] else "-"}
+        line = here[here["label"] == label].groupby("steps")[[what, "UA"]].mean()
+        ax.plot(line[what], **look | {"markerfacecolor": "white"})
+        ax.plot(line.loc[line["UA"] >= LEAST_UA, what], **look | {"linestyle": "none"})
+        ax.plot([], [], **look, label=label)
+    control = here.loc[here["label"] == "retrained", what]
+    if len(control):
+        ax.axhline(control.mean(), color="black", linestyle=":", linewidth=1.2, label="retrained")
 
 
 def main() -> None:
     use_style()
-    for source, picture in FIGURES.items():
-        figure = lengths_figure(read_results(ROOT / "data" / "results" / f"{source}.parquet"))
+    for source, (picture, shown) in FIGURES.items():
+        figure = lengths_figure(read_results(ROOT / "data" / "results" / f"{source}.parquet"), shown)
         figure.savefig(ROOT / "docs" / f"{picture}.png", dpi=130, bbox_inches="tight", facecolor="white")
 
 
