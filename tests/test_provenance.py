@@ -81,7 +81,7 @@ def test_a_model_has_a_card_with_command_data_and_provenance(folder):
     card = json.loads((folder / "card.json").read_text())
     assert card["title"] and card["summary"] and card["quality"]
     program, script = card["training"]["command"].split()[:2]
-    assert program == "dimum" or (program == "python" and (ROOT / script).is_file())
+    assert program == "dimum" or (program == "python" and (DATA.parent / script).is_file())
     assert {"steps", "seed", "seconds"} <= card["training"].keys()
     assert card["data"]["name"] in DATASETS and re.fullmatch("[0-9a-f]{32}", card["data"]["digest"])
     assert all(card["provenance"][key] for key in ("commit", "dimum", "python", "torch", "diffusers", "threads", "device"))
