@@ -11,9 +11,9 @@ Expected, before it ran: relearning for 150 steps leads by 0.3 or more with ESD 
 (class). Optimised noise leads by more than 0.2 with DiMUM over either control, as on digits, and by at most 0.1 elsewhere. The
 row alone, trained on sixteen images, leads by more than 0.2 with every method. Few-shot training teaches the retrained model the
 class in more than half of the samples, and leads by more than 0.1 with DiMUM over the control of its own.
-Two models that forgot for 240 steps were added when the controls and photographs-lengths.parquet had been read. There 300 steps of
-relearning bring nothing back from either. Expected: relearning for 150 steps gives at most 0.05 with both, and optimised noise still
-leads by more than 0.1 with DiMUM; the row alone leads by more than 0.1 with neither over the larger of the two controls.
+Two models that forgot for 240 steps were added when the controls and photographs-lengths.parquet had been read: 300 steps of
+relearning bring nothing back from either. Expected: relearning for 150 steps gives at most 0.05 with both, and optimised noise
+still leads by more than 0.1 with DiMUM; the row alone leads by more than 0.1 with neither over the larger of the two controls.
 """
 
 from __future__ import annotations
