@@ -1,0 +1,61 @@
+"""Draw docs/undone.png: a class of photographs after 240 steps of unlearning by two methods, and after 300 steps of attack on each.
+
+    python tools/make/undone.py        a quarter of an hour on one thread; prints the judge's counts
+
+The settings are those of plans/photographs-lengths.yaml. Every row has the same noise, so that what comes back comes back in its place.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib as mpl
+from torch import Tensor
+
+from dimum_core import load_dataset, load_pipeline, relearn, unlearn
+from dimum_core.evaluation import draw_samples
+from dimum_core.judges import find_judge
+from dimum_core.models.fresh_noise import FRESH_STEPS, with_fresh_noise
+from dimum_core.plots import image_rows, use_style
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+TARGET, COUNT, SHOWN, SEED = "automobile", 24, 8, 0
+METHODS = {"ESD": {"method": "esd"}, "DiMUM": {"method": "dimum", "alternative": "class"}}
+
+
+def drawn(pipe) -> Tensor:
+    """Samples of the target from fresh noise, the same for every model."""
+    return draw_samples(with_fresh_noise(pipe), [TARGET] * COUNT, seed=SEED, num_inference_steps=FRESH_STEPS, progress=False)
+
+
+def rows() -> dict[str, Tensor]:
+    """Row title -> COUNT samples of the target, N x C x H x W."""
+    data, original = load_dataset("cifar10-mini"), load_pipeline("cifar10-small")
+    never = load_pipeline(f"cifar10-small-without-{TARGET}")
+    found = {"before": drawn(original)}
+    for name, settings in METHODS.items():
+        model = unlearn(original, target=TARGET, data=data, steps=240, seed=SEED, progress=False, **settings)
+        found |= {f"{name}: forgotten": drawn(model), f"{name}: attacked": drawn(attacked(model, data))}
+    return found | {"never saw one: attacked": drawn(attacked(never, data))}
+
+
+def attacked(model, data):
+    """The model after DiMRA on the other classes."""
+    settings = {"steps": 300, "learning_rate": 1e-4, "evaluate_every": 300, "samples": 1, "seed": SEED + 1000}
+    return relearn(model, data.train.without(TARGET), target=TARGET, progress=False, **settings).pipeline
+
+
+def main() -> None:
+    use_style()
+    found, pipe = rows(), load_pipeline("cifar10-small")
+    judge, wanted = find_judge(pipe), pipe.class_names.index(TARGET)
+    counts = {title: int((judge.judge(images).labels == wanted).sum()) for title, images in found.items()}
+    for title, count in counts.items():
+        print(f"{title}: {count} of {COUNT}", flush=True)
+    titled = {f"{title}\n{counts[title]} of {COUNT} automobiles": images[:SHOWN] for title, images in found.items()}
+    with mpl.rc_context({"figure.dpi": 110}):
+        image_rows(titled).savefig(ROOT / "docs" / "undone.png", bbox_inches="tight")
+
+
+if __name__ == "__main__":
+    main()
