@@ -2,7 +2,7 @@
 
     python tools/make/undone.py        a quarter of an hour on one thread; prints the judge's counts
 
-The settings are those of plans/photographs-lengths.yaml. Every row has the same noise, so that what comes back comes back in its place.
+The settings are those of plans/photographs-lengths.yaml. Every row has the same noise: what comes back comes back in its place.
 """
 
 from __future__ import annotations
