@@ -51,7 +51,7 @@ def figure(rows: pd.DataFrame) -> plt.Figure:
             ax.text(j, i, f"{lead:.2f}".replace("-0.00", "0.00"), ha="center", va="center", color=colour)
     ax.set(
         yticks=range(len(found)), yticklabels=[WORDS[name] for name in found.index], xticks=range(len(found.columns)),
-        xticklabels=[method.replace(" (", "\n(") + f"\n{length}" for length, method in found.columns],
+        xticklabels=[f"{method}\n{length}".translate({ord(" "): "\n", ord("-"): "\n"}) for length, method in found.columns],
         title="What an attacker gets beyond a model that never knew the digit",
     )
     ax.tick_params(labelsize=8)
