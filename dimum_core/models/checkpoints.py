@@ -48,7 +48,7 @@ def find_checkpoint(checkpoint: str | os.PathLike) -> Path:
     known = shipped_checkpoints()
     choices = f"give a folder, or one of {', '.join(known)}" if known else f"none is in {CHECKPOINT_FOLDER}; {HOW_TO_GET}"
     name = str(checkpoint) if isinstance(checkpoint, os.PathLike) else checkpoint
-    raise CheckpointError(f"There is no checkpoint {brief(name, 200)}: {choices}.")
+    raise CheckpointError(f"There is no checkpoint {brief(name, 100)}: {choices}.")
 
 
 def load_pipeline(
