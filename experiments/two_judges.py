@@ -1,6 +1,7 @@
 """Does a second judge, of another architecture, see what the first sees?
 
-    python experiments/two_judges.py [--per-class 100] [--out data/results/two_judges.csv]
+    dimum train cifar10-second-judge --out RUN
+    python experiments/two_judges.py RUN [--per-class 100] [--out FILE.csv]
 
 The first judge is the airbench network (whitened, wide, SGD), the second a residual one (AdamW). Both look at the 10,000 held-out
 photographs, at samples of each shipped photograph model, and at samples of the forgotten class after 60 steps of unlearning by ESD
@@ -29,7 +30,7 @@ from dimum_core.models.cards import provenance, read_card
 from dimum_core.models.checkpoints import CHECKPOINT_FOLDER, shipped_checkpoints
 from dimum_core.models.fresh_noise import FRESH_STEPS, with_fresh_noise
 
-FIRST, SECOND = "cifar10-judge", "cifar10-second-judge"
+FIRST = "cifar10-judge"
 BASE, TARGET = "cifar10-small", "automobile"
 ATTACK = {"steps": 300, "learning_rate": 1e-4, "evaluate_every": 300}
 
@@ -73,14 +74,15 @@ def compared(name: str, images: Tensor, labels: Tensor, judges: dict) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("second", type=Path, help="the second judge")
     parser.add_argument("--per-class", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--second", default=SECOND, help="the second judge, by name or folder")
-    parser.add_argument("--out", type=Path, default=Path("data/results/two_judges.csv"))
+    parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     judges = {"first": load_judge(FIRST), "second": load_judge(args.second)}
     rows = [compared(*group, judges) for group in groups(args.per_class, args.seed)]
-    write_rows(args.out, [row | provenance() for row in rows])
+    if args.out:
+        write_rows(args.out, [row | provenance() for row in rows])
     print(pd.DataFrame(rows)[["pictures", "n", "first", "second", "agree"]].round(3).to_string(index=False))
 
 
