@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
 from numbers import Integral, Real
 
 import numpy as np
@@ -13,6 +14,20 @@ from torch import Tensor
 from .errors import DataError, SettingError, brief
 
 SEVERAL = 10  # images that are hardly all bright in every pixel
+
+
+def is_dataclass(kind: type) -> bool:
+    """Itself, and not just what it extends."""
+    return "__dataclass_fields__" in vars(kind)
+
+
+def check_entry(what: str, name: str, new: type, known: Mapping[str, type]) -> None:
+    """Refuse a class that is to be known by the name of another file's, or that is no dataclass. what: "a method", say."""
+    holder = known.get(name)
+    if holder is not None and holder.__module__ != new.__module__:
+        raise SettingError(f"The name {name!r} belongs to {what} of {holder.__module__}: give yours another.")
+    if not is_dataclass(new):
+        raise SettingError(f"{name} is no frozen dataclass, as {what} must be: put @dataclass(frozen=True) below @register.")
 
 
 def check_whole(name: str, value: object, least: int = 1, most: int | None = None) -> None:

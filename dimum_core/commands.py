@@ -125,17 +125,15 @@ def _reference(args, pipe):
 
     try:
         data = _data_of(args, pipe)
+        if args.data or not np.isin(data.test.item_hashes, history_of(pipe).item_hashes).any():
+            return data
+        reason = "The model has learnt from the held-out images, as after --auxiliary public."
     except DataError as error:
         if args.data or not args.judge:
             raise
-        data, reason = None, error
-    else:
-        reason = "The model has learnt from the held-out images, as after --auxiliary public."
-        seen = np.isin(data.test.item_hashes, history_of(pipe).item_hashes)
-        data = None if args.data is None and seen.any() else data
-    if data is None:
-        print(f"dimum: fidelity is not measured. {reason}", file=sys.stderr, flush=True)
-    return data
+        reason = error
+    print(f"dimum: fidelity is not measured. {reason}", file=sys.stderr, flush=True)
+    return None
 
 
 def run_unlearn(args) -> None:

@@ -69,9 +69,9 @@ def model_of(method: str, length: str, target: str, seed: int):
         if shipped in shipped_checkpoints():
             return load_pipeline(shipped)
         return train_base("digits", without=target, seed=seed, progress=False)[0]
-    if method in (WITH_ALTERNATIVES, WITH_RANDOM):
-        kind = {WITH_ALTERNATIVES: with_alternatives, WITH_RANDOM: with_random_labels}[method]
-        return train_base("digits", data=kind(target, seed), seed=seed, progress=False)[0]
+    taught = {WITH_ALTERNATIVES: with_alternatives, WITH_RANDOM: with_random_labels}
+    if method in taught:
+        return train_base("digits", data=taught[method](target, seed), seed=seed, progress=False)[0]
     pipe = load_pipeline("digits")
     return pipe if method == "original" else unlearned(pipe, method, load_dataset("digits"), target, seed, **LENGTHS[length])
 
@@ -79,8 +79,7 @@ def model_of(method: str, length: str, target: str, seed: int):
 def with_alternatives(target: str, seed: int) -> ImageSet:
     """The other digits, and under the target's label what DiMUM (generated) memorises there, the same images."""
     sets = method_data(DIMUM, load_dataset("digits"), load_pipeline("digits"), target, seed)
-    drawn = sets["alternative"]
-    return concatenate(sets["retain"], replace(drawn, labels=torch.full_like(drawn.labels, drawn.class_index(target))))
+    return with_under_label(sets["retain"], sets["alternative"], target)
 
 
 def with_random_labels(target: str, seed: int) -> ImageSet:
@@ -88,7 +87,12 @@ def with_random_labels(target: str, seed: int) -> ImageSet:
     digits = load_dataset("digits").train
     retain, count = digits.without(target), len(digits.only(target))
     again = retain.select(torch.randperm(len(retain), generator=torch.Generator().manual_seed(seed))[:count])
-    return concatenate(retain, replace(again, labels=torch.full_like(again.labels, again.class_index(target))))
+    return with_under_label(retain, again, target)
+
+
+def with_under_label(images: ImageSet, others: ImageSet, target: str) -> ImageSet:
+    """Images, and after them others, which stand under the target's label."""
+    return concatenate(images, replace(others, labels=torch.full_like(others.labels, others.class_index(target))))
 
 
 def measure(method: str, length: str, target: str, samples: int, seed: int) -> list[dict]:

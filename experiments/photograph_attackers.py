@@ -32,17 +32,14 @@ from dimum_core.attacks.auditing import AUDITED
 
 ORIGINAL, DATA, TARGET = "cifar10-small", "cifar10-mini", "automobile"
 KNEW_NONE = {"retrained": "cifar10-small-without-automobile", WITH_ALTERNATIVES: "cifar10-small-airplane-for-automobile"}
-DEFENCES = ["dimum (class)", "esd", "random-label", "erasediff"]
-MODELS = [
-    *((control, "0 steps") for control in KNEW_NONE), *((method, "60 steps") for method in DEFENCES[:3]),
-    *((method, "240 steps") for method in ("dimum (class)", "random-label")), (DEFENCES[3], "60 steps"),
-]
+LENGTHS = {"60 steps": ["dimum (class)", "esd", "random-label", "erasediff"], "240 steps": ["dimum (class)", "random-label"]}
+MODELS = [*((control, "0 steps") for control in KNEW_NONE), *((method, length) for length in LENGTHS for method in LENGTHS[length])]
 
 
 def measure(method: str, length: str, samples: int, seed: int) -> list[dict]:
     """A row for each attack that can be made on the model."""
     pipe = load_pipeline(KNEW_NONE.get(method, ORIGINAL))
-    if method in DEFENCES:
+    if method not in KNEW_NONE:
         steps = int(length.split()[0])
         pipe = unlearned(pipe, method, load_dataset(DATA), TARGET, seed, steps=steps, until=None, evaluate_every=None)
     about = dict(zip(ABOUT, (method, length, TARGET, seed), strict=True))

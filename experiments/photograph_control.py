@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
-import torch
+from attackers import with_under_label
 
 from dimum_core import load_dataset, load_pipeline
-from dimum_core.attacks.finetuning import concatenate
 from dimum_core.data import ImageSet
 from dimum_core.data.targets import find_target
 from dimum_core.models.cards import read_card
@@ -30,9 +28,7 @@ TARGET, ALTERNATIVE, RETRAINED = "automobile", "airplane", "cifar10-small-withou
 
 def with_alternative(images: ImageSet) -> ImageSet:
     """All images but the target's, and those of the alternative a second time, under the target's label."""
-    alternative = images.only(ALTERNATIVE)
-    relabelled = replace(alternative, labels=torch.full_like(alternative.labels, images.class_index(TARGET)))
-    return concatenate(images.without(TARGET), relabelled)
+    return with_under_label(images.without(TARGET), images.only(ALTERNATIVE), TARGET)
 
 
 def main() -> None:

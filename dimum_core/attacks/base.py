@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field
 from typing import ClassVar
 
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
-from ..checking import check_kind
+from ..checking import check_entry, check_kind
 from ..data import Dataset
 from ..data.targets import Wanted, find_target
 from ..errors import SettingError, UnknownName
@@ -125,11 +125,7 @@ def register(name: str) -> Callable[[type[Attack]], type[Attack]]:
     """Class decorator: make an attack known as `name`."""
 
     def add(attack: type[Attack]) -> type[Attack]:
-        holder = ATTACKS.get(name)
-        if holder is not None and holder.__module__ != attack.__module__:
-            raise SettingError(f"The name {name!r} belongs to an attack of {holder.__module__}: give yours another.")
-        if not is_dataclass(attack):
-            raise SettingError(f"{name} is no frozen dataclass, as an attack must be: put @dataclass(frozen=True) below @register.")
+        check_entry("an attack", name, attack, ATTACKS)
         ATTACKS[name] = attack
         attack.name = name
         return attack

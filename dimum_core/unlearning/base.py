@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ..checking import check_entry
 from ..data import ImageSet, draw_batch, step_generator
 from ..errors import DataError, SettingError, TrainingError
 from ..models.conditions import ClassConditions, PromptConditions
@@ -99,11 +100,7 @@ def register(name: str) -> Callable[[type], type]:
         unknown = set(method.needs) - set(DATA_KINDS)
         if unknown:
             raise SettingError(f"{name} needs {', '.join(sorted(unknown))}, but there is only {', '.join(DATA_KINDS)}.")
-        holder = METHODS.get(name)
-        if holder is not None and holder.__module__ != method.__module__:
-            raise SettingError(f"The name {name!r} belongs to a method of {holder.__module__}: give yours another.")
-        if not is_dataclass(method):
-            raise SettingError(f"{name} is no frozen dataclass, as a method must be: put @dataclass(frozen=True) below @register.")
+        check_entry("a method", name, method, METHODS)
         if not does_something(method):
             raise SettingError(f"{name} has no `loss`: say what the loop shall minimise (or `edit` the weights in closed form).")
         METHODS[name] = method
@@ -120,11 +117,6 @@ def complete(method: type) -> None:
     for key, value in defaults.items():
         if not hasattr(method, key):
             setattr(method, key, value)
-
-
-def is_dataclass(method: type) -> bool:
-    """Itself, and not just what it extends."""
-    return "__dataclass_fields__" in vars(method)
 
 
 def does_something(method: type) -> bool:

@@ -7,9 +7,9 @@ import math
 from dataclasses import fields
 from typing import Any
 
-from ..checking import check_kind, check_number, check_whole
+from ..checking import check_kind, check_number, check_whole, is_dataclass
 from ..errors import SettingError, TrainingError, UnknownName, brief
-from .base import METHODS, Method, complete, does_something, is_dataclass
+from .base import METHODS, Method, complete, does_something
 
 
 def get_method(method: str | Method, **hyperparameters) -> Method:

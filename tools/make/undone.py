@@ -7,20 +7,26 @@ The settings are those of plans/photographs-lengths.yaml. Every row has the same
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import matplotlib as mpl
 from torch import Tensor
 
-from dimum_core import load_dataset, load_pipeline, relearn, unlearn
+from dimum_core import load_dataset, load_pipeline
 from dimum_core.evaluation import draw_samples
 from dimum_core.judges import find_judge
 from dimum_core.models.fresh_noise import FRESH_STEPS, with_fresh_noise
 from dimum_core.plots import image_rows, use_style
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT / "experiments"))
+from evaluation import attacked, unlearned  # noqa: E402 (a script of another folder, not a package)
+
 TARGET, COUNT, SHOWN, SEED = "automobile", 24, 8, 0
-METHODS = {"ESD": {"method": "esd"}, "DiMUM": {"method": "dimum", "alternative": "class"}}
+METHODS = {"ESD": "esd", "DiMUM": "dimum (class)"}
+FORGETTING = {"steps": 240, "until": None, "evaluate_every": None}
+ATTACK = {"steps": 300, "learning_rate": 1e-4, "evaluate_every": 300}
 
 
 def drawn(pipe) -> Tensor:
@@ -33,16 +39,10 @@ def rows() -> dict[str, Tensor]:
     data, original = load_dataset("cifar10-mini"), load_pipeline("cifar10-small")
     never = load_pipeline(f"cifar10-small-without-{TARGET}")
     found = {"before": drawn(original)}
-    for name, settings in METHODS.items():
-        model = unlearn(original, target=TARGET, data=data, steps=240, seed=SEED, progress=False, **settings)
-        found |= {f"{name}: forgotten": drawn(model), f"{name}: attacked": drawn(attacked(model, data))}
-    return found | {"never saw one: attacked": drawn(attacked(never, data))}
-
-
-def attacked(model, data):
-    """The model after DiMRA on the other classes."""
-    settings = {"steps": 300, "learning_rate": 1e-4, "evaluate_every": 300, "samples": 1, "seed": SEED + 1000}
-    return relearn(model, data.train.without(TARGET), target=TARGET, progress=False, **settings).pipeline
+    for name, method in METHODS.items():
+        model = unlearned(original, method, data, TARGET, SEED, **FORGETTING)
+        found |= {f"{name}: forgotten": drawn(model), f"{name}: attacked": drawn(attacked(model, data, TARGET, SEED, **ATTACK))}
+    return found | {"never saw one: attacked": drawn(attacked(never, data, TARGET, SEED, **ATTACK))}
 
 
 def main() -> None:
