@@ -339,3 +339,19 @@ def test_the_site_is_sound_in_a_real_browser(executed, tmp_path):
     )
     said = "\n".join(check.audit([built / "bad.html"], CHROMIUM))
     assert all(words in said for words in ("contrast 1.", "does not load", "has no text", "wider than", "console:", "broken")), said
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")), ids=lambda path: path.stem)
+def test_with_a_gpu_a_chapter_draws_more_and_is_the_same_otherwise(path, monkeypatch):
+    cells = nbformat.read(path, as_version=4).cells
+    source, = (cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))
+
+    def numbers(gpu: bool) -> dict:
+        names: dict = {}
+        monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+        exec(source, names)
+        return {name: value for name, value in names.items() if name not in ("gpu", "torch", "__builtins__")}
+
+    here, there = numbers(False), numbers(True)
+    changed = {name for name in here if here[name] != there[name]}
+    assert changed and all(there[name] >= 4 * here[name] for name in changed)
