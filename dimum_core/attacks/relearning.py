@@ -77,6 +77,7 @@ def relearn(
         Sampling, with fresh noise in each of `num_inference_steps`, is most of what a curve costs.
     forget: images that must not be in the auxiliary set, not even under another label or as near copies; default, what the pipeline
         was made to forget.
+    seed: of batches, noise and samples. Take another one than the unlearning had: with the same, step k of both draws the same noise.
     label_dropout: share of the auxiliary labels that give way to the null condition; at 1 the attack goes through that condition
         alone, for an attacker whose images have no labels.
     allow_target, only_embedding_row: for the controls, which do see the target.
