@@ -1,7 +1,6 @@
 """Does a second judge, of another architecture, see what the first sees?
 
-    dimum train cifar10-second-judge --out RUN
-    python experiments/two_judges.py RUN [--per-class 100] [--out FILE.csv]
+    python experiments/two_judges.py [--per-class 100] [--out data/results/two_judges.csv]
 
 The first judge is the airbench network (whitened, wide, SGD), the second a residual one (AdamW). Both look at the 10,000 held-out
 photographs, at samples of each shipped photograph model, and at samples of the forgotten class after 60 steps of unlearning by ESD
@@ -30,7 +29,7 @@ from dimum_core.models.cards import provenance, read_card
 from dimum_core.models.checkpoints import CHECKPOINT_FOLDER, shipped_checkpoints
 from dimum_core.models.fresh_noise import FRESH_STEPS, with_fresh_noise
 
-FIRST = "cifar10-judge"
+JUDGES = {"first": "cifar10-judge", "second": "cifar10-second-judge"}
 BASE, TARGET = "cifar10-small", "automobile"
 ATTACK = {"steps": 300, "learning_rate": 1e-4, "evaluate_every": 300}
 
@@ -74,12 +73,11 @@ def compared(name: str, images: Tensor, labels: Tensor, judges: dict) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("second", type=Path, help="the second judge")
     parser.add_argument("--per-class", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    judges = {"first": load_judge(FIRST), "second": load_judge(args.second)}
+    judges = {which: load_judge(name) for which, name in JUDGES.items()}
     rows = [compared(*group, judges) for group in groups(args.per_class, args.seed)]
     if args.out:
         write_rows(args.out, [row | provenance() for row in rows])

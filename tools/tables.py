@@ -29,7 +29,7 @@ from who_pays import bills  # noqa: E402
 
 PAGES = ("docs/results.md", "CLAIMS.md")
 BLOCK = re.compile(
-    r"(?P<head><!-- (?P<kind>table|leaderboard|shares|expected|leads|pays|frontier|lengths) (?P<source>[\w+-]+): "
+    r"(?P<head><!-- (?P<kind>table|leaderboard|shares|expected|leads|pays|frontier|lengths|judges) (?P<source>[\w+-]+): "
     r"(?P<budget>\w+) -->\n)"
     r".*?(?P<tail><!-- end of table -->)", re.DOTALL,
 )
@@ -266,6 +266,15 @@ def on_new_digits(rows: pd.DataFrame) -> list[str]:
     return lines
 
 
+def judges(source: str, _: str) -> str:
+    """How often each of two judges sees what was asked for, and how often both say the same, as a Markdown table."""
+    lines = ["| pictures | n | first judge | second judge | same verdict |", "|" + "---|" * 5]
+    for row in pd.read_csv(ROOT / "data" / "results" / f"{source}.csv").to_dict("records"):
+        shares = [bracketed(*(row[f"{which}{end}"] for end in ("", " low", " high"))) for which in ("first", "second", "agree")]
+        lines.append(f"| {row['pictures']} | {row['n']:,} | {' | '.join(shares)} |")
+    return "\n".join(lines) + "\n"
+
+
 def lengths(source: str, what: str) -> str:
     """What each method gives back ("recovered"), or how it draws the other classes ("RA"), by its length, as a Markdown table:
     a value for each target, and of several seeds the mean. In brackets, where UA is below LEAST_UA: it had not forgotten."""
@@ -285,7 +294,7 @@ def lengths(source: str, what: str) -> str:
 def rewritten(text: str) -> str:
     write = {
         "table": table, "leaderboard": standings, "shares": shares, "expected": expected, "leads": lead_table, "pays": pays,
-        "frontier": frontier_table, "lengths": lengths,
+        "frontier": frontier_table, "lengths": lengths, "judges": judges,
     }
     text = BLOCK.sub(lambda match: match["head"] + write[match["kind"]](match["source"], match["budget"]) + match["tail"], text)
     return EFFECT.sub(lambda match: match["head"] + in_words(match["name"]) + match["tail"], text)
