@@ -74,6 +74,15 @@ def test_curves_of_two_samplers_are_not_compared(rows):
             report(mixed)
 
 
+@pytest.mark.parametrize(("column", "one", "other", "what"), [
+    ("attack_steps", 40, 400, "lengths of attacks (40; 400)"), ("samples", 32, 2, "numbers of samples (2; 32)"),
+    ("judge", None, "ab12", "judges (ab12; one that is not named"), ("checkpoint", "aa", "bb", "checkpoints (aa; bb)"),
+])
+def test_curves_that_were_measured_in_different_ways_are_not_compared(rows, column, one, other, what):
+    with pytest.raises(ResultsError, match=re.escape(f"made with different {what}")):
+        contests(pd.concat([rows.assign(**{column: one}), rows.assign(seed=rows["seed"] + 9, **{column: other})]))
+
+
 def test_of_few_runs_each_is_reported_and_of_four_their_interval():
     few = report(made_up(seeds=[0], targets=("3", "7"))).set_index("method").loc["strong"]
     areas = strongest(runs(made_up(seeds=[0]))).query("label == 'strong'").sort_values("target")["area"]
@@ -102,6 +111,19 @@ def test_a_seed_that_lacks_attacks_does_not_choose_the_weakest_for_the_others():
     first = rows[rows["seed"] == 0]
     begun = pd.concat([first, rows[(rows["seed"] == 1) & (rows["attack_rate"] == 1e-4)]])
     pd.testing.assert_frame_equal(report(begun), report(first))
+
+
+def test_no_run_is_lost_where_seeds_met_different_attacks():
+    """The rate that is best on the second seed was not tried on the first: there the best that both have met counts."""
+    rows = made_up(seeds=[0, 1])
+    other = rows[(rows["seed"] == 1) & (rows["attack_rate"] == 1e-4)].assign(attack_rate=1e-2)
+    other.loc[other["step"] > 0, "target accuracy"] = 1.0
+    mixed = pd.concat([rows[(rows["seed"] == 0) | (rows["attack_rate"] == 1e-3)], other])
+    assert report(mixed)["runs"].eq(4).all() and (strongest(runs(mixed))["attack_rate"] == 1e-3).all()
+    apart = mixed[(mixed["label"] != "weak") | (mixed["seed"] == 0) | (mixed["attack_rate"] == 1e-2)]  # one attack less
+    more = made_up(seeds=[2, 3]).query("label == 'weak'").replace({"attack_rate": {1e-4: 1e-1, 1e-3: 1.0}})
+    found = strongest(runs(pd.concat([apart, more]))).query("label == 'weak'").groupby("seed")["attack_rate"].first()
+    assert found.to_dict() == {0: 1e-3, 2: 1.0, 3: 1.0}  # the first shares none with the others, the second lacks one
 
 
 def test_an_entry_with_one_seed_of_three_is_left_out_by_name():

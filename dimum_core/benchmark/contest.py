@@ -29,7 +29,12 @@ from .results import NFES, ResultsError, check_columns, check_provenance
 DEFENCE = ["budget", "auxiliary", "label", "target"]
 CHOICES = ["attack_rate", "optimizer"]
 PAIR = ["target", "seed"]
+RUN = [*DEFENCE, "seed"]
 ATTACK = [*DEFENCE, *CHOICES, "seed"]
+ALIKE = {  # column -> what it holds: curves of two kinds show different shares of the same model
+    "sampler": "samplers", "attack_steps": "lengths of attacks", "attack_batch_size": "batch sizes of attacks",
+    "samples": "numbers of samples", "checkpoint": "checkpoints", "data": "data sets", "judge": "judges",
+}
 UNLEARNED = ["unlearning_steps", "unlearning_distance", "unlearning_seconds"]
 LEAST_UA = 0.8  # what has not forgotten, or has forgotten everything, is not ranked (docs/protocol.md)
 LEAST_RA = 0.9  # of the original's
@@ -41,7 +46,7 @@ def runs(rows: pd.DataFrame) -> pd.DataFrame:
     """One row per attack: UA and RA before it, what it recovered, area under its curve, steps to half recovery, RA there, cost."""
     check_columns(rows)
     _check_one_cell(rows)
-    _check_one_sampler(rows)
+    _check_alike(rows)
     before = rows[(rows["label"] == "original") & (rows["step"] == 0)].groupby("target")["target accuracy"].mean()
     attacks = []
     for curve in _curves(rows):
@@ -84,32 +89,35 @@ def _check_one_cell(rows: pd.DataFrame) -> None:
         )
 
 
-def _check_one_sampler(rows: pd.DataFrame) -> None:
-    """Refuse curves that were drawn by different samplers: they show different shares of the same model."""
-    samplers = rows.get("sampler", pd.Series(dtype=object)).fillna("one that is not named, of an earlier version").unique()
-    if len(samplers) > 1:
-        raise ResultsError(
-            f"These results were drawn by different samplers ({'; '.join(sorted(map(str, samplers)))}), so their methods cannot be "
-            "compared: report each by itself, or run the older ones again."
-        )
+def _check_alike(rows: pd.DataFrame) -> None:
+    """Refuse curves that were measured in different ways; of what an earlier version did not write down there is no column."""
+    for column, what in ALIKE.items():
+        found = rows.get(column, pd.Series(dtype=object)).unique()
+        if len(found) > 1:
+            named = sorted("one that is not named" if pd.isna(value) else str(value) for value in found)
+            raise ResultsError(
+                f"These results were made with different {what} ({'; '.join(named[:4])}), so their methods cannot be compared: "
+                "report each by itself, or run the older ones again."
+            )
 
 
 def strongest(table: pd.DataFrame) -> pd.DataFrame:
-    """For each defence and seed the attack that is best on the other seeds; with one seed, the best on it, luck included.
+    """For each defence and seed the attack that is best on the other seeds; where these have none of its attacks, or there is but
+    one seed, the best on this one, luck included.
 
     A seed that lacks some of the attacks, as in a run that goes on, is left out: it could only choose among the others.
     """
-    attacks = table.groupby([*DEFENCE, "seed"])["area"].transform("size")
+    attacks = table.groupby(RUN)["area"].transform("size")
     table = table[attacks == attacks.groupby([table[key] for key in DEFENCE]).transform("max")]
     chosen = best_attacks(table, DEFENCE, CHOICES, "area")
-    known = pd.MultiIndex.from_frame(table[DEFENCE]).isin(pd.MultiIndex.from_frame(chosen[DEFENCE]))
+    known = pd.MultiIndex.from_frame(table[RUN]).isin(pd.MultiIndex.from_frame(chosen[RUN]))
     # what other seeds cannot choose for is kept: a run that has begun its second seed still reports all of its first
     return chosen if known.all() else pd.concat([chosen, _luckiest(table[~known])], ignore_index=True)
 
 
 def _luckiest(table: pd.DataFrame) -> pd.DataFrame:
     """For each defence and seed the attack that is best on this very seed: the most that one seed alone can say."""
-    return table.loc[table.groupby([*DEFENCE, "seed"])["area"].idxmax()]
+    return table.loc[table.groupby(RUN)["area"].idxmax()]
 
 
 def report(rows: pd.DataFrame) -> pd.DataFrame:
@@ -226,7 +234,7 @@ def _chosen_alike(chosen: pd.DataFrame, lucky: set[str], attacks: pd.DataFrame) 
     """
     alone = chosen["target"].isin(lucky)
     if alone.any():
-        chosen = pd.concat([chosen[~alone], _luckiest(attacks.merge(chosen.loc[alone, [*DEFENCE, "seed"]]))])
+        chosen = pd.concat([chosen[~alone], _luckiest(attacks.merge(chosen.loc[alone, RUN]))])
     return chosen.reset_index(drop=True)
 
 

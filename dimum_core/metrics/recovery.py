@@ -64,9 +64,10 @@ def recovery_ratio(unlearned: float, retrained: float, original: float) -> float
 
 
 def best_attacks(table: pd.DataFrame, keys: list[str], choices: list[str], value: str, seed: str = "seed") -> pd.DataFrame:
-    """The rows of a table at the attacker's best cell, for each seed the one that is best on all *other* seeds.
+    """The rows of a table at the attacker's best cell: for each seed, of the cells that it has, the one best on all *other* seeds.
 
-    keys: what makes one defence, such as method and target. One with a single seed is left out: there is nothing to choose on.
+    keys: what makes one defence, such as method and target. A seed is left out if it is the only one, or shares no cell with the
+    others: there is nothing to choose on.
     """
     _need_columns(table, [*keys, *choices, value, seed])
     runs = [*keys, seed]
@@ -76,7 +77,10 @@ def best_attacks(table: pd.DataFrame, keys: list[str], choices: list[str], value
     wide = several.pivot_table(index=runs, columns=choices, values=value, aggfunc=["sum", "count"]).fillna(0)
     on_others = wide.groupby(keys).transform("sum") - wide  # all defences at once: group by group takes seconds for a grid
     means = on_others["sum"] / on_others["count"]  # 0 / 0 where a cell was run on this seed alone: no number, never the best
-    best = means.round(12).dropna(how="all").idxmax(axis=1)  # rounded, as a difference of sums would break ties by its last bit
+    means = means.where(wide["count"] > 0).round(12).dropna(how="all")  # rounded: a difference of sums breaks ties by its last bit
+    if means.empty:
+        return several.iloc[:0]
+    best = means.idxmax(axis=1)
     best = pd.DataFrame(best.tolist(), index=best.index, columns=choices).reset_index()
     return several.merge(best, on=[*runs, *choices])[list(table)]
 
