@@ -283,6 +283,18 @@ def test_the_page_needs_nothing_else_and_its_figures_name_their_rows(rows, conte
     assert set(rows.query(contest.where)["label"]) == set(RECOVERED)
 
 
+def test_the_page_says_whose_luck_counts_and_what_is_not_compared(rows, tmp_path):
+    lucky, fair = "so that their luck is counted as strength", "so that their luck is not counted as strength"
+    one = write_report(made_up(seeds=[0]), tmp_path / "one", "x").read_text()
+    assert lucky in one and fair not in one
+    lacking = rows[~((rows["label"] == "weak") & (rows["target"] == "7") & (rows["seed"] == 3))]
+    later = rows[(rows["label"] == "strong") & (rows["seed"] == 0) | (rows["label"] == "weak") & (rows["seed"] == 1)]
+    page = write_report(pd.concat([lacking, later.assign(budget="long")]), tmp_path / "more", "x").read_text()
+    assert fair in page and lucky not in page
+    assert "<li>long, retain: no pair of target and seed is complete</li>" in page
+    assert "Left out: target 7 with seed 3, which some methods lack." in page
+
+
 def test_names_of_every_script_have_files_of_their_own():
     assert slug("200 steps, retain_set") == "200-steps-retain-set"
     assert len({slug(f"{budget}; retain") for budget in ("短い", "長い", "кратко", "долго", "short")}) == 5

@@ -18,6 +18,7 @@ from ..metrics import MARGIN, MetricError
 from .contest import LEAST_RA, LEAST_UA, Contest, comparisons, contests, leaderboard, resolution
 from .exchange import exchange_panel, has_strengths
 from .figures import Panel, panels
+from .plan import CONTROLS
 from .results import NFES, PROVENANCE, ResultsError, check_provenance
 
 STYLE = """
@@ -60,6 +61,7 @@ def write_report(rows: pd.DataFrame, out: str | Path, title: str) -> Path:
     sections = [_section(rows, contest, out) for contest in compared]
     exchange = _exchange(rows, out) if has_strengths(rows) else ""
     links = "".join(f'<li><a href="#{slug(c.name)}">{escape(c.name)}</a></li>' for c in compared)
+    links += "".join(f"<li>{escape(name)}: no pair of target and seed is complete</li>" for name in _not_compared(rows, compared))
     body = (
         f"<h1>{escape(title)}</h1>{_introduction(rows)}<nav aria-label='Contests'><ul>{links}</ul></nav>"
         + exchange + "".join(sections) + _origin(rows)
@@ -71,6 +73,13 @@ def write_report(rows: pd.DataFrame, out: str | Path, title: str) -> Path:
     )
     write_atomically(out / "report.html", page.encode())
     return out / "report.html"
+
+
+def _not_compared(rows: pd.DataFrame, compared: list[Contest]) -> list[str]:
+    """Contests of which methods have no pair in common yet."""
+    there = rows.loc[~rows["label"].isin(CONTROLS), ["budget", "auxiliary"]].drop_duplicates()
+    names = sorted(f"{budget}, {auxiliary}" for budget, auxiliary in there.to_numpy())
+    return [name for name in names if name not in {contest.name for contest in compared}]
 
 
 def _exchange(rows: pd.DataFrame, out: Path) -> str:
@@ -88,12 +97,18 @@ def slug(name: str) -> str:
 
 def _introduction(rows: pd.DataFrame) -> str:
     targets, seeds = sorted(set(rows["target"])), sorted(set(rows["seed"]))
+    chosen = "on this very seed, so that their luck is counted as strength: there is no other seed to choose on"
+    if len(seeds) > 1:
+        chosen = (
+            "on the <em>other</em> seeds, so that their luck is not counted as strength (but on targets of which a method has one "
+            "seed only, luck is counted for all)"
+        )
     return (
         f"<p>{rows['cell'].nunique():,} attacks on {rows['model'].nunique():,} models; targets: {escape(', '.join(targets))}; "
         f"seeds: {', '.join(map(str, seeds))}; learning rates of the attacker: "
         f"{', '.join(f'{rate:g}' for rate in sorted(set(rows['attack_rate'])))}.</p>"
         "<p>The attacker finetunes the unlearned model on data without the target. For each method, target and seed they use the "
-        "setting that was best on the <em>other</em> seeds, so that their luck is not counted as strength. A method is ranked "
+        f"setting that was best {chosen}. A method is ranked "
         f"unless, before the attack, its UA lies below {LEAST_UA:.2f}, or its RA below {LEAST_RA:.2f} of the original model's, by "
         "the whole of its interval.</p>"
     )
@@ -106,7 +121,9 @@ def _section(rows: pd.DataFrame, contest: Contest, out: Path) -> str:
         write_atomically(out / "tables" / f"{name}-{kind}.csv", table.to_csv(index=False, float_format="%.6g").encode())
     files = ", ".join(f'<a href="tables/{name}-{kind}.csv">{kind}</a>' for kind in tables)
     figures = "".join(_figure(panel, name, out) for panel in panels(rows, contest))
-    left_out = "".join(f"<p class='soft'>Left out: {escape(f'{label} {why}')}.</p>" for label, why in contest.left_out.items())
+    aside = [f"{label} {why}" for label, why in contest.left_out.items()]
+    aside += [f"target {target} with seed {seed}, which some methods lack" for target, seed in contest.pairs_left_out]
+    left_out = "".join(f"<p class='soft'>Left out: {escape(each)}.</p>" for each in aside)
     return (
         f'<section id="{name}"><h2>Budget “{escape(contest.budget)}”; the attacker has: {escape(contest.auxiliary)}</h2>'
         f"<p>{escape(resolution_sentence(contest))}</p><p>{verdict_sentence(tables['comparisons'])}</p>{left_out}"
