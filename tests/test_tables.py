@@ -46,3 +46,8 @@ def test_a_leaderboard_of_two_files_ranks_on_all_their_pairs():
     contest, = (c for c in tables.contests(tables.results("digits+digits-0")) if c.budget == "matched")
     assert rows["esd"][1].startswith(f"{contest.pivot()['esd'].mean():.2f} [")
     assert rows["scissorhands"][2].startswith("not ranked: ")
+
+
+def test_who_pays_is_told_of_digits_too():
+    for source in ("who_pays-digits", "who_pays-photographs"):
+        assert tables.rewritten(f"<!-- pays {source}: unlearned -->\n<!-- end of table -->").count("| erasediff |") == 1

@@ -227,7 +227,8 @@ def lead_table(source: str, length: str) -> str:
 def pays(source: str, when: str) -> str:
     """What the other classes had lost, when "unlearned" or "attacked", as a Markdown table; least harm to near ones first."""
     lines = ["| method | near classes right | change | far classes right | change | lost most | passes |", "|" + "---|" * 7]
-    found = bills(pd.read_csv(ROOT / "data" / "results" / f"{source}.csv"))[when].sort_values("near change", ascending=False)
+    rows = pd.read_csv(ROOT / "data" / "results" / f"{source}.csv", dtype={"asked": str, "drawn": str})  # a digit is a name
+    found = bills(rows)[when].sort_values("near change", ascending=False)
     for method, row in found.iterrows():
         changes = {group: bracketed(*row[[f"{group} {end}" for end in ("change", "low", "high")]]) for group in ("near", "far")}
         cells = [f"{row[group]:.2f} | {change}" for group, change in changes.items()]
