@@ -93,6 +93,13 @@ def test_the_report_of_a_ladder_begins_with_the_exchange_rate(tmp_path):
     assert set(table["method"]) == {"cheap", "dear"} and (tmp_path / "figures" / "all-exchange.png").stat().st_size > 5_000
 
 
+def test_the_report_of_a_ladder_on_which_nothing_was_forgotten_says_so(tmp_path):
+    rows = made_up()
+    page = write_report(rows[~rows["label"].isin(["cheap", "dear"])], tmp_path, "ladder").read_text()
+    assert "No model had forgotten: after every length of unlearning its UA lay below 0.80." in page
+    assert not (tmp_path / "figures" / "all-exchange.png").exists()
+
+
 def test_the_figure_says_in_words_what_it_shows():
     panel = exchange_panel(made_up(range(6)))
     assert panel.alt.endswith("After 100 steps of unlearning: cheap 82, dear more than 1000.")

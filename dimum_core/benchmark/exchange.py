@@ -81,13 +81,15 @@ def _quantile(values: np.ndarray, share: float) -> float:
     return float(np.sort(values)[round(share * (len(values) - 1))])
 
 
-def exchange_panel(rows: pd.DataFrame) -> Panel:
+def exchange_panel(rows: pd.DataFrame) -> Panel | None:
     """Attack steps to half recovery against steps of unlearning, both by their logarithms: a mark for each model.
 
-    From FEWEST_PAIRS pairs of target and seed on, a line for each method joins the medians.
+    From FEWEST_PAIRS pairs of target and seed on, a line for each method joins the medians. None if no model has forgotten.
     """
     halves = half_recoveries(rows)
     data, longest = exchange_rates(halves), float(rows["step"].max())
+    if data.empty:
+        return None
     pairs = len(halves[PAIR].drop_duplicates())
     with plt.rc_context(STYLE):
         figure, ax = plt.subplots(figsize=(WIDTH, 4.2))

@@ -84,8 +84,11 @@ def _not_compared(rows: pd.DataFrame, compared: list[Contest]) -> list[str]:
 
 def _exchange(rows: pd.DataFrame, out: Path) -> str:
     """What a longer unlearning buys: of models that were attacked after several numbers of its steps."""
-    figure = _figure(exchange_panel(rows), "all", out)
-    return f"<section id='exchange'><h2>What it costs to undo</h2><div class='figures'>{figure}</div></section>"
+    panel = exchange_panel(rows)
+    shown = f"<p>No model had forgotten: after every length of unlearning its UA lay below {LEAST_UA:.2f}.</p>"
+    if panel is not None:
+        shown = f"<div class='figures'>{_figure(panel, 'all', out)}</div>"
+    return f"<section id='exchange'><h2>What it costs to undo</h2>{shown}</section>"
 
 
 def slug(name: str) -> str:
