@@ -332,6 +332,23 @@ def test_results_survive_both_formats(rows, tmp_path, capsys):
         read_results(tmp_path / "none.parquet")
 
 
+def test_words_that_look_like_numbers_stay_words_and_counts_keep_their_digits(rows, tmp_path):
+    rows = rows.assign(commit="12e4567", torch="2.10", unlearning_nfes=1_234_567, budget=rows["budget"].replace("matched", "60"))
+    rows.loc[rows["label"] == "twin", "unlearning_nfes"] = None
+    write_results(rows, tmp_path / "rows.csv")
+    again = read_results(tmp_path / "rows.csv")
+    pd.testing.assert_frame_equal(again, rows, check_dtype=False)
+    assert set(again["budget"]) == {"60", "none"} and write_report(again, tmp_path / "page", "x").is_file()
+
+
+def test_rows_of_two_plans_whose_points_are_a_number_and_a_list_go_into_one_file(rows, tmp_path):
+    both = pd.concat([rows.assign(points=3), rows.assign(points=[[10, 30]] * len(rows))])
+    write_results(both, tmp_path / "rows.parquet")
+    assert read_results(tmp_path / "rows.parquet")["points"].tolist() == ["3"] * len(rows) + ["[10, 30]"] * len(rows)
+    write_results(both.iloc[len(rows):], tmp_path / "rows.parquet")
+    assert [list(points) for points in read_results(tmp_path / "rows.parquet")["points"]] == [[10, 30]] * len(rows)
+
+
 def test_results_without_provenance_are_refused(rows, tmp_path, capsys):
     rows.drop(columns=["commit"]).to_csv(tmp_path / "rows.csv", index=False)
     assert main(["benchmark", "report", str(tmp_path / "rows.csv")]) == 1

@@ -8,6 +8,7 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from ..checking import check_kind
@@ -20,6 +21,10 @@ PROVENANCE = ["commit", "dimum", "python", "torch", "diffusers", "device", "thre
 NFES = ["unlearning_nfes", "attack_nfes", "sampling_nfes"]
 MEASURED = ["unlearning_steps", "unlearning_seconds", "unlearning_distance", *NFES, "seconds"]
 CURVE = ["step", "target accuracy", "target low", "target high", "retained accuracy", "distance"]
+WORDS = {  # in a CSV file some look like numbers: a commit such as 12e4567, a target 3, a budget 60
+    *PROVENANCE, "target", "label", "method", "hyperparameters", "budget", "auxiliary", "optimizer", "sampler",
+    "checkpoint", "data", "judge", "code", "weights", "model", "cell",
+} - {"threads"}
 FORMATS = (".parquet", ".csv")
 
 
@@ -47,7 +52,7 @@ def read_results(source: str | Path) -> pd.DataFrame:
             return pd.read_parquet(source)
     if source.suffix == ".csv":
         with _reading(source):
-            return pd.read_csv(source, dtype={"target": str, "cell": str, "model": str}, keep_default_na=False, na_values=[""])
+            return pd.read_csv(source, dtype=dict.fromkeys(WORDS, str), keep_default_na=False, na_values=[""])
     return _from_cells(source)
 
 
@@ -69,8 +74,13 @@ def write_results(rows: pd.DataFrame, file: str | Path) -> None:
     if file.suffix not in FORMATS:
         raise ResultsError(f"Results are written to a file that ends in {' or '.join(FORMATS)}, not to {file.name}.")
     if file.suffix == ".csv":
+        counts = [name for name in NFES if name in rows and (rows[name].dropna() % 1 == 0).all()]
+        rows = rows.astype(dict.fromkeys(counts, "Int64"))  # beside one that is missing they are fractions, and would be rounded
         write_atomically(file, rows.to_csv(index=False, float_format="%.6g").encode())
         return
+    listed = rows.get("points", pd.Series(dtype=object)).dropna().map(pd.api.types.is_list_like)
+    if listed.nunique() > 1:  # of two plans; Parquet takes numbers or lists in a column, not both
+        rows = rows.assign(points=[str(np.asarray(points).tolist()) for points in rows["points"]])
     buffer = io.BytesIO()
     rows.to_parquet(buffer, index=False, compression="zstd")
     write_atomically(file, buffer.getvalue())
