@@ -69,6 +69,16 @@ def test_what_is_missing_of_a_ladder_comes_back_bit_for_bit(laddered, tmp_path):
     pd.testing.assert_frame_equal(read_results(again).drop(columns=aside), read_results(out).drop(columns=aside))
 
 
+def test_a_ladder_that_meets_one_more_attack_is_unlearned_once(laddered, small_digits, tmp_path, monkeypatch):
+    shutil.copytree(laddered[1], tmp_path / "copy")
+    plan = check_plan({**CONTENT, "checkpoint": small_digits[0], "budgets": [STRENGTHS], "attack_rates": [1e-3, 1e-4, 1e-5]})
+    calls = []
+    monkeypatch.setattr(unlearned, "unlearn", lambda *given, **settings: calls.append(1) or unlearn(*given, **settings))
+    summary = run(plan, tmp_path / "copy", engine="serial", progress=False)
+    assert (summary.computed, summary.reused, summary.failed, len(calls)) == (3, 6, 0, 1)
+    assert not list((tmp_path / "copy" / "weights").glob("*"))
+
+
 @pytest.mark.parametrize(("setting", "said"), [
     ({"budgets": [{**STRENGTHS, "until": 0.9}]}, "without `until`"),
     ({"budgets": [{"steps": 4, "snapshots": [2, 1]}]}, "in order"),

@@ -35,7 +35,7 @@ def obtain_model(
     with store.claim(out, cell_id({**siblings[-1], "at": None}), wait=True):  # one run makes them all
         if (pipe := _kept(plan, model, out)) is not None:
             return pipe
-        return _unlearned(model, siblings, original, data, judge, out)
+        return _unlearned(plan, model, siblings, original, data, judge, out)
 
 
 def _write(model: dict, pipe: ClassConditionalPipeline, original: ClassConditionalPipeline, cost: dict, out: Path) -> None:
@@ -53,16 +53,18 @@ def _known_cost(plan: Plan, model: dict) -> dict:
 
 
 def _unlearned(
-    model: dict, siblings: list[dict], original: ClassConditionalPipeline, data, judge, out: Path
+    plan: Plan, model: dict, siblings: list[dict], original: ClassConditionalPipeline, data, judge, out: Path
 ) -> ClassConditionalPipeline:
-    """Unlearn, and keep the model; of a run that is kept at several of its steps, every one that is not done yet."""
+    """Unlearn, and keep the model; of a run that is kept at several of its steps, every one that is not done, or lacks attacks."""
     at = {sibling["at"]: sibling for sibling in siblings if "at" in sibling}
     started = time.monotonic()
 
     def keep(step: int, forgetful: ClassConditionalPipeline) -> dict:
-        if step in at and (at[step] == model or not store.is_done(out, cell_id(at[step]))):
-            _keep(forgetful, at[step], out)
-            _write(at[step], forgetful, original, _cost(step, time.monotonic() - started, seen), out)
+        sibling = at.get(step)
+        cells = [sibling, *plan.attacks(sibling)] if sibling else []
+        if sibling and (sibling == model or not all(store.is_done(out, cell_id(each)) for each in cells)):
+            _keep(forgetful, sibling, out)
+            _write(sibling, forgetful, original, _cost(step, time.monotonic() - started, seen), out)
         return {}
 
     with counted(original.unet) as seen:
