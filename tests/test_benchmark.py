@@ -195,8 +195,8 @@ def test_a_cell_is_named_by_the_code_of_its_method_and_of_those_that_it_builds_o
     files = {name: {path.name for path in _method_files(METHODS[name])} for name in ("salun", "erasediff", "sealed", "dimum")}
     assert files["salun"] == {"salun.py", "random_label.py"} and files["erasediff"] == {"erasediff.py", "random_label.py"}
     assert files["sealed"] == {"sealed.py", "dimum.py"} and files["dimum"] == {"dimum.py"}
-    codes = {base: source_digest("cbft", base) for base in (None, "finetune", "dimum", "dimum weight=2.0", "cbft base=dimum")}
-    assert codes[None] == codes["finetune"] != codes["dimum"] == codes["dimum weight=2.0"] == codes["cbft base=dimum"]
+    codes = {base: source_digest("cbft", {"base": base}) for base in ("finetune", "dimum", "dimum weight=2.0", "cbft base=dimum")}
+    assert source_digest("cbft", {}) == codes["finetune"] != codes["dimum"] == codes["dimum weight=2.0"] == codes["cbft base=dimum"]
     plugin = tmp_path / "heir.py"
     plugin.write_text("from dataclasses import dataclass\nfrom dimum_core.unlearning import register\n"
                       "from dimum_core.unlearning.dimum import DiMUM\n\n\n"

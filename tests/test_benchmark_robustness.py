@@ -222,6 +222,11 @@ def test_a_plugin_on_top_of_another_method_than_its_default_runs(tmp_path, no_to
     assert run(plan, tmp_path / "out", engine="serial", progress=False).failed == 0
 
 
+def test_a_plugin_with_a_hyper_parameter_that_must_be_given_runs(tmp_path, no_to_noise):
+    plan = load_plan(own_plan(tmp_path, PLUGIN.replace("bool = False", "bool"), "{method: to-noise, fails: false}"))
+    assert run(plan, tmp_path / "out", engine="serial", progress=False).computed == 1
+
+
 def test_a_plugin_that_is_edited_during_a_run_gives_no_results_under_its_old_name(tmp_path, no_to_noise):
     plan, out = load_plan(own_plan(tmp_path, PLUGIN)), tmp_path / "out"
     store.prepare(out)
@@ -272,6 +277,10 @@ def test_a_checkpoint_that_breaks_the_rules_is_refused(tmp_path):
         load_plan(plan)
     for part in ("long took 3 steps by its card, more than the 2", "does not say how many steps", "There is no checkpoint"):
         assert part in str(caught.value), part
+    common = "checkpoint: digits\ndata: digits\ntargets: ['3']\nmethods: [{checkpoint: long, label: long}]\n"
+    plan.write_text(common + "budgets: [{steps: 4, snapshots: [2, 3, 4]}]\n")  # it would stand beside models of two steps
+    with pytest.raises(PlanError, match="1 mistake: .*long took 3 steps by its card, more than the 2 of the budget '2 of 4 steps'"):
+        load_plan(plan)
     common = "checkpoint: digits\ndata: digits\nbudgets: [3]\n"
     plan.write_text(common + "targets: ['3', '7']\nmethods: [{checkpoint: long, label: x}]\n")
     with pytest.raises(PlanError, match=r"x is one checkpoint for 2 targets: put \{target\}"):

@@ -7,6 +7,7 @@ import shutil
 import pytest
 import yaml
 
+from dimum_core import training
 from dimum_core.benchmark import load_plan
 from dimum_core.benchmark.plan import cell_id
 from dimum_core.benchmark.reading import PlanError, check_plan
@@ -154,6 +155,12 @@ def test_a_list_is_refused_where_the_grid_has_no_dimension_and_an_empty_one_wher
     with pytest.raises(PlanError, match="has 1 mistake: ") as caught:
         check_plan({**CONTENT, key: value})
     assert message in str(caught.value)
+
+
+def test_an_optimizer_that_is_not_installed_is_refused_before_anything_is_unlearned(monkeypatch):
+    monkeypatch.setattr(training, "find_spec", lambda name: None)
+    with pytest.raises(PlanError, match="has 1 mistake: adamw8bit needs bitsandbytes, which is not installed"):
+        check_plan({**CONTENT, "optimizers": ["adamw", "adamw8bit"]})
 
 
 @pytest.mark.parametrize(("line", "word", "number"), [

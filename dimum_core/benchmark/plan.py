@@ -65,7 +65,7 @@ class Plan:
         """The unlearned models and controls, seed after seed, so that a run cut short has whole seeds; each a JSON object."""
         models = []
         unlearned = [entry for entry in self.methods if entry["method"] != CHECKPOINT]
-        codes = {entry["label"]: source_digest(entry["method"], entry.get("base")) for entry in unlearned}
+        codes = {entry["label"]: source_digest(entry["method"], settings_of(entry)) for entry in unlearned}
         known = {"checkpoint": checkpoint_digest(self.checkpoint), "data": data_digest(self.data, self.checkpoint)}
         known |= {"judge": checkpoint_digest(self.judge)} if self.judge else {}
         for seed, target in itertools.product(self.seeds, self.targets):
@@ -82,13 +82,12 @@ class Plan:
         if budget is None:
             source = checkpoint_digest(self.targets[target]) if method == "retrained" else None
             return {**common, "label": method, "method": method, "weights": source, "budget": "none"}
-        method, budget = dict(method), dict(budget)
-        name, label = method.pop("method"), method.pop("label")
+        name, label = method["method"], method["label"]
         if name == CHECKPOINT:
             source = checkpoint_digest(filled_in(method["checkpoint"], target, seed))
             return {**common, "label": label, "method": name, "weights": source, "budget": budget["label"]}
         return {
-            **common, "label": label, "method": name, "hyperparameters": method, "code": codes[label],
+            **common, "label": label, "method": name, "hyperparameters": settings_of(method), "code": codes[label],
             "budget": budget["label"], "steps": budget["steps"], "until": budget.get("until"), "learning_rate": self.learning_rate,
             "batch_size": self.batch_size, "check_every": self.check_every,
             **({"at": budget["at"]} if "at" in budget else {}),
@@ -137,6 +136,11 @@ def measured_after(attack: dict) -> int | list[int]:
     return list(points) if isinstance(points, (list, tuple)) else max(1, attack["attack_steps"] // (points - 1))
 
 
+def settings_of(entry: dict) -> dict:
+    """The hyper-parameters in an entry of `methods`."""
+    return {str(key): value for key, value in entry.items() if key not in ("method", "label")}
+
+
 def filled_in(folder: str, target: str, seed: int) -> str:
     return folder.replace("{target}", target).replace("{seed}", str(seed))
 
@@ -170,14 +174,13 @@ def data_digest(data: str, checkpoint: str) -> str:
     return hashlib.blake2b((loaded.train.digest + loaded.test.digest).encode(), digest_size=10).hexdigest()
 
 
-def source_digest(method: str, base: str | None = None) -> str:
+def source_digest(method: str, hyperparameters: dict) -> str:
     """Hash of the code that defines a method, docstrings and imports aside: of its file and those of the methods that it builds on.
 
     So results of an older version are not mistaken for its own. What all methods share (`base`, `run`) does not count.
-    base: the setting of a method that goes on top of another; its own default if there is none.
     """
     digest = hashlib.blake2b(digest_size=10)
-    files, each = set(), METHODS[method](**({} if base is None else {"base": base}))
+    files, each = set(), METHODS[method](**hyperparameters)
     while each is not None:
         files |= _method_files(type(each))
         each = getattr(each, "under", None)

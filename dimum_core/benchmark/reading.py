@@ -22,7 +22,7 @@ from ..models.history import history_of
 from ..models.sampling import ClassConditionalPipeline
 from ..unlearning import get_method, load_plugin
 from ..unlearning.run import check_fits
-from .plan import CHECKPOINT, Plan, filled_in
+from .plan import CHECKPOINT, Plan, filled_in, settings_of, strengths
 from .settings import (
     LISTS,
     as_list,
@@ -32,7 +32,6 @@ from .settings import (
     check_snapshots,
     check_values,
     sentence,
-    settings_of,
     unknown_setting,
 )
 
@@ -228,8 +227,8 @@ def _check_entry(plan: Plan, folder: str, pipe: ClassConditionalPipeline, wrong:
     if not _alike(pipe, model):
         wrong.append(f"{folder} has other classes or another size than {plan.checkpoint}")
     wrong += [
-        f"{folder} took {steps} steps by its card, more than the {budget['steps']} of the budget {budget['label']!r}"
-        for budget in plan.budgets if steps > budget["steps"]
+        f"{folder} took {steps} steps by its card, more than the {most} of the budget {budget['label']!r}"
+        for budget in (strengths(budget)[0] for budget in plan.budgets) if steps > (most := budget.get("at", budget["steps"]))
     ]
 
 

@@ -124,7 +124,7 @@ def _check_code(plan: Plan, model: dict) -> None:
     """Refuse to compute a cell with another version of a user's file than the one that it is named by."""
     name = model["method"]
     own = name in METHODS and METHODS[name].__module__ in {module_name(Path(plugin)) for plugin in plan.plugins}
-    if own and source_digest(name, model["hyperparameters"].get("base")) != model["code"]:
+    if own and source_digest(name, model["hyperparameters"]) != model["code"]:
         raise PlanError(f"The file of the method {name!r} has changed since this run began: run the plan again.")
 
 

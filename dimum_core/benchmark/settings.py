@@ -10,10 +10,10 @@ from typing import Any
 
 from ..attacks import AUXILIARY
 from ..attacks.base import label_of
-from ..errors import DimumError
-from ..training import OPTIMIZER_STATE
+from ..errors import DimumError, SettingError
+from ..training import OPTIMIZER_STATE, TrainConfig
 from ..unlearning import METHODS, Method, get_method
-from .plan import CHECKPOINT, CONTROLS, Plan
+from .plan import CHECKPOINT, CONTROLS, Plan, settings_of
 
 LISTS = ("seeds", "controls", "attack_rates", "optimizers", "auxiliaries", "plugins")  # settings that are dimensions of the grid
 AUXILIARIES = (*AUXILIARY, "synthetic by itself", "few-shot")
@@ -86,6 +86,11 @@ def check_values(values: dict, wrong: list[str]) -> None:
             continue
         entries = values[name] if name in LISTS else [values[name]]
         wrong += [f"{name} should hold {meaning}, not {entry!r}{number_hint(entry)}" for entry in entries if not is_right(entry)]
+    for optimizer in filter(is_optimizer, values.get("optimizers", ())):
+        try:
+            TrainConfig(optimizer=optimizer)
+        except SettingError as error:  # a package that it needs is not installed
+            wrong.append(sentence(error))
     steps, points = values.get("attack_steps", Plan.attack_steps), values.get("points", Plan.points)
     if is_whole(steps) and are_steps(points) and points[-1] > steps:
         wrong.append(f"a curve of {steps} attack_steps has no point after {points[-1]}")
@@ -131,11 +136,6 @@ def check_method(entry, wrong: list[str]) -> dict | None:
         return None
     label = entry.get("label") or label_of(entry["method"], settings)
     return {"method": entry["method"], "label": str(label), **settings}
-
-
-def settings_of(entry: dict) -> dict:
-    """The hyper-parameters in an entry of `methods`."""
-    return {str(key): value for key, value in entry.items() if key not in ("method", "label")}
 
 
 def check_budget(entry, wrong: list[str]) -> dict | None:
