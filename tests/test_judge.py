@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -257,6 +258,16 @@ def test_what_is_strange_is_told_by_scikit_learns_regression_and_rejected(patter
     assert not few.config.knows_outliers  # 75 images are too few: it keeps the Mahalanobis distance
     mixed = judge.judge(blends(patterns.test.images, patterns.test.labels, torch.Generator().manual_seed(9)))
     assert (mixed.labels < 0).float().mean() > 0.8 and (verdict.labels < 0).float().mean() < 0.15
+
+
+def test_no_class_is_lost_where_some_images_are_enough(judge, patterns, monkeypatch):
+    """Every third image is of the first class."""
+    monkeypatch.setattr(training, "ENOUGH", 100)
+    calibrate(again := copy.deepcopy(judge), patterns.train, patterns.test.select(torch.arange(75)))
+    with torch.inference_mode():
+        seen = again.seen(patterns.train.images)[1]
+    torch.testing.assert_close(again.class_means, torch.stack([seen[::3].mean(0), seen[1], seen[2]]), rtol=1e-3, atol=1e-3)
+    assert np.isfinite(again.config.threshold)
 
 
 def test_what_is_strange_is_told_where_the_judge_is(patterns, monkeypatch):

@@ -55,6 +55,7 @@ def cut_out(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
 
 
 FEWEST_KNOWN = 100  # images to calibrate on, of which half teach what is strange, and half set a threshold that 2 % lie beyond
+ENOUGH = 10_000  # images for the means and the covariance of what a judge sees; every class has at least one among them
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,9 @@ def calibrate(
     again: what becomes of images before the judge sees them, such as `with_reconstructions`.
     """
     judge.register_to_config(temperature=1.0, threshold=float("inf"))
-    fitting = fitting.select(torch.arange(0, len(fitting), -(-len(fitting) // 10_000)))  # enough for means and covariance
+    some = torch.arange(0, len(fitting), -(-len(fitting) // ENOUGH))
+    rare = [label for label in range(len(fitting.class_names)) if not (fitting.labels[some] == label).any()]
+    fitting = fitting.select(torch.cat([some, *((fitting.labels == label).nonzero()[:1, 0] for label in rare)]))
     means, whitening = class_gaussians(judge.seen(fitting.images)[1], fitting.labels, len(fitting.class_names))
     judge.class_means.copy_(means)
     judge.whitening.copy_(whitening)
