@@ -9,7 +9,8 @@ the attacks with those that are missing. CIFAR-10 must be on the machine (DIMUM_
 folder), or is downloaded. In the end everything small enough to carry away lies in OUT/parts: one archive, in pieces of 15 MB
 (`cat part-* | tar xz`).
 
---tiny makes every stage a matter of seconds, on a CPU as well: it tries the path, and its figures mean nothing.
+--tiny makes every stage a matter of seconds, on a CPU as well: it tries the path, and its figures mean nothing. An OUT that was
+begun with it is refused without it (OUT/settings.json says).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from rows import read_rows, write_rows
+from rows import check_settings, read_rows, write_rows
 
 from dimum_core import evaluate, load_dataset, load_pipeline, relearn, unlearn
 from dimum_core.files import write_atomically
@@ -218,6 +219,7 @@ def main() -> None:
     if not torch.cuda.is_available() and not args.tiny:
         parser.error("there is no CUDA device here: take one, or try the path with --tiny")
     args.out.mkdir(parents=True, exist_ok=True)
+    check_settings(args.out, {"tiny": args.tiny})
     for name in args.only:
         share, work = STAGES[name]
         result = args.out / f"{name}.json"

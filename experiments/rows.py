@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pandas as pd
 
+from dimum_core.errors import SettingError
 from dimum_core.files import write_atomically
+
+
+def check_settings(out: Path, settings: dict) -> None:
+    """Write down in the folder OUT the settings that decide its results; SettingError if it was begun with others."""
+    path, settings = out / "settings.json", json.loads(json.dumps(settings, default=str))
+    if not path.exists():
+        write_atomically(path, json.dumps(settings, indent=1).encode("utf-8"))
+    before = json.loads(path.read_text("utf-8"))
+    for name in settings | before:
+        if before.get(name) != settings.get(name):
+            raise SettingError(
+                f"{out} was begun with {name} {before.get(name)}, not {settings.get(name)}, and what is there would count as done: "
+                "give another folder, or the same settings."
+            )
 
 
 def read_rows(path: Path) -> list[dict]:

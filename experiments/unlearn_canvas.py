@@ -11,7 +11,8 @@ STYLE/OBJECT/NUMBER.jpg. --styles, --objects: some of the folders, to be quick; 
 
 Writes to OUT: `table.csv`, a row for each method before and after the attack (UA, IRA, CRA with 95 % intervals; the Frechet
 distance of the rest on the judges' features, or on Inception's where torch-fidelity is installed; seconds, passes and memory of
-unlearning and of the attack), the two judges, and a picture for each row. Rows that are there are not computed again.
+unlearning and of the attack), the two judges, and a picture for each row. Rows that are there are not computed again, and so an OUT
+that was begun with another model, data or scale, say, is refused (OUT/settings.json has them).
 """
 
 from __future__ import annotations
@@ -21,13 +22,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
-from rows import read_rows, write_rows
+from rows import check_settings, read_rows, write_rows
 
 from dimum_core import load_pipeline
 from dimum_core.benchmark.canvas import METHODS, Experiment, cost_of, judges, rows_of
 from dimum_core.data import load_unlearn_canvas
 from dimum_core.models.cards import provenance
 from dimum_core.models.conditions import image_size
+
+ASIDE = ("out", "style", "methods", "minutes_only")  # not of the settings that all rows of OUT share
 
 
 def parsed() -> argparse.Namespace:
@@ -48,6 +51,8 @@ def parsed() -> argparse.Namespace:
 
 def main() -> None:
     args = parsed()
+    if not args.minutes_only:
+        check_settings(args.out, {name: value for name, value in vars(args).items() if name not in ASIDE})
     pipe, table = load_pipeline(args.model), args.out / "table.csv"
     data = load_unlearn_canvas(args.data, image_size=image_size(pipe), styles=args.styles, objects=args.objects)
     args.out.mkdir(parents=True, exist_ok=True)

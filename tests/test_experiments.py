@@ -20,7 +20,7 @@ from joblib import delayed
 
 from dimum_core import evaluate, load_dataset, load_pipeline, relearn
 from dimum_core.benchmark.results import PROVENANCE
-from dimum_core.errors import FileError
+from dimum_core.errors import FileError, SettingError
 from dimum_core.judges import load_judge
 from dimum_core.models.cards import provenance
 from dimum_core.models.history import history_of
@@ -180,6 +180,8 @@ def test_unlearn_canvas_from_its_folders_to_a_table(kind, monkeypatch, canvas_fo
     times = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.name != "table.csv"}
     run(monkeypatch, "unlearn_canvas.py", *given)
     assert times == {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.name != "table.csv"}
+    with pytest.raises(SettingError, match="out was begun with scale 0.002, not 0.02, and what is there would count as done"):
+        run(monkeypatch, "unlearn_canvas.py", *given, "--scale", "0.02")
 
 
 # Rows ---------------------------------------------------------------------------------------------------------------
@@ -293,6 +295,28 @@ def test_attacks_that_were_cut_short_go_on_with_the_curves_that_are_missing(monk
     table = pd.read_csv(tmp_path / "attacks.csv")
     assert len(table) == 2 * 21 == len(table.drop_duplicates(["method", "learning_rate", "step"])) and table["commit"].notna().all()
     assert json.loads((tmp_path / "attacks.json").read_text()) == {"curves": 21}
+
+
+def test_figures_of_a_trial_do_not_count_as_done(monkeypatch, tmp_path):
+    gpu, made = load(monkeypatch, "gpu.py"), []
+    monkeypatch.setattr(gpu, "STAGES", {"sizes": (1.0, lambda run, seconds: made.append(run.tiny) or {})})
+    monkeypatch.setattr(gpu.torch.cuda, "is_available", lambda: True)
+    for given in ((), ("--only", "sizes")):
+        monkeypatch.setattr(sys, "argv", ["gpu.py", "--out", str(tmp_path), *given, "--tiny"])
+        gpu.main()
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--out", str(tmp_path)])
+    with pytest.raises(SettingError, match="was begun with tiny True, not False"):
+        gpu.main()
+    assert made == [True]
+
+
+def test_every_setting_of_a_sampler_is_timed_once(monkeypatch):
+    """A second time nothing would be drawn: what was drawn is remembered."""
+    tool, asked = load(monkeypatch, "sampling.py"), []
+    monkeypatch.setattr(tool, "measure", lambda pipe, data, *setting: asked.append(setting) or {"seconds": 1.0})
+    monkeypatch.setattr(sys, "argv", ["sampling.py", "--checkpoint", "digits"])
+    tool.main()
+    assert len(asked) == len(set(asked)) == 12 + 6
 
 
 @pytest.mark.release
