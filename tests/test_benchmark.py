@@ -15,7 +15,7 @@ import torch
 
 from dimum_core.benchmark import cost, load_plan, read_results, report, run
 from dimum_core.benchmark.cost import estimate_minutes
-from dimum_core.benchmark.plan import _method_files, cell_id, checkpoint_digest, code_of, source_digest
+from dimum_core.benchmark.plan import UNNAMED, _method_files, cell_id, checkpoint_digest, code_of, judge_digest, source_digest
 from dimum_core.benchmark.reading import check_plan
 from dimum_core.benchmark.results import ResultsError
 from dimum_core.benchmark.store import claim, failures, is_done, record_failure, write_cell
@@ -111,6 +111,26 @@ def test_a_checkpoint_that_is_saved_anew_names_other_cells(tmp_path):
     assert not set(before) & set(after)
     parameter.data -= 1
     assert after == [cell_id(model) for model in plan.models()]
+
+
+def test_the_settings_of_a_pipeline_and_the_judge_name_a_cell(tmp_path, monkeypatch):
+    shutil.copytree(CHECKPOINT_FOLDER / "digits", tmp_path / "mine")
+    index = tmp_path / "mine" / "model_index.json"
+    settings, same = json.loads(index.read_text()), checkpoint_digest("digits")
+    for changed, alike in (({"_diffusers_version": "9"}, True), ({"guidance_scale": 7.5}, False), ({"guidance_scale": 8.0}, False)):
+        index.write_text(json.dumps(settings | changed))
+        assert (checkpoint_digest(str(tmp_path / "mine")) == same) == alike
+        same = same if alike else checkpoint_digest(str(tmp_path / "mine"))
+    plan = check_plan({**CONTENT, "controls": ["original"], "methods": ["esd"]})
+    before = plan.models()
+    monkeypatch.setattr("dimum_core.benchmark.plan.judge_digest", lambda judge, checkpoint: "another")
+    assert [model["judge"] for model in plan.models()] == ["another"] * len(before) and not any("judge" in each for each in before)
+
+
+@pytest.mark.parametrize(("name", "checkpoint"), [("confirm", "digits"), ("photographs-long", "cifar10-small")])
+def test_cells_of_shipped_results_keep_their_names(name, checkpoint):
+    rows = read_results(CHECKPOINT_FOLDER.parent / "results" / f"{name}.parquet")
+    assert set(rows["checkpoint"]) == {checkpoint_digest(checkpoint)} and judge_digest(None, checkpoint) in UNNAMED
 
 
 def test_the_state_of_a_training_beside_a_checkpoint_is_no_part_of_it(tmp_path):

@@ -13,13 +13,17 @@ from importlib.util import decode_source
 from pathlib import Path
 
 from ..fitting import data_for
+from ..judges import PairJudge, find_judge
 from ..models.checkpoints import find_checkpoint, load_pipeline
 from ..models.fresh_noise import FRESH_STEPS
 from ..training import STATE_FILE
 from ..unlearning import METHODS, Method
 
 CONTROLS = ("original", "retrained")
+INDEX = "model_index.json"  # of a pipeline: its guidance scale, the names of its classes, how it folds pixels
 SAMPLER = f"Euler ancestral, {FRESH_STEPS} steps"  # what `relearn` measures with
+# settings of pipelines, and judges, of the shipped results, whose cells were named before these counted, and keep their names
+UNNAMED = ("63a5c835790bdde5ea76", "f1396a2dc47bc7c48411", "b75ccdd5da2479f9ae1e", "a174fc7ccf976e68f1a9")
 CHECKPOINT = "checkpoint"  # the method of a model that was unlearned elsewhere
 
 
@@ -67,7 +71,8 @@ class Plan:
         unlearned = [entry for entry in self.methods if entry["method"] != CHECKPOINT]
         codes = {entry["label"]: source_digest(entry["method"], settings_of(entry)) for entry in unlearned}
         known = {"checkpoint": checkpoint_digest(self.checkpoint), "data": data_digest(self.data, self.checkpoint)}
-        known |= {"judge": checkpoint_digest(self.judge)} if self.judge else {}
+        judge = judge_digest(self.judge, self.checkpoint)
+        known |= {"judge": judge} if judge not in UNNAMED else {}
         for seed, target in itertools.product(self.seeds, self.targets):
             common = {**known, "target": target, "seed": seed}
             for control in self.controls:
@@ -154,7 +159,7 @@ def cell_id(config: dict) -> str:
 def checkpoint_digest(checkpoint: str) -> str:
     """Hash of a checkpoint's files (its cards aside, and the state of a training that was kept beside them)."""
     folder = find_checkpoint(checkpoint).absolute()
-    files = sorted(p for p in folder.rglob("*") if p.suffix == ".safetensors" or p.name.endswith("config.json"))
+    files = sorted(p for p in folder.rglob("*") if p.suffix == ".safetensors" or p.name.endswith(("config.json", INDEX)))
     stats = ((path, path.stat()) for path in files if path.name != STATE_FILE)
     return _digest(folder, tuple((path, stat.st_size, stat.st_mtime_ns) for path, stat in stats))
 
@@ -164,8 +169,23 @@ def _digest(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
     """Kept for as long as the files have the same sizes and times: one that is saved again is another checkpoint."""
     digest = hashlib.blake2b(digest_size=10)
     for path, _, _ in files:
-        digest.update(path.relative_to(folder).as_posix().encode(errors="surrogateescape") + path.read_bytes())
+        content = path.read_bytes()
+        if path.name == INDEX:
+            settings = cell_id({name: value for name, value in json.loads(content).items() if not name.startswith("_")})
+            if settings in UNNAMED:
+                continue
+            content = settings.encode()  # whatever version of diffusers wrote it
+        digest.update(path.relative_to(folder).as_posix().encode(errors="surrogateescape") + content)
     return digest.hexdigest()
+
+
+def judge_digest(judge: str | None, checkpoint: str) -> str:
+    """Hash of a judge's files; by default of the shipped judge, or the two, of what the checkpoint draws."""
+    if judge:
+        return checkpoint_digest(judge)
+    found = find_judge(load_pipeline(checkpoint))
+    parts = (found.style, found.object) if isinstance(found, PairJudge) else (found,)
+    return " ".join(checkpoint_digest(str(part.config["_name_or_path"])) for part in parts)
 
 
 def data_digest(data: str, checkpoint: str) -> str:
