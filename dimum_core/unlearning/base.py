@@ -80,7 +80,7 @@ class Method(Everyones):
 
     def prepare(self, steps: list[Step]) -> dict[str, Any]:
         """Look at data before the first step, on batches that the loop will not draw. The result is every step's `state`; in
-        it, `mask` may hold a tensor for the name of a weight, by which its gradients are multiplied."""
+        it, `mask` may hold a tensor for the name of a weight, by which the gradient of the loss is multiplied."""
         return {}
 
     def edit(self, step: Step) -> bool:

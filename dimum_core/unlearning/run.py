@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import functools
 import warnings
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
@@ -93,11 +94,15 @@ class UnlearningObjective:
 
     @contextlib.contextmanager
     def masked(self, model: nn.Module) -> Iterator[None]:
-        """Within this context the method's mask, if it has one, is on the gradients: whoever trains or measures the network later
-        shall see all of them."""
+        """Within this context the method's mask, if it has one, is on what the loop steps by: not on gradients that the method takes
+        itself, nor on those of whoever trains or measures the network later."""
         masks = self.state.get("mask", {})
+
+        def on(weight: Tensor, mask: Tensor) -> None:  # torch's hooks return nothing
+            weight.grad.mul_(mask)
+
         hooks = [
-            parameter.register_hook(lambda gradient, mask=masks[name]: gradient * mask)
+            parameter.register_post_accumulate_grad_hook(functools.partial(on, mask=masks[name]))
             for name, parameter in model.named_parameters() if name in masks
         ]
         yield

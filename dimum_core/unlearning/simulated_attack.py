@@ -23,7 +23,8 @@ class SimulatedAttack(OnTop):
     """L = (1 - weight) * L_base(theta) + weight * L_base(theta*), theta* = theta after an attacker's first steps.
 
     The attacker finetunes on the retained data, as DiMRA does: `attack_steps` steps of Adam, with no state before, on L_den(D_r),
-    each on a batch of its own. theta* is made anew in every step of the unlearning.
+    each on a batch of its own. theta* is made anew in every step of the unlearning. A mask of the base does not hold for the
+    attacker; where only some weights train, by the base's `trains` or as low-rank updates, the attacker moves only these.
 
     ResAlign's outer loss is f(theta) + lambda (f(theta*) - f(theta)) + L_den(D_r), f that of ESD; in its code lambda rises from 0.2
     to 0.8. Two things here are ours. The base's loss is taken whole, what is retained with it. And theta* counts as theta plus a

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from dimum_core.cli import main
 from dimum_core.data import step_generator
 from dimum_core.errors import SettingError, UnknownName
 from dimum_core.models.cards import read_card
-from dimum_core.unlearning import get_method, gradient, unlearn
+from dimum_core.unlearning import Method, follow, get_method, gradient, unlearn
 from dimum_core.unlearning.base import ClassConditions, shifted
 from dimum_core.unlearning.run import UnlearningObjective, method_data
 from tests.unlearning.toys import direction, row_gradient, toy_step
@@ -128,6 +129,44 @@ def test_the_simulated_attacker_goes_downhill_on_retained_data_and_leaves_the_st
     with shifted(pipe.unet, move):
         assert retained() < here
     assert torch.equal(nn.utils.parameters_to_vector(pipe.unet.parameters()), before)
+
+
+def in_the_loop(method, pipe, data) -> UnlearningObjective:
+    sets, conditions = method_data(method, data, pipe, "top", 0), ClassConditions.of(pipe, "top")
+    objective = UnlearningObjective(method, pipe.unet, conditions, sets, 6, (4, 4, 4), 4)
+    objective.prepare(pipe.unet, 0)
+    return objective
+
+
+def test_a_mask_of_the_base_does_not_hold_for_the_simulated_attacker(pipe, data):
+    method = get_method("simulated-attack", base="salun keep=0.1", attack_steps=1)
+    objective = in_the_loop(method, pipe, data)
+    with objective.masked(pipe.unet):
+        assert float((method.attack(objective.step(pipe.unet, 0, 0)) != 0).float().mean()) > 0.9
+
+
+@dataclass(frozen=True)
+class Halved(Method):
+    """Half of the gradient, by a mask."""
+
+    own_gradient: bool = False
+    needs: ClassVar[frozenset[str]] = frozenset({"retain"})
+
+    def prepare(self, steps):
+        return {"mask": {name: torch.full_like(weight, 0.5) for name, weight in steps[0].model.named_parameters()}}
+
+    def loss(self, step):
+        value = step.retained()
+        return follow(gradient(value, step.model), step.model, value) if self.own_gradient else value
+
+
+@pytest.mark.parametrize("own_gradient", [False, True])
+def test_a_mask_is_applied_once(own_gradient, pipe, data):
+    objective = in_the_loop(Halved(own_gradient), pipe, data)
+    whole = gradient(objective(pipe.unet, 0, 0), pipe.unet)
+    with objective.masked(pipe.unet):
+        objective(pipe.unet, 0, 0).backward()
+    assert torch.allclose(torch.cat([weight.grad.flatten() for weight in pipe.unet.parameters()]), whole / 2)
 
 
 def test_each_is_run_from_the_shell_with_its_base(tmp_path):
