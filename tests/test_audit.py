@@ -58,6 +58,18 @@ def test_the_card_is_honest():
     assert "relearning brings back most: 80.0%" in alone, "not the attack that was shown the target"
 
 
+def test_an_attack_without_a_control_is_named_and_not_passed_over():
+    for hits, said in ((2, "No attack that was run on both models brought back more"), (40, "1 of 2 attacks give more")):
+        found = made(True, hits)
+        found.outcomes["completion"] = {"audited": outcome("completion", 48)}
+        page = report_card(found)
+        assert said in page
+        assert "Without a control, since it cannot be run on the model that never knew it: completion 96.0%" in page
+    del found.outcomes["relearning"], found.outcomes["few-shot"]
+    assert "No attack that was run on both models" in report_card(found) and "was given" not in report_card(found)
+    assert "ithout a control" not in report_card(made(True, 2))
+
+
 def test_an_audit_goes_on_where_it_was_and_not_with_another(models, two_attacks, tmp_path, monkeypatch):
     pipe, data = models["digits"], load_dataset("digits")
     settings = FEW | {"retrained": models["digits-without-3"], "out": tmp_path}

@@ -50,7 +50,7 @@ class Audit:
     def lead(self, name: str) -> Interval | None:
         """Accuracy on the target that an attack gives, minus what it gives on the model that never knew it (Newcombe).
 
-        The intervals of all leads hold together with 95 % (Bonferroni). None without a retrained model.
+        The intervals of all leads hold together with 95 % (Bonferroni). None if it was not run on such a model.
         """
         records = self.outcomes[name]
         if "retrained" not in records:
@@ -99,8 +99,8 @@ def audit(
 
     target: one, or several at once. What the model was made to forget beside it is left out of what attackers have.
     data: what the model was trained on; default, the shipped set of its classes. retrained: a model that never knew the target; on
-        it each of them is run too, and only the lead over it shows memory. original: the model before it forgot, for attackers
-        who know something of it. init_seed: of the original's training.
+        it each of them that applies to it, too, is run, and only the lead over it shows memory. original: the model before it
+        forgot, for attackers who know something of it. init_seed: of the original's training.
     minutes: no new attack is begun after so many; default, all are run. out: a folder that keeps each finished attack, from which
         the same audit goes on.
     Raises UnknownName for an unknown target, DataError for a model that was never shown it, or a `retrained` that may have been.

@@ -19,16 +19,20 @@ def _in_words(audit: Audit) -> list[str]:
     said = [f"Asked for {audit.target} before any attack, the model shows it in {before.target.percent}."]
     if not attacks:
         return [*said, "No attack was run, so nothing is known of what would bring it back."]
-    leads = {name: lead for name in attacks if (lead := audit.lead(name)) is not None}
-    if not leads:
+    if "retrained" not in audit.outcomes["none"]:
         return [*said, *_without_control(attacks)]
+    leads = {name: lead for name in attacks if (lead := audit.lead(name)) is not None}
+    alone = [f"{name} {records['audited'].target.percent}" for name, records in attacks.items() if name not in leads]
+    rest = [f"Without a control, since it cannot be run on the model that never knew it: {'; '.join(alone)}."] if alone else []
+    on_both = "No attack that was run on both models" if alone else "No attack"
     back = {name: lead for name, lead in leads.items() if lead.low > 0}
     if not back:
-        return [*said, "No attack brought back more than it gives a model that never knew it. That is no proof that none could."]
+        none = f"{on_both} brought back more than it gives a model that never knew it. That is no proof that none could."
+        return [*said, none, *rest]
     best = max(back, key=lambda name: back[name].value)
     ahead = f"{best} leads by {back[best].value:.2f} [{back[best].low:.2f}, {back[best].high:.2f}]"
     more = f"{len(back)} of {len(leads)} attacks give more than on a model that never knew it"
-    return [*said, f"**It is still in the weights**: {more}; {ahead}."]
+    return [*said, f"**It is still in the weights**: {more}; {ahead}.", *rest]
 
 
 def _without_control(attacks: dict[str, dict[str, Outcome]]) -> list[str]:
