@@ -17,6 +17,7 @@ from dimum_core.attacks import add_weight_noise, auxiliary_set, prune, swap_embe
 from dimum_core.attacks.finetuning import concatenate
 from dimum_core.cli import main
 from dimum_core.data import Dataset, from_uint8
+from dimum_core.data.targets import find_target
 from dimum_core.errors import CheckpointError, DataError
 from dimum_core.judges import Judge
 from dimum_core.models.checkpoints import build_pipeline, save_checkpoint
@@ -235,6 +236,17 @@ def test_single_images_that_only_a_folder_knows_must_be_shown_to_be_measured(tmp
     with pytest.raises(DataError, match="holds no images, not even those to forget: pass them as target="):
         relearn(again, auxiliary, **QUICK)
     assert relearn(again, auxiliary, target=points, samples=1, num_inference_steps=1, **QUICK).curve["step"].tolist() == [0, 1]
+
+
+def test_a_target_of_single_images_is_not_measured_by_others():
+    """A Target holds no images: only those that were unlearned last are known, and only if it names them."""
+    pipe, data = load_pipeline("digits"), load_dataset("digits")
+    points = data.train.select([0])
+    gone = unlearn(pipe, "finetune", target=points, data=data, **QUICK)
+    auxiliary, few = data.train.without(points), QUICK | {"samples": 1, "num_inference_steps": 1}
+    assert len(relearn(gone, auxiliary, target=find_target(points, data.class_names), **few).curve) == 2
+    with pytest.raises(DataError, match="A Target or a model's folder holds no images"):
+        relearn(gone, auxiliary, target=find_target(data.train.select([1]), data.class_names), **few)
 
 
 def test_a_card_without_a_history_still_says_what_its_model_never_saw(tmp_path):

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..checking import check_entry, check_kind
 from ..data import Dataset
 from ..data.targets import Wanted, find_target
-from ..errors import SettingError, UnknownName
+from ..errors import DataError, SettingError, UnknownName
 from ..evaluation import draw_samples
 from ..judges import Judge, PairJudge, Verdict
 from ..judges.counting import accuracy_on_each
@@ -37,7 +37,7 @@ TEACHING = {SHOTS, HELD_OUT}  # what may put into a model what it never knew
 class Means:
     """What an attacker may have. An attack uses only what it `has`.
 
-    target: whatever `find_target` takes, and a Target from then on.
+    target: whatever `find_target` takes but single images, and a Target from then on.
     data: the data set that the model was trained on. original: the model before it forgot.
     samples: images of the target, or of several in turn, that are drawn and judged, and as many of the other classes.
     init_seed: of the original's training, from which its first weights can be made again.
@@ -54,6 +54,8 @@ class Means:
     def __post_init__(self):
         check_kind("data", self.data, Dataset, "a data set, such as load_dataset('digits')")
         object.__setattr__(self, "target", find_target(self.target, self.data.class_names))
+        if self.target.items:
+            raise DataError("A judge cannot recognise single images, only their label: use relearn, which counts copies of them.")
 
 
 @dataclass(frozen=True)

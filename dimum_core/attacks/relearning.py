@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..checking import check_kind, check_number, check_whole
 from ..data import Dataset, ImageSet
 from ..data.targets import Wanted
-from ..errors import DataError, NoJudge
+from ..errors import DataError, NoJudge, SettingError
 from ..evaluation import at_once, copying_rate, draw_samples
 from ..judges import Judge, PairJudge, Verdict, identity_of, judge_for
 from ..judges.counting import accuracy_on_each
@@ -28,7 +28,7 @@ from ..models.conditions import ClassConditions, PromptConditions, conditions_of
 from ..models.fresh_noise import FRESH_STEPS, with_fresh_noise
 from ..models.history import Forgotten, history_of, remember
 from ..models.networks import network_of
-from ..models.sampling import check_data
+from ..models.sampling import check_data, coloured
 from ..models.support import check_supported
 from ..pretraining import DenoisingObjective
 from ..resuming import check_begins
@@ -77,9 +77,9 @@ def relearn(
         Sampling, with fresh noise in each of `num_inference_steps`, is most of what a curve costs.
     forget: images that must not be in the auxiliary set, not even under another label or as near copies; default, what the pipeline
         was made to forget.
-    seed: of batches, noise and samples. Take another one than the unlearning had: with the same, step k of both draws the same noise.
-    label_dropout: share of the auxiliary labels that give way to the null condition; at 1 the attack goes through that condition
-        alone, for an attacker whose images have no labels.
+    seed: of batches, noise and samples. Take another one than the unlearning's: with the same, step k of both draws the same noise.
+    label_dropout: share of the auxiliary labels that give way to the null condition, if the model has one; at 1 the attack goes
+        through that condition alone, for an attacker whose images have no labels.
     allow_target, only_embedding_row: for the controls, which do see the target.
     lora_rank, gradient_checkpointing: as in `unlearn`, for networks that barely fit into memory.
     out, resume: keep the attack's state in a folder, and go on from it.
@@ -95,6 +95,12 @@ def relearn(
     check_number("label_dropout", label_dropout, 0, 1)
     auxiliary, history = _auxiliary(auxiliary, pipe), history_of(pipe)
     conditions, forget = _aim(pipe, target, forget, auxiliary)
+    if label_dropout == 1 and has_rows(pipe) and conditions.null_number is None:
+        raise SettingError("label_dropout=1 trains the null condition alone, and this model has none: lower it.")
+    if only_embedding_row and lora_rank:
+        raise SettingError("only_embedding_row trains no matrix that lora_rank could update: give one of the two.")
+    if only_embedding_row and not has_rows(pipe):
+        raise SettingError("only_embedding_row trains a row of the label embedding, and this network has none: leave it at False.")
     if not allow_target:
         refuse_forgotten(auxiliary, (*history.forgotten, Forgotten.of(conditions.forgotten, forget)))
     judge = _judge_or_none(pipe, judge, conditions)
@@ -126,17 +132,22 @@ def _aim(
 ) -> tuple[ClassConditions | PromptConditions, ImageSet | None]:
     """What is to come back, as conditions, and the images of it that must not be in the auxiliary set, as far as they are known."""
     last = history_of(pipe).last
-    if forget is None:  # whoever names single images as the target means those, whatever was unlearned
-        forget = target if isinstance(target, ImageSet) else last.images if last else None
-    if target is None and last:
-        target = last.target_among(auxiliary.class_names)
-    if target is None:
+    wanted = last.target_among(auxiliary.class_names) if target is None and last else target
+    if wanted is None:
         raise DataError("What should the recovery curve measure? The pipeline names no target, so pass target=.")
+    conditions = conditions_of(pipe, wanted, auxiliary.class_names)
+    items = conditions.forgotten.items
+    if forget is None and isinstance(target, ImageSet):  # whoever names single images means those, whatever was unlearned
+        forget = target
+    elif forget is None and last and (not items or items == last.target.items):
+        forget = last.images
+    if items and forget is None:
+        raise DataError("A Target or a model's folder holds no images, not even those to forget: pass them as target=.")
     if forget is not None:
         check_kind("forget", forget, ImageSet, "an image set, such as data.train.only('3')")
-    conditions = conditions_of(pipe, target, auxiliary.class_names)
-    if conditions.forgotten.items and forget is None:
-        raise DataError("A model's folder holds no images, not even those to forget: pass them as target=.")
+        theirs, ours = (coloured(images.images.shape[1]) for images in (forget, auxiliary))
+        if theirs != ours:
+            raise DataError(f"The images to forget are {theirs}, and those of {auxiliary.name} are {ours}: convert them first.")
     return conditions, forget
 
 
@@ -167,6 +178,11 @@ def _curve(first: dict, result: TrainResult) -> pd.DataFrame:
     """The rows of the log that measure something, after the one from before the attack."""
     rows = [result.log.dropna(subset="target accuracy")[["step", *first]]] if len(result.log) else []
     return pd.concat([pd.DataFrame([{"step": 0, **first}]), *rows], ignore_index=True)
+
+
+def has_rows(pipe: DiffusionPipeline) -> bool:
+    """Whether a network looks its labels up in a table, row by row: not a transformer, nor one that takes no labels."""
+    return isinstance(getattr(network_of(pipe), "class_embedding", None), nn.Embedding)
 
 
 @contextlib.contextmanager

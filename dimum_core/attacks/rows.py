@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 from diffusers import DiffusionPipeline
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..checking import check_seed, check_whole
 from ..data import Dataset
@@ -19,7 +19,7 @@ from ..models.networks import network_of
 from ..models.sampling import ClassConditionalPipeline, check_pipeline
 from .base import OLD_ROW, SEED, SHOTS, Attack, Attacked, Means, register
 from .finetuning import UNMEASURED, images_of
-from .relearning import Relearning, relearn
+from .relearning import Relearning, has_rows, relearn
 
 NEAR_START = 0.5  # of its length: a row that has moved less than this from where a seed puts it began there
 
@@ -82,11 +82,6 @@ def _need_labels(pipe: DiffusionPipeline, control: str) -> None:
         raise DataError(f"{control} works on the label embedding, which a text-to-image model lacks: use search_embedding.")
     if not has_rows(pipe):
         raise DataError(f"{control} works on the label embedding of a UNet, and this network has none.")
-
-
-def has_rows(pipe: DiffusionPipeline) -> bool:
-    """Whether a network looks its labels up in a table, row by row: not a transformer, nor one that takes no labels."""
-    return isinstance(getattr(network_of(pipe), "class_embedding", None), nn.Embedding)
 
 
 # As attacks by name ---------------------------------------------------------------------------------------------------

@@ -94,8 +94,8 @@ class UnlearningObjective:
 
     @contextlib.contextmanager
     def masked(self, model: nn.Module) -> Iterator[None]:
-        """Within this context the method's mask, if it has one, is on what the loop steps by: not on gradients that the method takes
-        itself, nor on those of whoever trains or measures the network later."""
+        """Within this context the method's mask, if it has one, is on the gradient that the loop steps by: not on those that the
+        method takes itself, nor on those of whoever trains or measures the network later."""
         masks = self.state.get("mask", {})
 
         def on(weight: Tensor, mask: Tensor) -> None:  # torch's hooks return nothing

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from dimum_core import load_dataset, load_pipeline, relearn, train_base, unlearn
@@ -17,6 +19,7 @@ from dimum_core.attacks import (
     swap_embedding,
 )
 from dimum_core.evaluation import copying_rate, nearest_images
+from dimum_core.models.history import with_unet
 from dimum_core.unlearning import load_plugin
 from tests.bad_input.refusing import INF, MOVED, NAN, PRESET, refused
 
@@ -38,6 +41,12 @@ def relearning(**changes):
 
 def training(preset=PRESET, **changes):
     return lambda w: train_base(preset, **{"data": w.tiny, "progress": False, "out": w.out, **changes})
+
+
+def without_null(pipe):
+    """A pipeline like it, whose network has a row for each class and no more."""
+    names = pipe.class_names
+    return with_unet(pipe, type(pipe.unet).from_config({**pipe.unet.config, "num_class_embeds": len(names)}).eval())
 
 
 CASES = {
@@ -82,6 +91,18 @@ CASES = {
         ("forget", "x", "forget must be an image set"), ("judge", "digits-judge", "judge must be a judge"),
         ("pipe", "digits", "pipe must be a pipeline"), ("lora_rank", "x", "lora_rank must be"),
     )},
+    "relearn: the row by low-rank updates": (relearning(only_embedding_row=True, lora_rank=2), "give one of the two"),
+    "relearn: images to forget of other channels": (
+        lambda w: relearning(forget=replace(w.tiny, images=w.tiny.images.repeat(1, 3, 1, 1)))(w), "are RGB, and those of tiny",
+    ),
+    "relearn: no null condition": (
+        lambda w: relearning(pipe=without_null(w.pipe), label_dropout=1.0)(w), "null condition alone, and this model has none",
+    ),
+    "relearn: the row of prompts": (
+        lambda w: relearn(
+            load_pipeline("shapes"), load_dataset("shapes").without("outline"), target="outline", only_embedding_row=True
+        ), "trains a row of the label embedding, and this network has none",
+    ),
     "unlearn: a judge of other classes": (unlearning(until=0.9, judge=MOVED), "pass one of these"),
     "relearn: a judge of other classes": (relearning(judge=MOVED), "pass one of these"),
     "relearn: other classes": (lambda w: relearn(w.pipe, load_dataset("digits"), target="top"), "other classes than the pipeline"),
@@ -98,6 +119,7 @@ CASES = {
     "few shots of a name": (lambda w: few_shot(w.pipe, "digits", "top", 2), "data must be a data set"),
     "few shots for a name": (lambda w: few_shot("digits", w.data, "top", 2), "pipe must be a pipeline"),
     "means of a name": (lambda w: Means("top", "digits", w.judge), "data must be a data set"),
+    "means for single images": (lambda w: Means(w.tiny.select([0]), w.data, w.judge), "use relearn, which counts copies"),
     "means for another class": (lambda w: Means("cat", w.data, w.judge), "no class 'cat'"),
     "an attack on a name": (lambda w: attack("digits", get_attack("none"), Means("top", w.data, w.judge)), "pipe must be a pipe"),
     "copies in an array": (lambda w: copying_rate(w.tiny.images.numpy(), w.tiny, w.tiny), "images must be a tensor"),
