@@ -115,6 +115,8 @@ class State:
         for part in ("config", "objective"):
             for key in now[part] | saved[part]:
                 before, after = saved[part].get(key), now[part].get(key)
+                if key not in saved[part]:
+                    raise CheckpointError(f"{path} does not say its {key}, as older versions did not: begin in another folder.")
                 if before != after and (key != "steps" or strict_steps):
                     hashed = re.fullmatch(r"[0-9a-f]{32}", f"{before}") and isinstance(after, str)  # which tells a reader nothing
                     what = f"{key} other than is given now" if hashed else f"{key} = {before!r}, and {after!r} is asked for now"

@@ -132,6 +132,11 @@ def test_an_audit_knows_the_whole_pipeline(prompted):
     before = auditing._identity(prompted)
     prompted.register_to_config(guidance_scale=9.0)
     assert auditing._identity(prompted) != before
+    before = auditing._identity(prompted)
+    prompted.scheduler = type(prompted.scheduler).from_config(prompted.scheduler.config)
+    assert auditing._identity(prompted) == before
+    prompted.scheduler = type(prompted.scheduler).from_config(prompted.scheduler.config, beta_schedule="squaredcos_cap_v2")
+    assert auditing._identity(prompted) != before
 
 
 def test_it_runs_every_attack_but_the_search_for_words_and_says_so(capsys):

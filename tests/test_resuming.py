@@ -93,6 +93,10 @@ def test_frozen_weights_of_a_known_beginning_are_not_kept_and_must_be_the_same(t
     state.write_bytes(save(kept | {"model.bias": torch.tensor([0.5])}, metadata={"dimum": json.dumps(content)}))
     old = train(half_frozen(0.25), Begun(), config, **go_on).model
     assert torch.equal(old.weight, whole.weight) and old.bias.item() == 0.5
+    del content["fingerprint"]["objective"]["start"]
+    state.write_bytes(save(kept, metadata={"dimum": json.dumps(content)}))
+    with pytest.raises(CheckpointError, match="does not say its start, as older versions did not: begin in another folder"):
+        train(half_frozen(), Begun(), config, **go_on)
 
 
 def stop_after_three(preset, data, out, interrupt):

@@ -167,7 +167,8 @@ def _about(pipe: DiffusionPipeline, measure: _Measure, only_embedding_row: bool,
     """Refuse to go on in a folder of another attack, or of other measurements."""
     single = bool(measure.conditions.forgotten.items)
     return {
-        "start": digest_of(network_of(pipe)), "only_embedding_row": only_embedding_row, "lora_rank": lora_rank,
+        "start": digest_of(network_of(pipe)), **measure.conditions.schedule.fingerprint,
+        "only_embedding_row": only_embedding_row, "lora_rank": lora_rank,
         "target": measure.forget.digest if single else measure.conditions.target_name, "samples": measure.samples,
         "guidance_scale": measure.guidance_scale, "num_inference_steps": measure.num_inference_steps,
         "judge": None if measure.judge is None else identity_of(measure.judge),

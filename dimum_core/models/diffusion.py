@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from inspect import signature
 
@@ -34,6 +35,10 @@ def linear_alphas_cumprod() -> Tensor:
 ALPHAS_CUMPROD = linear_alphas_cumprod()
 
 
+def digest_of_levels(levels: Tensor) -> str:
+    return hashlib.blake2b(levels.numpy().tobytes(), digest_size=16).hexdigest()
+
+
 @dataclass(frozen=True, eq=False)
 class Schedule:
     """The noise levels that a model was trained on, and what it predicts of a noised image.
@@ -46,6 +51,11 @@ class Schedule:
     alphas_cumprod: Tensor = ALPHAS_CUMPROD
     config: dict = field(default_factory=SCHEDULER_CONFIG.copy)
     prediction_type: str = "epsilon"
+
+    @property
+    def fingerprint(self) -> dict:
+        """What must stay the same when a training goes on."""
+        return {"noise_levels": digest_of_levels(self.alphas_cumprod), "predicts": self.prediction_type}
 
     def add_noise(self, x: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """x_t at these levels (see `add_noise`)."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ModelError
-from .diffusion import NUM_TIMESTEPS
+from .diffusion import NUM_TIMESTEPS, digest_of_levels
 
 
 def straight_sigmas(shift: float = 1.0) -> Tensor:
@@ -28,6 +28,10 @@ class FlowSchedule:
     """
 
     sigmas: Tensor = field(default_factory=straight_sigmas)
+
+    @property
+    def fingerprint(self) -> dict:
+        return {"noise_levels": digest_of_levels(self.sigmas), "predicts": "flow"}
 
     def add_noise(self, x: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """x_t, of the shape of x. x, eps: B x ...; t: int64, B, in [0, T)."""

@@ -26,7 +26,7 @@ from ..models.conditions import ClassConditions, PromptConditions, conditions_of
 from ..models.diffusion import TIMESTEPS
 from ..models.fresh_noise import FRESH_STEPS, with_fresh_noise
 from ..models.history import history_of, remember
-from ..models.networks import FLOWS, is_kind, latent_shape, network_of
+from ..models.networks import FLOWS, is_kind, latent_shape, network_of, schedule_of
 from ..models.sampling import ClassConditionalPipeline, check_data
 from ..models.support import check_supported
 from ..precision import as_its_weights, autocast, same_device
@@ -283,7 +283,8 @@ def _warn_of_nothing_to_forget(before: float, until: float, target) -> None:
 def _made_with(pipe: DiffusionPipeline, method: Method, lora_rank: int, steps: int) -> dict:
     """What else a folder's training must have in common with this one to be resumed."""
     total = {"total_steps": steps} if method.uses_total_steps else {}
-    return {"start": digest_of(network_of(pipe)), "lora_rank": lora_rank} | total | own_code(method)
+    start = {"start": digest_of(network_of(pipe)), **schedule_of(pipe).fingerprint}
+    return start | {"lora_rank": lora_rank} | total | own_code(method)
 
 
 def _train(

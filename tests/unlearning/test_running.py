@@ -99,6 +99,23 @@ def test_another_models_unlearning_is_not_gone_on_with(pipe, data, tmp_path, tin
         unlearn(other, "dimum", steps=4, out=tmp_path, resume=True, **settings)
 
 
+@pytest.mark.parametrize("change", [{"beta_schedule": "squaredcos_cap_v2"}, {"prediction_type": "v_prediction"}])
+def test_a_training_at_other_noise_levels_is_not_gone_on_with(change, pipe, data, tmp_path):
+    settings = {"target": "top", "batch_size": 6, "progress": False, "precision": "fp32"}
+    judge, few = Judge(8, 1, pipe.class_names, (4,), (2,)), {"samples": 2, "num_inference_steps": 2}
+    calls = {
+        "unlearned": lambda pipe, **more: unlearn(pipe, "dimum", data=data, **settings, **more),
+        "attacked": lambda pipe, **more: relearn(pipe, data.train.without("top"), judge=judge, **settings, **few, **more),
+    }
+    other = with_unet(pipe, pipe.unet)
+    other.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, **change)
+    for name, call in calls.items():
+        call(pipe, steps=1, out=tmp_path / name)
+        with pytest.raises(CheckpointError, match="was made with (noise_levels|predicts) "):
+            call(other, steps=2, out=tmp_path / name, resume=True)
+        call(pipe, steps=2, out=tmp_path / name, resume=True)
+
+
 @pytest.mark.parametrize("kind", ALTERNATIVES)
 def test_alternative_data_are_what_they_say_and_never_the_target(kind, pipe, tiny_data):
     retain = tiny_data.without("top")
