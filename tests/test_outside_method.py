@@ -13,8 +13,10 @@ from dimum_core import load_dataset, load_pipeline, relearn, unlearn
 from dimum_core.attacks import ATTACKS
 from dimum_core.attacks.base import RETAINED
 from dimum_core.cli import main
-from dimum_core.unlearning import METHODS, Method, Step
+from dimum_core.errors import DimumError
+from dimum_core.unlearning import METHODS, Method, Step, get_method, load_plugin
 from dimum_core.unlearning.base import DATA_KINDS, Everyones
+from dimum_core.unlearning.plugin import own_code
 
 IMPORTS = "from dataclasses import dataclass\n\nfrom dimum_core.unlearning import register\n\n\n"
 USAGE = (Path(__file__).parent.parent / "docs" / "usage.md").read_text()
@@ -117,3 +119,41 @@ def test_a_training_is_not_resumed_by_another_version_of_its_method(plugin, caps
     assert plugin("step.retained()  # a comment changes nothing", "--resume") == 0
     assert plugin("2 * step.retained()", "--resume") == 1
     assert "was made with code other than is given now" in capsys.readouterr().err
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Writes a method into FOLDER/mine.py and loads it."""
+    before = dict(METHODS)
+
+    def load(folder: str, name: str, factor: int = 1) -> None:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        body = f"    needs = frozenset({{'retain'}})\n\n    def loss(self, step):\n        return {factor} * step.retained()\n"
+        method = f"@register({name!r})\n@dataclass(frozen=True)\nclass Mine:\n{body}" if name else "x = 1\n"
+        (tmp_path / folder / "mine.py").write_text(IMPORTS + method)
+        load_plugin(tmp_path / folder / "mine.py")
+
+    yield load
+    for name in set(METHODS) - set(before):
+        del METHODS[name]
+
+
+def test_two_files_of_one_name_are_two(written):
+    written("a", "of-a")
+    first = own_code(get_method("of-a"))
+    written("b", "of-b", factor=2)
+    assert own_code(get_method("of-a")) == first != own_code(get_method("of-b"))
+    with pytest.raises(DimumError, match="The name 'of-a' belongs to a method of plugin_mine"):
+        written("b", "of-a")
+    with pytest.raises(DimumError, match="registers no method"):
+        written("a", "")  # which had one before
+    assert "of-a" not in METHODS
+
+
+def test_the_code_of_a_method_is_what_was_loaded_however_deep_it_lies(written, tmp_path):
+    written("a", "of-a")
+    deep = get_method("weight-distortion", base="cbft base=of-a")
+    assert own_code(deep) == own_code(get_method("of-a")) != {} == own_code(get_method("weight-distortion", base="cbft base=dimum"))
+    before = own_code(deep)
+    (tmp_path / "a" / "mine.py").write_text("x = 1\n")
+    assert own_code(deep) == before
