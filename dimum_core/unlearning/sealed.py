@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -45,7 +45,7 @@ class Sealed(DiMUM):
         weights = torch.cat([parameter.detach().flatten() for _, parameter in parameters_that_train(model)])
         move = torch.zeros_like(weights, requires_grad=True)
         optimizer = torch.optim.Adam([move], self.rate * float(weights[private].square().mean().sqrt()), (0.8, 0.9), 1e-12)
-        for step in steps[1:]:
+        for step in (replace(each, timesteps=range(self.t_min, self.t_max)) for each in steps[1:]):  # this is forgetting
             with shifted(model, move.detach()):
                 move.grad = gradient(self.memorisation(step), model) * private
             optimizer.step()
