@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -60,7 +60,7 @@ class Relearning:
 def relearn(
     pipe: DiffusionPipeline, auxiliary: ImageSet | Dataset, *, target: Wanted | None = None,
     steps: int = 200, learning_rate: float = 1e-4, optimizer: str = "adamw", batch_size: int = 64, seed: int = 0,
-    precision: str = "auto", label_dropout: float = 0.1, evaluate_every: int | Collection[int] | None = None,
+    precision: str = "auto", label_dropout: float = 0.1, evaluate_every: int | Sequence[int] | None = None,
     samples: int = 32, guidance_scale: float | None = None, num_inference_steps: int = FRESH_STEPS,
     judge: Judge | PairJudge | None = None, forget: ImageSet | None = None, allow_target: bool = False,
     only_embedding_row: bool = False, lora_rank: int = 0, gradient_checkpointing: bool = False,

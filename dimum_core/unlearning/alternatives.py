@@ -43,7 +43,7 @@ def build_alternative(
         retain = retain.only(others[int(torch.randint(len(others), (1,), generator=generator))])
     if not len(retain):
         raise DataError("There are no retained images to choose alternative data from.")
-    chosen = torch.randperm(len(retain), generator=generator)[: FEW if kind == "images" else count]
+    chosen = torch.randperm(len(retain), generator=generator)[: min(FEW, count) if kind == "images" else count]
     return retain.select(chosen)
 
 

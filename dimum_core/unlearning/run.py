@@ -7,7 +7,7 @@ import copy
 import dataclasses
 import functools
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -180,7 +180,7 @@ def unlearn(
     pipe: DiffusionPipeline, method: str | Method = "dimum", *, target: Wanted, data: Dataset,
     steps: int = 200, learning_rate: float = 1e-4, optimizer: str = "adamw", batch_size: int = 64, seed: int = 0,
     precision: str = "auto", until: float | None = None, judge: Judge | PairJudge | None = None, evaluate: Look | None = None,
-    evaluate_every: int | Collection[int] | None = None, lora_rank: int = 0, gradient_checkpointing: bool = False,
+    evaluate_every: int | Sequence[int] | None = None, lora_rank: int = 0, gradient_checkpointing: bool = False,
     out: Path | None = None, resume: bool = False, progress: bool = True, **hyperparameters,
 ) -> DiffusionPipeline:
     """Make a pipeline forget a target. Returns a new pipeline; the one it was given is not touched.

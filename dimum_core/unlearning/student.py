@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Sequence
 
 from accelerate import Accelerator
 from diffusers import DiffusionPipeline
 
 from ..checking import check_whole
+from ..errors import SettingError
 from ..models.history import with_unet
 from ..models.low_rank import has_attached, updates_of
 from ..models.networks import network_of, placed
@@ -59,13 +60,15 @@ def finetuning(
     )
 
 
-def evaluation_interval(evaluate_every: int | Collection[int] | None, steps: int, count: int) -> int | tuple[int, ...]:
+def evaluation_interval(evaluate_every: int | Sequence[int] | None, steps: int, count: int) -> int | tuple[int, ...]:
     """Steps between two evaluations, as given or such that there are `count` of them; or a list of the steps that have one."""
     if evaluate_every is None:
         return max(1, steps // count)
-    if not isinstance(evaluate_every, (list, tuple)):
+    if not isinstance(evaluate_every, (list, tuple, range)):
         check_whole("evaluate_every", evaluate_every)
         return evaluate_every
+    if not evaluate_every:
+        raise SettingError("evaluate_every must list at least one step, or be a number of steps, and is empty.")
     for step in evaluate_every:
         check_whole("a step of evaluate_every", step)
     return tuple(evaluate_every)

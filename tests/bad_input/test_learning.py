@@ -91,6 +91,9 @@ CASES = {
         ("forget", "x", "forget must be an image set"), ("judge", "digits-judge", "judge must be a judge"),
         ("pipe", "digits", "pipe must be a pipeline"), ("lora_rank", "x", "lora_rank must be"),
     )},
+    "relearn: no step to look at": (relearning(evaluate_every=[]), "evaluate_every must list at least one step"),
+    "unlearn: no step to look at": (unlearning(evaluate_every=range(0)), "evaluate_every must list at least one step"),
+    "unlearn: scissorhands by low-rank updates": (unlearning(method="scissorhands", lora_rank=2), "no such weights train"),
     "relearn: the row by low-rank updates": (relearning(only_embedding_row=True, lora_rank=2), "give one of the two"),
     "relearn: images to forget of other channels": (
         lambda w: relearning(forget=replace(w.tiny, images=w.tiny.images.repeat(1, 3, 1, 1)))(w), "are RGB, and those of tiny",

@@ -23,7 +23,7 @@ from dimum_core.unlearning import METHODS, get_method, unlearn
 from dimum_core.unlearning import run as run_module
 from dimum_core.unlearning.alternatives import ALTERNATIVES, build_alternative
 from dimum_core.unlearning.choosing import named, setting
-from dimum_core.unlearning.student import student
+from dimum_core.unlearning.student import evaluation_interval, student
 from tests.unlearning.toys import toy_step
 
 
@@ -122,7 +122,7 @@ def test_alternative_data_are_what_they_say_and_never_the_target(kind, pipe, tin
     made = build_alternative(kind, 20, retain, pipe, "top", seed=0)
     again = build_alternative(kind, 20, retain, pipe, "top", seed=0)
     assert made.digest == again.digest and len(made) == (16 if kind == "images" else 20)
-    assert 1 not in made.labels.tolist()
+    assert 1 not in made.labels.tolist() and len(build_alternative(kind, 4, retain, pipe, "top", seed=0)) == 4
     if kind == "class":
         assert len(made.labels.unique()) == 1
     if kind == "mixed":
@@ -161,6 +161,7 @@ def test_unlearning_and_attacks_mean_the_same_by_their_common_settings(pipe, dat
         for name, value in (("evaluate_every", 0), ("evaluate_every", True), ("lora_rank", -1), ("steps", -1), ("steps", "2")):
             with pytest.raises(SettingError, match=f"{name} must be a whole number of at least"):
                 call(**{"steps": 1, "progress": False, name: value})
+    assert evaluation_interval(range(1, 3), 2, count=5) == (1, 2) == evaluation_interval([1, 2], 2, count=5)
 
 
 @pytest.mark.parametrize("already", [False, True])
