@@ -25,6 +25,7 @@ from dimum_core.attacks import (
     reset_embedding,
     round_weights,
     seek_noise,
+    starts,
 )
 from dimum_core.attacks.starts import guided
 from dimum_core.attacks.weights import edited_weights, soft_impute
@@ -103,6 +104,7 @@ def test_a_low_rank_matrix_is_completed_from_the_entries_that_are_known():
     guessed = soft_impute(matrix.masked_fill(missing, 99.0), missing, steps=200, floor=1e-3)
     assert torch.equal(guessed[~missing], matrix[~missing])
     assert float((guessed - matrix)[missing].norm() / matrix[missing].norm()) < 0.02
+    assert not soft_impute(torch.zeros(40, 30).masked_fill(missing, 99.0), missing).any(), "nothing is known but zeros"
 
 
 def test_completion_reads_nothing_of_the_edited_weights_and_leaves_the_others(digits):
@@ -120,6 +122,8 @@ def test_completion_reads_nothing_of_the_edited_weights_and_leaves_the_others(di
     assert changed(pipe, completed) <= {"conv_out.weight", "class_embedding.weight"}
     with pytest.raises(DataError, match="must have its shape"):
         complete_weights(pipe, {"conv_in.weight": torch.ones(2, dtype=torch.bool)})
+    with pytest.raises(DataError, match="has no parameter 'conv_in.wieght': masks must have names of its own"):
+        complete_weights(pipe, {"conv_in.wieght": torch.ones_like(pipe.unet.conv_in.weight, dtype=torch.bool)})
 
 
 # Finetuning and rows --------------------------------------------------------------------------------------------------
@@ -192,6 +196,15 @@ def test_noise_is_sought_to_the_least_squares_solution():
     assert losses[-1] < 0.1 * losses[0]
     far, _ = seek_noise(lambda x: x @ matrix.T, 100 * wanted, start, steps=800, learning_rate=0.02)
     torch.testing.assert_close(far.norm(dim=1), torch.full((3,), 6**0.5))
+
+
+def test_the_loss_after_the_search_is_that_of_the_images_that_it_gives(digits, means, monkeypatch):
+    """What a search of one step ends with is what one of two steps has before its second."""
+    found, real = [], starts.seek_noise
+    monkeypatch.setattr(starts, "seek_noise", lambda *given: found.append(real(*given)) or found[-1])
+    kinds = [get_attack("initial-noise", samples=2, sampling_steps=2, steps=steps) for steps in (1, 2)]
+    after = [kind.run(digits[0], means).details["loss after"] for kind in kinds]
+    assert after[0] == pytest.approx(found[1][1][1], rel=1e-5) and after[0] < found[0][1][0]
 
 
 def test_the_guided_prediction_is_the_pipelines(digits, means):

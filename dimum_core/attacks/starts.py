@@ -49,7 +49,8 @@ def ddim_path(predict: Predict, start: Tensor, steps: int, config: dict | None =
 def seek_noise(
     draw: Callable[[Tensor], Tensor], wanted: Tensor, start: Tensor, steps: int = 40, learning_rate: float = 0.05
 ) -> tuple[Tensor, list[float]]:
-    """Noise from which a deterministic sampler draws what is wanted, found by Adam on the mean squared difference; and the losses.
+    """Noise from which a deterministic sampler draws what is wanted, found by Adam on the mean squared difference; and the loss
+    before each step.
 
     draw: noise, B x ..., to images of the shape of `wanted`, differentiable. start: the noise to begin with. After each step, noise
     that is longer than sqrt(its size), what noise of a normal distribution has, is shortened to that: the sampler was made for
@@ -125,6 +126,8 @@ class InitialNoise(StartAttack):
     has: ClassVar[tuple[str, ...]] = (SHOTS,)
 
     def run(self, pipe: DiffusionPipeline, means: Means) -> Attacked:
+        check_whole("count", self.count)
+        check_whole("samples", self.samples)
         shots = images_of(means.target, means.data).resized(image_size(pipe))
         shots = shots.select(torch.arange(self.samples) % min(self.count, len(shots)))
         predict, levels = guided(pipe, means, shots.labels)
@@ -136,8 +139,9 @@ class InitialNoise(StartAttack):
 
         noise, losses = seek_noise(draw, wanted, start, self.steps)
         with torch.no_grad():
-            images = _images(pipe, draw(noise))
-        return Attacked(images=images, steps=self.steps, details={"loss before": losses[0], "loss after": losses[-1]})
+            drawn = draw(noise)
+        details = {"loss before": losses[0], "loss after": float((drawn - wanted).square().mean())}
+        return Attacked(images=_images(pipe, drawn), steps=self.steps, details=details)
 
 
 @register("inversion")
@@ -163,6 +167,7 @@ class Inversion(StartAttack):
 
     @torch.no_grad()
     def run(self, pipe: DiffusionPipeline, means: Means) -> Attacked:
+        check_whole("count", self.count)
         check_number("fresh", self.fresh, 0, 1)
         held_out = in_turn(means.data.test.only(means.target)).resized(image_size(pipe))
         held_out = held_out.select(torch.arange(min(self.count, len(held_out))))

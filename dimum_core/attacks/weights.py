@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..checking import check_number, check_whole
 from ..data import step_generator
-from ..errors import DataError
+from ..errors import DataError, brief
 from ..models.history import with_unet
 from ..models.networks import network_of
 from ..models.sampling import check_pipeline
@@ -76,7 +76,10 @@ def complete_weights(pipe: DiffusionPipeline, masks: dict[str, Tensor], steps: i
 
     masks: name of a parameter -> bool, of its shape, true where the weight is to be guessed.
     """
+    check_pipeline(pipe)
     check_whole("steps", steps)
+    if unknown := masks.keys() - dict(network_of(pipe).named_parameters()).keys():
+        raise DataError(f"The network has no parameter {brief(min(unknown))}: masks must have names of its own.")
 
     def completed(name: str, weight: Tensor) -> Tensor:
         mask = masks.get(name)
@@ -103,6 +106,8 @@ def soft_impute(matrix: Tensor, missing: Tensor, steps: int = 30, floor: float =
     missing = missing.cpu()
     filled = known = matrix.cpu().double().masked_fill(missing, 0.0)
     largest = torch.linalg.matrix_norm(known, 2)
+    if not largest:  # no threshold falls from there
+        return filled.to(matrix)
     for threshold in torch.logspace(0, math.log10(floor), steps).to(largest) * largest:
         squares, u = torch.linalg.eigh(filled @ filled.T)  # of the shorter side: many times faster than singular vectors of both
         s = squares.clamp_min(0).sqrt()

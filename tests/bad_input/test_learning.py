@@ -125,6 +125,10 @@ CASES = {
     "means for single images": (lambda w: Means(w.tiny.select([0]), w.data, w.judge), "use relearn, which counts copies"),
     "means for another class": (lambda w: Means("cat", w.data, w.judge), "no class 'cat'"),
     "an attack on a name": (lambda w: attack("digits", get_attack("none"), Means("top", w.data, w.judge)), "pipe must be a pipe"),
+    **{f"{name}: {key} {value!r}": (
+        lambda w, name=name, key=key, value=value: attack(w.pipe, get_attack(name, **{key: value}), Means("top", w.data, w.judge)),
+        f"{key} must be a whole number of at least 1, not {value!r}",
+    ) for name, key, value in (("initial-noise", "count", 0), ("initial-noise", "samples", "x"), ("inversion", "count", -5))},
     "copies in an array": (lambda w: copying_rate(w.tiny.images.numpy(), w.tiny, w.tiny), "images must be a tensor"),
     "copies of a name": (lambda w: copying_rate(w.tiny.images, "digits", w.tiny), "of must be an image set"),
     "neighbours in an array": (lambda w: nearest_images(w.tiny.images.numpy(), w.tiny), "images must be a tensor"),
