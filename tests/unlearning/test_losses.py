@@ -25,6 +25,29 @@ def test_finetune_and_negative_gradient_are_their_formulas(tiny_data):
     assert float(alone.detach()) == pytest.approx(-mean_square(eps - 0.2 * x_t), rel=1e-5)
 
 
+@pytest.mark.parametrize("name", ["random-label", "concept-ablation", "sharpness-aware", "negative-gradient"])
+def test_what_is_retained_has_its_weight(name, tiny_data):
+    """Each loss by hand: what its method does under the target's condition, and three times what is retained."""
+    step, weights = toy_step(tiny_data), torch.tensor([0.1, 0.2, 0.3, 0.4])
+    x, condition = step.batch("forget")
+    x_t, eps, _ = step.noise(x)
+    if name == "negative-gradient":
+        forgotten = -0.05 * mean_square(eps - 0.2 * x_t)
+    elif name == "concept-ablation":
+        forgotten = mean_square(0.5 * x_t - 0.2 * x_t)  # the original's, of the first other class
+    else:
+        wanted = weights[step.instead(condition)].view(-1, 1, 1, 1) * x_t
+        slope = float((-(wanted - 0.2 * x_t) * x_t).mean())
+        worst = 0.2 + (0.1 if slope > 0 else -0.1) * (name == "sharpness-aware")  # its radius uphill
+        forgotten = mean_square(wanted - worst * x_t)
+    retain, labels = step.batch("retain")
+    labels = drop_labels(labels, 3, 0.1, step.generator)
+    x_t, eps, _ = step.noise(retain)
+    retained = mean_square(eps - weights[labels].view(-1, 1, 1, 1) * x_t)
+    loss = get_method(name, retain_weight=3.0).loss(toy_step(tiny_data)).detach()
+    assert float(loss) == pytest.approx(forgotten + 3 * retained, rel=1e-4)
+
+
 def test_dimum_memorises_the_alternative_under_the_targets_condition(tiny_data):
     step = toy_step(tiny_data)
     retain, labels = step.batch("retain")
@@ -87,7 +110,8 @@ def test_random_labels_target_moves_with_the_student_and_concept_ablations_does_
 
 def test_random_label_never_proposes_the_target_and_all_others_evenly():
     for target in (0, 1, 9):
-        drawn = ClassConditions(target, 10, Codec()).others(9_000, torch.Generator().manual_seed(0))
+        own, conditions = torch.full((9_000,), target), ClassConditions(target, 10, Codec())
+        drawn = conditions.instead(own, torch.Generator().manual_seed(0))
         counts = torch.bincount(drawn, minlength=10)
         assert counts[target] == 0 and counts.sum() == 9000 and (counts[counts > 0] > 850).all() and len(counts) == 10
 
