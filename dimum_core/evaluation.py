@@ -87,6 +87,7 @@ def draw_samples(
     Batch k starts from noise that depends on (seed, k) alone, so two models given the same labels, seed and batch size start from
     the same noise and can be compared image by image. The network runs in the fastest precision of the device. What the same
     weights have drawn before in this process, with the same settings, is not drawn again. The pipeline is then where it was.
+    seed: take another one than a training had, whose step k draws from the same stream as batch k here.
     batch_size: default, 125, and fewer of images above 91 x 91 pixels. sampling: what the pipeline takes: guidance_scale,
         num_inference_steps.
     """
@@ -187,6 +188,7 @@ def evaluate(
     data: whose test split is the reference of fidelity (without the target, if there is one); none: no fidelity.
     judge: default, the shipped one of that image size. A sample that, by its verdict, shows none of the classes is never right.
     scheduler: the sampler; default, Euler ancestral with fresh noise in each step. `pipe.scheduler` is the pipeline's own.
+    seed: as in `draw_samples`.
     """
     check_supported(pipe)
     check_whole("per_class", per_class)
