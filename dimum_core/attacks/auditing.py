@@ -202,9 +202,10 @@ def _opened(folder: Path, models: dict[str, DiffusionPipeline], means: Means) ->
 
 
 def _identity(pipe: DiffusionPipeline) -> list[str]:
-    """What a pipeline draws by: the weights of all its networks, and its settings."""
+    """What a pipeline draws by: the weights of all its networks, its settings, and those of its sampler."""
     settings = {key: value for key, value in pipe.config.items() if isinstance(value, (bool, int, float))}
-    return [repr(sorted(settings.items())), *map(digest_of, networks_in(pipe))]
+    sampler = {key: value for key, value in pipe.scheduler.config.items() if not key.startswith("_")}  # not diffusers' own notes
+    return [repr(sorted(settings.items())), repr(sorted(sampler.items())), *map(digest_of, networks_in(pipe))]
 
 
 def _kept(store: Path | None, name: str, pipe: DiffusionPipeline, kind: Attack, means: Means) -> Outcome:
