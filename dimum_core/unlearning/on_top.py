@@ -33,8 +33,11 @@ class OnTop(Method):
             raise SettingError(f"{under.name} trains nothing that {self.name} could go on top of: take another base.")
         if (under.t_min, under.t_max) != (Method.t_min, Method.t_max):
             raise SettingError(f"{self.name} has a t_min and a t_max, which hold for its base too: give them to it.")
-        for name in ("t_min", "t_max"):  # for a base that forgets in `prepare` already
-            object.__setattr__(under, name, getattr(self, name))
+        base = under
+        while base is not None:  # which may forget in `prepare` already
+            for name in ("t_min", "t_max"):
+                object.__setattr__(base, name, getattr(self, name))
+            base = getattr(base, "under", None)
         inherited = {name: getattr(under, name) for name in INHERITED}
         for name, value in {"under": under, "needs": under.needs | self.adds, **inherited}.items():
             object.__setattr__(self, name, value)

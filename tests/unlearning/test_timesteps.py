@@ -40,7 +40,7 @@ def test_a_method_forgets_within_its_range_and_retains_everywhere(name, pipe, da
 
 
 def test_the_range_of_what_is_on_top_holds_for_a_base_that_forgets_before_the_first_step():
-    under = get_method("weight-distance", base="sealed", t_min=900, t_max=950).under
+    under = get_method("weight-distortion", base="cbft base=sealed", t_min=900, t_max=950).under.under
     assert (under.t_min, under.t_max) == (900, 950)
 
 
