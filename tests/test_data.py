@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dimum_core.attacks import auxiliary_set
-from dimum_core.data import Dataset, batch_indices, draw_batch, load_dataset, loaders, step_generator
+from dimum_core.data import Dataset, batch_indices, draw_batch, load_data, load_dataset, loaders, step_generator
 from dimum_core.errors import DataError, UnknownName
 from dimum_core.models.checkpoints import load_pipeline
 from dimum_core.models.diffusion import drop_labels
@@ -27,6 +27,13 @@ def test_the_sets_that_need_no_download(name, shape, train, test):
         counts = torch.bincount(split.labels)
         assert len(counts) == 10 and counts.min() > 0.9 * counts.max()
     assert not set(data.train.item_hashes.tolist()) & set(data.test.item_hashes.tolist()) or name == "digits"
+
+
+def test_a_folder_of_the_name_of_a_data_set_is_spoken_of(tmp_path, monkeypatch):
+    (tmp_path / "digits").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.warns(UserWarning, match="digits is the shipped data set; for the folder digits here, give ./digits"):
+        assert len(load_data("digits", 8).train) == 1442
 
 
 def test_digits_are_scikit_learns():

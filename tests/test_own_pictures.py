@@ -49,6 +49,9 @@ class Rows:
         self.features = {"picture": kind("Image"), "animal": kind("ClassLabel", names=list(names))}
         self.column_names, self.pixels, self.labels = list(self.features), pixels, labels
 
+    def __len__(self):
+        return len(self.labels)
+
     def __getitem__(self, key):
         return self.labels if key == "animal" else {"picture": Image.fromarray(self.pixels[key]), "animal": self.labels[key]}
 
@@ -253,11 +256,15 @@ def test_tables_of_windows_and_of_hugging_face_are_read(folder, tmp_path):
 
 def test_classes_of_a_csv_keep_their_names_and_numbers_their_order(folder, tmp_path):
     table = table_of(folder)
-    for written, known in ((["None", "001"], ("001", "None")), (["10", "9"], ("9", "10"))):
+    large = str(2**53), str(2**53 + 1)  # one number in float64
+    named = (("None", "001"), ("001", "None")), (("10", "9"), ("9", "10")), (("10.0", "9"), ("9", "10")), (large, large)
+    for written, known in named:
         labels = dict(zip(sorted(set(table["label"])), written, strict=True))
         table.assign(label=table["label"].map(labels)).to_csv(folder / "named.csv", index=False)
         data = load_images(folder / "named.csv", 6)
         assert data.class_names == known and not len(data.left_out)
+    pd.DataFrame({"path": [*table["path"], "a.png"], "label": [1, 2] * 12 + [None]}).to_csv(folder / "named.csv", index=False)
+    assert load_images(folder / "named.csv", 6).class_names == ("1", "2")
 
 
 def test_bytes_are_pictures_in_a_table(folder):
@@ -275,6 +282,34 @@ def test_rows_that_nobody_labelled_are_left_out_and_not_of_the_last_class():
     for lacking in (None, float("nan")):
         data = load_images(PIXELS, 6, labels=[lacking, *LABELS[1:]])
         assert data.class_names == NAMES and data.left_out["why"].tolist() == ["has no label"]
+
+
+def test_splits_of_a_datasets_object_are_known_in_any_case_and_others_are_reported():
+    numbers = [NAMES.index(label) for label in LABELS]
+    parts = {"Train": slice(12), "extra": slice(12, 18), "TEST": slice(18, 24)}
+    data = load_images({name: Rows(PIXELS[part], numbers[part], NAMES) for name, part in parts.items()}, 6)
+    assert (len(data.train), len(data.test)) == (12, 6)
+    assert data.left_out["picture"].tolist() == [f"extra row {i}" for i in range(6)]
+    assert "left out, 6: is of the split extra, which is none of train, " in data.report
+    data = load_images({"a": Rows(PIXELS[:12], numbers[:12], NAMES), "b": Rows(PIXELS[12:], numbers[12:], NAMES)}, 6)
+    assert len(data.train) + len(data.test) == 24 and not len(data.left_out)
+
+
+def test_one_image_of_pillows_that_cannot_be_read_does_not_stop_the_others(tmp_path):
+    Image.fromarray(drawn(1, 64)[0]).save(tmp_path / "cut.jpg")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "cut.jpg").read_bytes()[:1000])
+    images = [Image.fromarray(PIXELS[0]), Image.open(tmp_path / "cut.jpg"), Image.new("La", (8, 8)), Image.fromarray(PIXELS[1])]
+    data = load_images(images, 6, labels=["cat", "cat", "dog", "dog"])
+    assert data.left_out["picture"].tolist() == ["number 1", "number 2"]
+    assert set(data.left_out["why"]) == {"cannot be read as a picture"}
+
+
+def test_whole_numbers_of_32_bits_hold_8_or_16():
+    grey = PIXELS[0, :, :, 0].astype(np.int32)
+    images = [Image.fromarray(grey), Image.fromarray(grey[::-1] * 257)]
+    data = load_images(images, 12, labels=["cat", "dog"], held_out=0)
+    assert torch.equal(data.train.images[0], data.train.images[1].flip(1))
+    assert torch.equal(((data.train.images[0, 0] + 1) * 127.5).round().int(), torch.from_numpy(grey))
 
 
 def test_what_archives_and_systems_leave_in_a_folder_is_no_class(folder, tmp_path):
@@ -303,6 +338,9 @@ def test_classes_are_numbered_as_the_caller_says():
     (PIXELS / 255, {"labels": LABELS}, r"Image 0 must be uint8, 0 to 255, not float64: of \[0, 1\], give"),
     (PIXELS[..., :2], {"labels": LABELS}, "with 1, 3 or 4 channels, not .*12, 12, 2"),
     (PIXELS, {"labels": np.eye(24)}, r"these are rows of numbers: give argmax\(1\)"),
+    (pd.DataFrame({"path": ["a.png"], "label": [1]}), {"labels": [1]}, "says its labels itself: leave labels out"),
+    (".", {"labels": [1]}, "says its labels itself: leave labels out"),
+    ({"train": Rows(PIXELS, LABELS, NAMES)}, {"labels": LABELS}, "says its labels itself: leave labels out"),
     (7, {"labels": [1]}, "Pictures are a folder, a table, arrays or a datasets object, not 7"),
     (pd.DataFrame({"place": ["a.png"], "label": [1]}), {}, r"no column for the paths \(path, .*its columns are place, label"),
     (pd.DataFrame({"path": [], "label": []}), {}, "no pictures that can be used. The first: there are none at all"),

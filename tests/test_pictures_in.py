@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from dimum_core import relearn, train_base, unlearn
 from dimum_core.autoencoder import AUTOENCODER_PRESETS, build_autoencoder
@@ -40,6 +40,19 @@ def test_a_picture_is_turned_as_its_camera_says(tmp_path):
     exif[0x0112] = 6  # its top is at the right of the file
     Image.fromarray(QUARTERS).save(tmp_path / "1.png", exif=exif)
     assert corners(read_square(tmp_path / "1.png", 8)) == [(0, 0, 224), (224, 0, 0), (0, 0, 0), (0, 224, 0)]
+
+
+def test_a_damaged_note_of_the_camera_costs_no_picture(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x011A] = 6, 72.0  # the second is saved as a fraction
+    Image.fromarray(QUARTERS.repeat(8, 0).repeat(8, 1)).save(tmp_path / "1.jpg", exif=exif, quality=100)
+    content = (tmp_path / "1.jpg").read_bytes()
+    fraction = b"\x01\x1a\x00\x05"  # tag and type, big-endian, as Pillow writes them
+    assert content.count(fraction) == 1
+    (tmp_path / "1.jpg").write_bytes(content.replace(fraction, b"\x01\x1a\x00\x01"))  # bytes, which are none for this tag
+    with pytest.raises(TypeError):
+        ImageOps.exif_transpose(Image.open(tmp_path / "1.jpg"))
+    assert corners(read_square(tmp_path / "1.jpg", 8)) == [(0, 0, 224), (224, 0, 0), (0, 0, 0), (0, 224, 0)]
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])

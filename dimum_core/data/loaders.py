@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import warnings
 import zipfile
 from functools import lru_cache
 from pathlib import Path
@@ -46,8 +47,13 @@ def load_dataset(name: str, image_size: int | None = None, *, download: bool = T
 
 
 def load_data(named: str, image_size: int, **settings) -> Dataset:
-    """A data set by name, or your own pictures by their folder or table, at this size. settings: as of `load_images`."""
+    """A data set by name, or your own pictures by their folder or table, at this size. settings: as of `load_images`.
+
+    A name is the data set's even where a folder has it, too, which is said: such a folder is often a model that was trained on it.
+    """
     if named in DATASETS:
+        if os.path.isdir(named):
+            warnings.warn(f"{named} is the shipped data set; for the folder {named} here, give ./{named}.", stacklevel=2)
         return load_dataset(named)
     if not os.path.exists(named):
         raise UnknownName("data set, folder or table", named, DATASETS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 from pathlib import Path
 
@@ -13,6 +14,12 @@ from ..errors import DataError
 from ..files import LEFT_BY_PROGRAMS
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+UNREADABLE = (OSError, ValueError, SyntaxError, struct.error)  # what Pillow raises; the last three, of damaged files
+ORIENTATION, TURN = 0x0112, Image.Transpose  # the EXIF tag of how a camera was held
+TURNS = {
+    2: TURN.FLIP_LEFT_RIGHT, 3: TURN.ROTATE_180, 4: TURN.FLIP_TOP_BOTTOM, 5: TURN.TRANSPOSE, 6: TURN.ROTATE_270,
+    7: TURN.TRANSVERSE, 8: TURN.ROTATE_90,
+}
 
 
 def pictures_in(folder: Path) -> list[Path]:
@@ -52,13 +59,15 @@ def _read(source: Path | io.BytesIO, name: str) -> Image.Image:
         raise DataError(f"{name} has more than {most} pixels: scale it down first.") from error
     except FileNotFoundError as error:
         raise DataError(f"{name} is not there.") from error
-    except (OSError, ValueError, SyntaxError) as error:  # the last two: of damaged PNG files
+    except UNREADABLE as error:
         raise DataError(f"{name} cannot be read as a picture ({error}): download it again.") from error
 
 
 def upright(image: Image.Image) -> Image.Image:
     """An image of Pillow's, turned as its camera says, on white where it is transparent, RGB of 8 bits."""
-    return _opaque(_eight_bits(ImageOps.exif_transpose(image)))
+    image.load()
+    turn = TURNS.get(image.getexif().get(ORIENTATION))  # ImageOps.exif_transpose writes all tags anew, and fails at damaged ones
+    return _opaque(_eight_bits(image if turn is None else image.transpose(turn)))
 
 
 def square(image: Image.Image, size: int) -> np.ndarray:
@@ -68,10 +77,12 @@ def square(image: Image.Image, size: int) -> np.ndarray:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grey of 16 bits, which Pillow would cut off at 255, scaled to 8."""
+    """Grey of 16 bits, which Pillow would cut off at 255, scaled to 8. The largest of 32 bits says whether they hold 8 or 16."""
     if not image.mode.startswith("I"):
         return image
-    return Image.fromarray((np.asarray(image).astype(np.int64) / 257).round().clip(0, 255).astype(np.uint8))
+    values = np.asarray(image).astype(np.int64)
+    shade = 1 if image.mode == "I" and values.max(initial=0) <= 255 else 257
+    return Image.fromarray((values / shade).round().clip(0, 255).astype(np.uint8))
 
 
 def _opaque(image: Image.Image) -> Image.Image:

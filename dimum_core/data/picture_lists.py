@@ -13,7 +13,7 @@ import pandas as pd
 from PIL import Image
 
 from ..errors import DataError, brief
-from .picture_files import SUFFIXES, pictures_in, read_bytes, read_picture, upright, visible
+from .picture_files import SUFFIXES, UNREADABLE, pictures_in, read_bytes, read_picture, upright, visible
 
 SPLITS = {"train": "train", "training": "train", "test": "test", "val": "test", "valid": "test", "validation": "test"}
 PATH_COLUMNS = ("path", "file", "file_name", "filename", "image", "image_path")
@@ -52,6 +52,9 @@ class PictureList:
 
 def list_pictures(source, labels=None) -> PictureList:
     """What `load_images` is given, as a list. labels: of arrays or images. DataError for anything in another layout."""
+    splits = isinstance(source, Mapping) and source and all(map(_is_hugging_face, source.values()))
+    if labels is not None and (isinstance(source, (str, os.PathLike, pd.DataFrame)) or splits or _is_hugging_face(source)):
+        raise DataError("A folder, a table or a datasets object says its labels itself: leave labels out, which are for arrays.")
     if isinstance(source, (str, os.PathLike)):
         if not os.fspath(source):  # which pathlib takes for the current folder
             raise DataError("An empty name is no folder of pictures: give its name, or '.' for the current one.")
@@ -63,8 +66,8 @@ def list_pictures(source, labels=None) -> PictureList:
         raise DataError(f"There is no folder {path}, nor a table ({' or '.join(TABLES)}) of that name: give one of your pictures.")
     if isinstance(source, pd.DataFrame):
         return _of_table(source, Path(), "table")
-    if isinstance(source, Mapping) and source and all(map(_is_hugging_face, source.values())):
-        return _of_hugging_face({name: rows for name, rows in source.items() if name in SPLITS} or dict(source))
+    if splits:
+        return _of_hugging_face(dict(source))
     if _is_hugging_face(source):
         return _of_hugging_face({"": source})
     return _of_arrays(source, labels)
@@ -133,7 +136,8 @@ def _read_table(path: Path) -> pd.DataFrame:
         raise DataError(f"{path} cannot be read as a table ({' '.join(str(error).split())}).") from error
     for column in {*LABEL_COLUMNS} & {*table.columns}:  # 001, None and NA are names of classes; 10 and 9 are numbers
         if table[column].dropna().str.fullmatch(r"(0|-?[1-9]\d*)(\.0+)?").all():
-            table[column] = table[column].astype(float)
+            numbers = [None if pd.isna(value) else int(value.partition(".")[0]) for value in table[column]]
+            table[column] = pd.Series(numbers, table.index, object)  # not float64, in which 2^53 and 2^53 + 1 are one class
     return table
 
 
@@ -219,7 +223,10 @@ def _is_label(value) -> bool:
 def _image_of(value, name: str, channels_first: bool = False) -> Image.Image:
     """An image of Pillow's, or an array, H x W, H x W x C or C x H x W of uint8, as RGB."""
     if isinstance(value, Image.Image):
-        return upright(value)
+        try:
+            return upright(value)
+        except UNREADABLE as error:  # read when it is asked for
+            raise DataError(f"{name} cannot be read as a picture ({error}).") from error
     if isinstance(value, (str, os.PathLike)):
         raise DataError(
             f"{name} is a path: give a folder that has one for each class, or a table, pandas.DataFrame with path and label."
@@ -243,12 +250,17 @@ def _is_hugging_face(value) -> bool:
 
 
 def _of_hugging_face(splits: dict) -> PictureList:
-    """Rows of an image and a class label of the library's own kinds."""
-    rows = next(iter(splits.values()))
+    """Rows of an image and a class label of the library's own kinds, of the splits whose names say what they are for; if none
+    does, of all."""
+    known = {split: part for split, part in splits.items() if split.lower() in SPLITS} or splits
+    rows = next(iter(known.values()))
     image, label = _feature(rows, "Image", ("image", "img")), _feature(rows, "ClassLabel", LABEL_COLUMNS)
     names = tuple(getattr(rows.features[label], "names", None) or ())
     found, there = PictureList("datasets", [], names), []
-    for split, part in splits.items():
+    for split in [name for name in splits if name not in known]:
+        why = f"is of the split {split}, which is none of {', '.join(SPLITS)}"
+        found.left_out += [(f"{split} row {i}", why) for i in range(len(splits[split]))]
+    for split, part in known.items():
         for i, value in enumerate(part[label]):
             name = f"{split} row {i}".strip()
             if not _is_label(value) or (names and value not in range(len(names))):  # -1, in many a test split that nobody labelled
@@ -256,7 +268,7 @@ def _of_hugging_face(splits: dict) -> PictureList:
                 continue
             there.append(value)
             said = names[value] if names else _said(value)
-            found.pictures.append(Picture(name, said, SPLITS.get(split), partial(_row_image, part, i, image)))
+            found.pictures.append(Picture(name, said, SPLITS.get(split.lower()), partial(_row_image, part, i, image)))
     found.class_names = names or _names(there)
     return found
 
@@ -273,6 +285,6 @@ def _feature(rows, kind: str, names: Iterable[str]) -> str:
 def _row_image(rows, i: int, column: str) -> Image.Image:
     try:
         value = rows[i][column]
-    except (OSError, ValueError, SyntaxError) as error:  # decoded when it is asked for
+    except UNREADABLE as error:  # decoded when it is asked for
         raise DataError(f"Row {i} cannot be read as a picture ({error}).") from error
     return _image_of(value, f"Row {i}")
