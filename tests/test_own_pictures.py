@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from PIL import Image
 from dimum_core import load_images
 from dimum_core.data import picture_cache
 from dimum_core.data.batches import step_generator
+from dimum_core.data.targets import find_target
 from dimum_core.errors import DataError, FileError, SettingError
 
 NAMES = ("cat", "dog")
@@ -310,6 +313,17 @@ def test_whole_numbers_of_32_bits_hold_8_or_16():
     data = load_images(images, 12, labels=["cat", "dog"], held_out=0)
     assert torch.equal(data.train.images[0], data.train.images[1].flip(1))
     assert torch.equal(((data.train.images[0, 0] + 1) * 127.5).round().int(), torch.from_numpy(grey))
+
+
+def test_folders_in_latin_1_and_accents_of_their_own_are_names_like_any(folder, tmp_path):
+    for own, name in zip(NAMES, (os.fsdecode(b"caf\xe9"), unicodedata.normalize("NFD", "Th\u00e9")), strict=True):
+        shutil.copytree(folder / own, tmp_path / "drinks" / name)
+    data, typed = load_images(tmp_path / "drinks", 6), unicodedata.normalize("NFC", "Th\u00e9")
+    assert typed not in data.class_names and len(data.train.only(typed)) == 10 == len(data.train.only(["caf\udce9"]))
+    again = load_images(tmp_path / "drinks", 6, class_names=(typed, "caf\udce9"))
+    assert again.class_names == (typed, "caf\udce9") and len(again.train.only(0)) == 10
+    names = tuple(unicodedata.normalize("NFD", f"{style} {thing}") for style in ("Caf\u00e9", "oil") for thing in ("cup", "pot"))
+    assert find_target("Caf\u00e9", names).labels == find_target("a caf\u00e9", names).labels == (0, 1)
 
 
 def test_what_archives_and_systems_leave_in_a_folder_is_no_class(folder, tmp_path):

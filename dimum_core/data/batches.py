@@ -19,7 +19,7 @@ def step_generator(seed: int, step: int, purpose: str = "") -> torch.Generator:
         are the orders of epochs.
     """
     name = f"{seed}/{purpose}/{step}" if purpose else f"{seed}/{step}"
-    key = hashlib.blake2b(name.encode(), digest_size=8).digest()
+    key = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest()  # a folder may be named in Latin-1
     return torch.Generator().manual_seed(int.from_bytes(key, "little") >> 1)
 
 

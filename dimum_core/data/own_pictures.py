@@ -16,6 +16,7 @@ from .batches import step_generator
 from .image_set import Dataset, ImageSet, from_uint8
 from .picture_cache import PicturesRead, read_pictures
 from .picture_lists import Picture, PictureList, list_pictures
+from .targets import as_spelt
 
 LARGEST = 4096  # side of an image, in pixels
 SHOWN = 3  # pictures that a report names of each kind that was left out
@@ -94,7 +95,9 @@ def load_images(
 def _given_names(class_names: Sequence[str], found: PictureList) -> tuple[str, ...]:
     check_kind("class_names", class_names, (list, tuple), "a list of class names")
     class_names = [str(name) for name in class_names]  # labels that are numbers are words here, too
-    for name in found.class_names:
+    spelt = {name: as_spelt(name, class_names) for name in found.class_names}
+    found.pictures = [replace(picture, label=spelt[picture.label]) for picture in found.pictures]
+    for name in spelt.values():
         if name not in class_names:
             known = ", ".join(map(str, class_names))
             raise DataError(f"{found.name} has pictures of {brief(name)}, which is none of the classes {known}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from numbers import Integral
@@ -132,6 +133,7 @@ def find_target(target: Wanted, class_names: tuple[str, ...]) -> Target:
     if hasattr(target, "item_hashes"):
         return _single_images(target, class_names)
     words = word_kinds(class_names)
+    target = as_spelt(target, (*class_names, *(word for kind in words for word in kind)))
     if not isinstance(target, str) or target in class_names or not words:
         label = class_index(target, class_names)
         return Target(class_names[label], class_names, (label,))
@@ -201,11 +203,21 @@ def _named_in(prompt: str, words: tuple[tuple[str, ...], ...]) -> str:
 
 def _plain(text: str) -> str:
     """In lower case, with one space for all that is not a letter or digit, and at both ends, so that whole words are found."""
-    return " ".join(["", *re.findall(r"[^\W_]+", text.casefold()), ""])
+    return " ".join(["", *re.findall(r"[^\W_]+", unicodedata.normalize("NFC", text).casefold()), ""])
+
+
+def as_spelt(name: object, names: Sequence[str]) -> object:
+    """A name as it stands among others: an accent may be a character of its own, as in many folders of a Mac, or part of a letter,
+    as it is typed. Whatever is none of them stays as it is."""
+    if not isinstance(name, str) or name in names:
+        return name
+    plain = unicodedata.normalize("NFC", name)
+    return next((other for other in names if unicodedata.normalize("NFC", other) == plain), name)
 
 
 def class_index(target: str | int, class_names: tuple[str, ...]) -> int:
     """The number of a class given by name or number; UnknownName lists what there is."""
+    target = as_spelt(target, class_names)
     if isinstance(target, str) and target in class_names:
         return class_names.index(target)
     if isinstance(target, Integral) and not isinstance(target, bool) and 0 <= target < len(class_names):
