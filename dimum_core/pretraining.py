@@ -87,6 +87,7 @@ def train_base(
     data: an image set in place of the preset's own.
     start: a checkpoint of the same preset, whose weights are trained on in place of fresh ones. DataError if the images would
         teach it again what it was made to forget.
+    evaluate: called with (step, pipeline) every `evaluate_every` steps and after the last; with 0, after the last alone.
     settings: fields of TrainConfig that differ from the preset's, e.g. steps=200, seed=1.
     """
     preset = preset if isinstance(preset, Preset) else get_preset(preset)

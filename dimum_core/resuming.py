@@ -19,7 +19,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from .checking import check_kind
-from .errors import CheckpointError, TrainingError
+from .errors import CheckpointError, TrainingError, brief
 from .files import locked, write_atomically
 
 STATE_FILE, LOCK_FILE = "training.safetensors", ".training.lock"
@@ -27,6 +27,10 @@ OPTIMIZER_STATE = {  # what each keeps for a weight
     "adamw": ("step", "exp_avg", "exp_avg_sq"), "sgd": ("momentum_buffer",), "nesterov": ("momentum_buffer",),
     "adamw8bit": ("step", "state1", "state2", "qmap1", "qmap2", "absmax1", "absmax2"),
 }
+# What older states do not say; they are gone on with all the same.
+NOT_NOTED_AT_FIRST = (
+    "network", "class_names", "noise_levels", "prediction_type", "text_encoder", "text_encoder_2", "text_encoder_3"
+)
 
 
 @dataclass
@@ -104,6 +108,9 @@ class State:
             return Progress()
         tensors, content = read_state(path)
         self._compare(path, content["fingerprint"], strict_steps)
+        done, asked = content["progress"]["step"], self.fingerprint["config"]["steps"]
+        if done > asked:
+            raise CheckpointError(f"{path} has {done} steps behind it, and {asked} are asked for: ask for more, or another folder.")
         if content.get("frozen", self.digest_of_frozen) != self.digest_of_frozen:  # older files have these weights in them
             raise CheckpointError(f"{path} was made with other frozen weights than the model has now: load it as it was then.")
         self._restore(tensors, content)
@@ -115,11 +122,14 @@ class State:
         for part in ("config", "objective"):
             for key in now[part] | saved[part]:
                 before, after = saved[part].get(key), now[part].get(key)
+                if key in NOT_NOTED_AT_FIRST and key not in saved[part]:
+                    continue
                 if key not in saved[part]:
                     raise CheckpointError(f"{path} does not say its {key}, as older versions did not: begin in another folder.")
                 if before != after and (key != "steps" or strict_steps):
                     hashed = re.fullmatch(r"[0-9a-f]{32}", f"{before}") and isinstance(after, str)  # which tells a reader nothing
-                    what = f"{key} other than is given now" if hashed else f"{key} = {before!r}, and {after!r} is asked for now"
+                    asked = f"{key} = {brief(before)}, and {brief(after)} is asked for now"
+                    what = f"{key} other than is given now" if hashed else asked
                     raise CheckpointError(f"{path} was made with {what}: use the same settings, or another folder.")
 
     def _restore(self, tensors: dict[str, Tensor], content: dict) -> None:
@@ -140,8 +150,8 @@ class State:
 
 
 def check_begins(out: Path | None, resume: bool) -> None:
-    """Refuse a folder that holds a training which nobody asked to go on with, or where another process trains; to be asked before
-    anything takes long."""
+    """Refuse a folder that holds a training which nobody asked to go on with, or a model, or where another process trains; to be
+    asked before anything takes long."""
     if out is None:
         return
     check_kind("out", out, (str, os.PathLike), "a folder")
@@ -149,6 +159,8 @@ def check_begins(out: Path | None, resume: bool) -> None:
         raise CheckpointError(
             f"{Path(out)} already holds a training: continue it with --resume (resume=True), or choose another folder."
         )
+    if not resume and any((Path(out) / name).exists() for name in ("model_index.json", "config.json")):
+        raise CheckpointError(f"{Path(out)} already holds a model, which would be overwritten: choose another folder.")
     if (Path(out) / LOCK_FILE).exists() and os.environ.get("RANK", "0") == "0":  # of several processes the first holds it
         with alone_in(Path(out)):
             pass

@@ -7,6 +7,7 @@ an unbroken one bit for bit (same machine, same number of threads).
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 import time
 from collections.abc import Callable
@@ -116,7 +117,7 @@ def train(
 
     out: folder for the resumable state; none is kept without it. Only the caller removes its file.
     evaluate: called with (step, averaged model) every `evaluate_every` steps, or after these very
-        steps, and after the last; what it returns, if anything, joins the log.
+        steps, and after the last; with 0, after the last alone. What it returns, if anything, joins the log.
     stop: told each row that `evaluate` makes; true ends the training early.
     Raises TrainingError at the first loss, gradient or weight that is not finite (what was saved before stays), CheckpointError if
     `out` holds a training with other settings, or holds one at all and `resume` is false, or if another process trains there.
@@ -140,7 +141,7 @@ def train(
                     bar.set_postfix(loss=f"{row['loss']:.4f}", refresh=False)
                     if on_log:
                         on_log(row)
-                if evaluate and evaluate_every and _due(at.step, evaluate_every, config.steps):
+                if evaluate and _due(at.step, evaluate_every, config.steps):
                     row = loop.evaluated(evaluate, at)
                     finished = bool(stop and row and stop(row))
                 late = time.monotonic() - last_saved > checkpoint_seconds
@@ -151,7 +152,7 @@ def train(
 
 
 def _due(step: int, every: int | tuple[int, ...], last: int) -> bool:
-    return step == last or (step in every if isinstance(every, tuple) else step % every == 0)
+    return step == last or (step in every if isinstance(every, tuple) else every > 0 and step % every == 0)
 
 
 class _Loop:
@@ -167,8 +168,9 @@ class _Loop:
         self.optimizer = _optimizer(model, config, fused=device.type in ("cpu", "cuda"))
         self.ema = EMAModel(model.parameters(), decay=config.ema_decay, foreach=True) if config.ema_decay else None
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "fp16")
-        fingerprint = {"config": asdict(config), "objective": objective.fingerprint}
-        self.state = State(model, self.optimizer, self.ema, self.scaler, fingerprint)
+        layers = hashlib.blake2b(repr(model).encode(), digest_size=16).hexdigest()  # all sizes and rates: dropout has no weight
+        objective = {**objective.fingerprint, "network": layers} if out else {}
+        self.state = State(model, self.optimizer, self.ema, self.scaler, {"config": asdict(config), "objective": objective})
 
     def begin(self) -> Progress:
         """Go on from the state in the folder, if there is one; then let several processes share their gradients.

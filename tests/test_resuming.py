@@ -9,12 +9,16 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from safetensors.torch import load_file, save
 from torch import nn
 
+from dimum_core import unlearn
+from dimum_core.data import Dataset, from_uint8
 from dimum_core.errors import CheckpointError, FileError
 from dimum_core.files import write_atomically
 from dimum_core.models.codec import Codec
@@ -24,6 +28,7 @@ from dimum_core.resuming import check_begins, read_state
 from dimum_core.training import STATE_FILE, train
 
 from .test_training import Line, line_config, new_line
+from .tiny_pipelines import stable_diffusion
 
 
 def test_a_resumed_training_equals_an_unbroken_one_bit_for_bit(tiny_preset, tiny_data, tmp_path):
@@ -104,7 +109,8 @@ def stop_after_three(preset, data, out, interrupt):
     from dimum_core.models.denoiser import build_denoiser
 
     unet = build_denoiser(preset, 3, 1, preset.training.seed)
-    objective = DenoisingObjective(data, 8, ClassConditions(None, 3, Codec(preset.patch_size)), preset.label_dropout, preset.flip)
+    conditions = ClassConditions(None, 3, Codec(preset.patch_size), data.class_names)
+    objective = DenoisingObjective(data, 8, conditions, preset.label_dropout, preset.flip)
     train(unet, objective, preset.training, out=out, on_log=interrupt, checkpoint_seconds=0, progress=False)
 
 
@@ -157,6 +163,60 @@ def test_a_folder_with_a_training_is_not_overwritten_and_not_mixed_up(tmp_path):
         train(new_line(), Line(), line_config(), out=tmp_path, progress=False)
     with pytest.raises(CheckpointError, match="made with learning_rate = 0.05, and 0.1 is asked for"):
         train(new_line(), Line(), line_config(learning_rate=0.1), out=tmp_path, resume=True, progress=False)
+
+
+@pytest.mark.parametrize("name", ["model_index.json", "config.json"])
+def test_a_folder_with_a_model_and_no_training_is_not_overwritten(tmp_path, name):
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(CheckpointError, match="already holds a model, which would be overwritten: choose another folder"):
+        train(new_line(), Line(), line_config(), out=tmp_path, progress=False)
+    train(new_line(), Line(), line_config(), out=tmp_path, resume=True, progress=False)  # as of a training that was killed late
+
+
+def test_fewer_steps_than_are_done_are_refused_whatever_the_rate_does(tmp_path):
+    train(new_line(), Line(), line_config(steps=4, decay=False), out=tmp_path, progress=False)
+    with pytest.raises(CheckpointError, match="has 4 steps behind it, and 3 are asked for: ask for more"):
+        train(new_line(), Line(), line_config(steps=3, decay=False), out=tmp_path, resume=True, progress=False)
+
+
+def test_a_base_model_goes_on_as_the_same_network_of_the_same_classes(tiny_preset, tiny_data, tmp_path):
+    go_on = {"data": tiny_data, "progress": False, "resume": True}
+    train_base(tiny_preset, tmp_path, data=tiny_data, progress=False)
+    for preset in (replace(tiny_preset, dropout=0.5), replace(tiny_preset, channels=(64, 64))):
+        with pytest.raises(CheckpointError, match="made with network other than is given now"):
+            train_base(preset, tmp_path, **go_on)
+    with pytest.raises(CheckpointError, match=r"class_names = \['left', 'top', 'checks'\], and \['a', 'b', 'c'\] is asked for now"):
+        train_base(tiny_preset, tmp_path, **go_on | {"data": replace(tiny_data, class_names=("a", "b", "c"))})
+    kept, content = read_state(tmp_path / STATE_FILE)
+    for key in ("network", "class_names", "noise_levels", "prediction_type"):
+        del content["fingerprint"]["objective"][key]  # as files were before
+    (tmp_path / STATE_FILE).write_bytes(save(kept, metadata={"dimum": json.dumps(content)}))
+    assert len(train_base(tiny_preset, tmp_path, **go_on)[1].log) == 6
+
+
+def test_unlearning_goes_on_with_the_same_words_encoder_and_noise(tmp_path):
+    pixels = torch.randint(0, 256, (16, 3, 32, 32), generator=torch.Generator().manual_seed(0)).byte().numpy()
+    names = ("Crayon Cats", "Crayon Dogs", "Ink Cats", "Ink Dogs")
+    images, pipe = from_uint8("canvas", pixels, torch.arange(16).numpy() % 4, names), stable_diffusion()
+
+    def forget(images=images, steps=2, **settings):
+        data = Dataset(images, images)
+        unlearn(pipe, "finetune", target="Ink", data=data, steps=steps, batch_size=2, progress=False, out=tmp_path, **settings)
+
+    forget(steps=1)
+    with pytest.raises(CheckpointError, match="made with class_names = .*Crayon Cats.* is asked for now"):
+        forget(replace(images, class_names=("Crayon Trees", "Crayon Dogs", "Ink Trees", "Ink Dogs")), resume=True)
+    own, pipe.scheduler = pipe.scheduler, DDIMScheduler.from_config(pipe.scheduler.config, prediction_type="v_prediction")
+    with pytest.raises(CheckpointError, match="prediction_type = 'epsilon', and 'v_prediction' is asked for now"):
+        forget(resume=True)
+    pipe.scheduler = DDIMScheduler.from_config(own.config, beta_schedule="squaredcos_cap_v2")
+    with pytest.raises(CheckpointError, match="noise_levels other than is given now"):
+        forget(resume=True)
+    pipe.scheduler = own
+    forget(resume=True)
+    next(pipe.text_encoder.parameters()).data.mul_(2)
+    with pytest.raises(CheckpointError, match="text_encoder other than is given now"):
+        forget(resume=True)
 
 
 def test_a_second_training_in_a_folder_waits_for_the_first_to_end(tmp_path):

@@ -97,6 +97,12 @@ def test_the_average_is_the_warmed_up_exponential_one():
         assert seen[step] == pytest.approx(average, rel=1e-4)
 
 
+def test_whoever_does_not_say_when_to_evaluate_has_it_done_at_the_end():
+    looks = []
+    train(new_line(), Line(), line_config(steps=3), evaluate=lambda step, _: looks.append(step), progress=False)
+    assert looks == [3]
+
+
 def test_evaluation_leaves_the_training_as_it_was():
     plain = train(new_line(), Line(), line_config(ema_decay=0.9), progress=False)
     watched = train(new_line(), Line(), line_config(ema_decay=0.9), evaluate=lambda s, m: {"weight": m.weight.item()},

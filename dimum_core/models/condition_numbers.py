@@ -33,6 +33,11 @@ class Conditions:
         return self.schedule.alphas_cumprod
 
     @property
+    def meaning(self) -> dict:
+        """What the numbers stand for and what the network says of them: a training goes on with the same only."""
+        return {"class_names": list(self.class_names), **self.schedule.fingerprint}
+
+    @property
     def scheduler_config(self) -> dict:
         """For a sampler of one's own: guesses of the image are clipped to the range of pixels, and latents have none."""
         return self.schedule.config | {"clip_sample": not self.codec.latent}

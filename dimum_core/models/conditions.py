@@ -17,12 +17,15 @@ from ..data.captions import CANVAS_TEMPLATES, PARTIAL_SHARE, PLAIN_TEMPLATES, ca
 from ..data.targets import Target, find_target, word_kinds
 from ..errors import DataError
 from ..precision import short_attention
+from ..training import digest_of
 from .codec import PIXELS, Codec
 from .condition_numbers import Conditions
 from .diffusion import Schedule
 from .labelled import has_labels, output_of
 from .networks import FLOWS, encoded_prompts, image_shape, is_kind, predicted, schedule_of
 from .sampling import ClassConditionalPipeline, CodedImages, fresh_noise_from, set_timesteps, unfiltered
+
+TEXT_ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")  # as diffusers calls them
 
 
 @dataclass
@@ -57,7 +60,7 @@ class ClassConditions(Conditions):
 
     @property
     def fingerprint(self) -> dict:
-        return {"null_label": self.null_label, **self.codec.fingerprint}
+        return {"null_label": self.null_label, **self.codec.fingerprint, **self.meaning}
 
     @property
     def target_name(self) -> int | str:
@@ -101,7 +104,9 @@ class PromptConditions(Conditions):
 
     @property
     def fingerprint(self) -> dict:
-        return {"captions": list(self.templates), **self.codec.fingerprint}
+        frozen = {} if self.text_trains else self.pipe.components
+        encoders = {name: digest_of(part) for name, part in frozen.items() if name in TEXT_ENCODERS and part is not None}
+        return {"captions": list(self.templates), **self.codec.fingerprint, **self.meaning, **encoders}
 
     @property
     def target_name(self) -> str:

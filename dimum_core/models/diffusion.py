@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from inspect import signature
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ModelError
+from ..resuming import digest_of_tensors
 
 NUM_TIMESTEPS = 1000
 TIMESTEPS = range(NUM_TIMESTEPS)
@@ -35,10 +35,6 @@ def linear_alphas_cumprod() -> Tensor:
 ALPHAS_CUMPROD = linear_alphas_cumprod()
 
 
-def digest_of_levels(levels: Tensor) -> str:
-    return hashlib.blake2b(levels.numpy().tobytes(), digest_size=16).hexdigest()
-
-
 @dataclass(frozen=True, eq=False)
 class Schedule:
     """The noise levels that a model was trained on, and what it predicts of a noised image.
@@ -55,7 +51,7 @@ class Schedule:
     @property
     def fingerprint(self) -> dict:
         """What must stay the same when a training goes on."""
-        return {"noise_levels": digest_of_levels(self.alphas_cumprod), "predicts": self.prediction_type}
+        return {"noise_levels": digest_of_tensors({"abar": self.alphas_cumprod}), "prediction_type": self.prediction_type}
 
     def add_noise(self, x: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """x_t at these levels (see `add_noise`)."""

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ..errors import ModelError
-from .diffusion import NUM_TIMESTEPS, digest_of_levels
+from ..resuming import digest_of_tensors
+from .diffusion import NUM_TIMESTEPS
 
 
 def straight_sigmas(shift: float = 1.0) -> Tensor:
@@ -31,7 +32,7 @@ class FlowSchedule:
 
     @property
     def fingerprint(self) -> dict:
-        return {"noise_levels": digest_of_levels(self.sigmas), "predicts": "flow"}
+        return {"noise_levels": digest_of_tensors({"sigma": self.sigmas}), "prediction_type": "flow"}
 
     def add_noise(self, x: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """x_t, of the shape of x. x, eps: B x ...; t: int64, B, in [0, T)."""

@@ -26,9 +26,9 @@ from ..models.conditions import ClassConditions, PromptConditions, conditions_of
 from ..models.diffusion import TIMESTEPS
 from ..models.fresh_noise import FRESH_STEPS, with_fresh_noise
 from ..models.history import history_of, remember
-from ..models.networks import FLOWS, is_kind, latent_shape, network_of, schedule_of
+from ..models.networks import FLOWS, is_kind, latent_shape, network_of
 from ..models.sampling import ClassConditionalPipeline, check_data
-from ..models.support import check_supported
+from ..models.support import check_trainable
 from ..precision import as_its_weights, autocast, same_device
 from ..resuming import check_begins
 from ..training import TrainConfig, TrainResult, digest_of, train
@@ -72,6 +72,11 @@ class UnlearningObjective:
 
     @property
     def fingerprint(self) -> dict:
+        return {**self.conditions.fingerprint, **self.said}
+
+    @property
+    def said(self) -> dict:
+        """What a record says of it."""
         digests = {f"{kind}_data": data.digest for kind, data in self.data.items()}
         target = self.conditions.target_name
         return {"method": type(self.method).__name__, **self.settings, **digests, "target": target, **self.about}
@@ -207,7 +212,7 @@ def unlearn(
     carries `history`, all that it has seen and forgotten, against which attacks and evaluations check their data.
     Training happens on the accelerator's device; the result's network is then where the given one is.
     """
-    check_supported(pipe, trains=True)
+    check_trainable(pipe, lora_rank)
     check_kind("data", data, Dataset, "a data set, such as load_dataset('digits')")
     check_whole("steps", steps)
     check_begins(out, resume)
@@ -283,8 +288,7 @@ def _warn_of_nothing_to_forget(before: float, until: float, target) -> None:
 def _made_with(pipe: DiffusionPipeline, method: Method, lora_rank: int, steps: int) -> dict:
     """What else a folder's training must have in common with this one to be resumed."""
     total = {"total_steps": steps} if method.uses_total_steps else {}
-    start = {"start": digest_of(network_of(pipe)), **schedule_of(pipe).fingerprint}
-    return start | {"lora_rank": lora_rank} | total | own_code(method)
+    return {"start": digest_of(network_of(pipe)), "lora_rank": lora_rank} | total | own_code(method)
 
 
 def _train(
@@ -313,6 +317,6 @@ def _record(objective: UnlearningObjective, result: TrainResult, target, data: D
     retained = {"retain", "alternative"} & set(objective.data)
     left_out = history_of(pipe).leave_out(data.train.without(target))[1] if retained else ()
     return {
-        "target": target, "settings": objective.fingerprint, "steps": int(result.log["step"].iloc[-1]) if len(result.log) else 0,
+        "target": target, "settings": objective.said, "steps": int(result.log["step"].iloc[-1]) if len(result.log) else 0,
         "seconds": result.seconds, "log": result.log, "forget_set": data.train.only(target), "left_out": left_out,
     }
