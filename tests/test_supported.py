@@ -178,15 +178,27 @@ def test_precisions_that_nothing_computes_in_are_refused_and_loading_mends_them(
 @pytest.mark.parametrize("native", ["bf16", "fp32"])
 def test_bf16_is_trained_and_drawn_whatever_the_machine_computes_natively(native, pipe, tiny_data, monkeypatch):
     monkeypatch.setattr(precision, "native_precision", lambda device: native)
-    found = unlearn(pipe.to(torch.bfloat16), "finetune", target="top", data=Dataset(tiny_data, tiny_data), steps=1, progress=False)
-    assert found.unet.dtype == torch.bfloat16
+    settings = {"target": "top", "data": Dataset(tiny_data, tiny_data), "steps": 1, "progress": False}
+    found = unlearn(pipe.to(torch.bfloat16), "finetune", lora_rank=2, **settings)
+    assert {weight.dtype for weight in found.unet.parameters()} == {torch.bfloat16}
+    assert {weight.dtype for weight in found.adapter.values()} == {torch.float32}
     assert draw_samples(found, ["left"], progress=False, num_inference_steps=2).isfinite().all()
 
 
-@pytest.mark.parametrize("method", ["salun", "selective-amnesia", "sfr-on", "scissorhands", "sealed", "dimum"])
+def test_weights_in_bf16_are_not_trained_since_they_lose_small_steps(pipe, tiny_data):
+    short, data = pipe.to(torch.bfloat16), Dataset(tiny_data, tiny_data)
+    with pytest.raises(ModelError, match=r"Weights in bfloat16 cannot be trained here.*: pipe.to\(torch.float32\) first"):
+        unlearn(short, "finetune", target="top", data=data, steps=1, progress=False)
+    for settings in ({}, {"lora_rank": 2}):  # which are added to the weights in the end
+        with pytest.raises(ModelError, match="Weights in bfloat16 cannot be trained here"):
+            relearn(short, tiny_data.without("top"), target="top", steps=1, progress=False, **settings)
+    draw_samples(short, ["left"], progress=False, num_inference_steps=2)
+
+
+@pytest.mark.parametrize("method", ["salun", "selective-amnesia", "sfr-on", "scissorhands", "dimum"])
 def test_methods_prepare_on_weights_in_bf16(method, pipe, tiny_data):
     found = unlearn(pipe.to(torch.bfloat16), method, target="top", data=Dataset(tiny_data, tiny_data), steps=1, batch_size=4,
-                    progress=False)
+                    lora_rank=2, progress=False)
     assert found.unet.dtype == torch.bfloat16 and all(weight.isfinite().all() for weight in found.unet.parameters())
 
 

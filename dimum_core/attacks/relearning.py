@@ -29,7 +29,7 @@ from ..models.fresh_noise import FRESH_STEPS, with_fresh_noise
 from ..models.history import Forgotten, history_of, remember
 from ..models.networks import network_of
 from ..models.sampling import check_data, coloured
-from ..models.support import check_supported
+from ..models.support import check_trainable
 from ..pretraining import DenoisingObjective
 from ..resuming import check_begins
 from ..training import TrainResult, digest_of, train
@@ -87,7 +87,7 @@ def relearn(
         forgotten, other images of their label are allowed.
     Training happens on the accelerator's device; the attacked network is then where the given one is.
     """
-    check_supported(pipe, trains=True)
+    check_trainable(pipe)
     check_begins(out, resume)
     config = finetuning(steps, batch_size, learning_rate, seed, precision, optimizer)
     evaluate_every = evaluation_interval(evaluate_every, steps, count=5)
@@ -167,8 +167,7 @@ def _about(pipe: DiffusionPipeline, measure: _Measure, only_embedding_row: bool,
     """Refuse to go on in a folder of another attack, or of other measurements."""
     single = bool(measure.conditions.forgotten.items)
     return {
-        "start": digest_of(network_of(pipe)), **measure.conditions.schedule.fingerprint,
-        "only_embedding_row": only_embedding_row, "lora_rank": lora_rank,
+        "start": digest_of(network_of(pipe)), "only_embedding_row": only_embedding_row, "lora_rank": lora_rank,
         "target": measure.forget.digest if single else measure.conditions.target_name, "samples": measure.samples,
         "guidance_scale": measure.guidance_scale, "num_inference_steps": measure.num_inference_steps,
         "judge": None if measure.judge is None else identity_of(measure.judge),

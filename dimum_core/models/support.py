@@ -6,6 +6,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from ..errors import ModelError
+from ..precision import has_bf16
 from .adopting import TRANSFORMERS, UNETS
 from .labelled import check_labels
 from .networks import FLUX, SD3, XL, is_kind, latent_shape, network_of, schedule_of
@@ -34,6 +35,19 @@ def check_supported(pipe: object, trains: bool = False) -> None:
     if isinstance(pipe, ClassConditionalPipeline):
         check_labels(pipe.unet, pipe.config.id2label)
     _check_numbers(pipe, trains)
+
+
+def check_trainable(pipe: object, lora_rank: int = 0) -> None:
+    """Refuse, too, weights in bf16: most of what small steps add to them is rounded away, which reads as if nothing came back.
+
+    lora_rank: of updates that train in their place, in float32; 0 for none.
+    """
+    check_supported(pipe, trains=True)
+    if not lora_rank and has_bf16(network_of(pipe)):
+        raise ModelError(
+            "Weights in bfloat16 cannot be trained here, since they lose small steps: pipe.to(torch.float32) first (the network "
+            "still computes in bf16 where the device does)."
+        )
 
 
 def _check_shapes(pipe: DiffusionPipeline) -> None:

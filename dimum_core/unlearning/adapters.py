@@ -37,6 +37,9 @@ def add_lora(unet: nn.Module, rank: int, seed: int) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(ATTENTION)), unet)
+    for parameter in unet.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()  # peft makes them like the weights, and bf16 would lose small steps
 
 
 def merged(unet: nn.Module) -> nn.Module:

@@ -27,7 +27,8 @@ def student(
     After it the network is where the given one is, low-rank updates are added to the weights, and every weight is free to train;
     the updates alone are the pipeline's `adapter`. Those that are attached to the given network are added at the start: whoever
     trains it on begins with what it draws.
-    lora_rank: of low-rank updates of the attention's matrices, which then train in place of all weights; 0 for none.
+    lora_rank: of low-rank updates of the attention's matrices, which then train, in float32, in place of all weights; 0 for none.
+        Added to weights in bf16 they are rounded.
     """
     check_whole("lora_rank", lora_rank, 0)
     unet = copy.deepcopy(network_of(pipe)).to(Accelerator().device).requires_grad_(True)
