@@ -12,6 +12,7 @@ from PIL import Image
 from dimum_core import doctor, evaluation, load_images, train_base
 from dimum_core.benchmark import read_results
 from dimum_core.cli import main
+from dimum_core.data.captions import PARAPHRASES, TEMPLATES, caption
 from dimum_core.errors import DataError
 from dimum_core.fitting import data_for
 from dimum_core.judges import load_judge
@@ -162,3 +163,18 @@ def test_a_preset_of_prompts_takes_pictures_of_other_classes_if_they_are_a_style
     labels = [f"{'red' if i % 4 < 2 else 'blue'} {label}" for i, label in enumerate(LABELS)]
     pipe, _ = train_base("shapes", data=load_images(pixels, 16, labels=labels).train, steps=1, batch_size=2, progress=False)
     assert pipe.class_names == ("blue cat", "blue dog", "red cat", "red dog")
+
+
+def test_classes_that_are_one_in_words_are_refused_and_long_names_are_read_to_their_end():
+    def trained(*names):
+        data = load_images(drawn(24, 16), 16, labels=[names[i % 2] for i in range(24)]).train
+        return train_base("shapes", data=data, steps=1, batch_size=2, progress=False)
+
+    for names in (("Red cat", "red cat"), ("old red_cat", "old_red cat")):
+        with pytest.raises(DataError, match=f"The classes '{names[0]}' and '{names[1]}' are the same in words"):
+            trained(*names)
+    names = "oil_painting_on_canvas race_car_at_night", "oil_painting_on_canvas race_car_at_noon"
+    long, short = (trained(*each)[0] for each in (names, ("red cat", "blue dog")))
+    captions = [caption(name, template) for template in (*TEMPLATES, *PARAPHRASES) for name in names]
+    first, second = long.tokenize(captions)[::2], long.tokenize(captions)[1::2]
+    assert (first != second).any(1).all() and short.tokenize(["a red cat"]).shape == (1, 12)

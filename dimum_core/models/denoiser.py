@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel, UNet
 
 from ..checking import check_multiple
 from ..data.captions import PARAPHRASES, PARTIAL_TEMPLATES, TEMPLATES, caption
-from ..errors import SettingError, UnknownName
+from ..errors import DataError, SettingError, UnknownName
 from ..training import TrainConfig
 from .codec import Codec
 from .text_to_image import TextDenoiser, word_tokenizer
@@ -131,18 +131,30 @@ def build_denoiser(
         )
 
 
+def _check_apart_in_words(class_names: tuple[str, ...], tokenizer: PreTrainedTokenizerFast) -> None:
+    """Refuse two classes with the same words in a caption: upper case and underscores are no difference there."""
+    said = {}
+    for name in class_names:
+        for template in TEMPLATES:
+            words = tuple(tokenizer(caption(name, template)).input_ids)
+            if said.setdefault(words, name) != name:
+                raise DataError(f"The classes {said[words]!r} and {name!r} are the same in words, in lower case: rename one.")
+
+
 def build_text_denoiser(
     preset: Preset, class_names: tuple[str, ...], image_channels: int, seed: int = 0
 ) -> tuple[TextDenoiser, PreTrainedTokenizerFast]:
     """A freshly initialised UNet with cross-attention and a text encoder that is trained along with it, and their tokenizer.
 
-    Input and output of the UNet as in `build_denoiser`; its condition is the encoder's last hidden states, B x L x text_width.
+    Input and output of the UNet as in `build_denoiser`; its condition is the encoder's last hidden states, B x L x text_width,
+    where L is that of the longest caption, or 12. DataError for two classes that are one in words.
     """
     from transformers import CLIPTextConfig, CLIPTextModel
 
     check_preset(preset, preset.patch_size, groups=16)
     captions = [caption(name, template) for name in class_names for template in (*TEMPLATES, *PARTIAL_TEMPLATES, *PARAPHRASES)]
     tokenizer = word_tokenizer(captions)
+    _check_apart_in_words(class_names, tokenizer)
     down = ["CrossAttnDownBlock2D" if attends else "DownBlock2D" for attends in preset.attention]
     up = ["CrossAttnUpBlock2D" if attends else "UpBlock2D" for attends in reversed(preset.attention)]
     folded = image_channels * preset.patch_size**2

@@ -136,19 +136,22 @@ def tokenize(tokenizer, prompts: Sequence[str]) -> Tensor:
 
 
 def word_tokenizer(texts: Sequence[str], length: int = 12) -> PreTrainedTokenizerFast:
-    """A tokenizer whose vocabulary is the words of the given texts; nothing is downloaded."""
+    """A tokenizer whose vocabulary is the words of the given texts, and whose length is `length`, or more if one of them needs it;
+    nothing is downloaded."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     split = pre_tokenizers.Whitespace()
-    words = sorted({word for text in texts for word, _ in split.pre_tokenize_str(text.lower())})
+    split_texts = [[word for word, _ in split.pre_tokenize_str(text.lower())] for text in texts]
+    words = sorted({word for text in split_texts for word in text})
     vocabulary = {word: i for i, word in enumerate(["<pad>", "<start>", "<end>", "<unknown>", *words])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unknown>"))
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.Lowercase(), split
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<start> $A <end>", special_tokens=[(word, vocabulary[word]) for word in ("<start>", "<end>")]
     )
+    longest = max(map(len, split_texts), default=0) + 2  # with its start and end
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, model_max_length=length, pad_token="<pad>", bos_token="<start>", eos_token="<end>",
-        unk_token="<unknown>",
+        tokenizer_object=tokenizer, model_max_length=max(length, longest), pad_token="<pad>", bos_token="<start>",
+        eos_token="<end>", unk_token="<unknown>",
     )
