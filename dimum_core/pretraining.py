@@ -85,8 +85,8 @@ def train_base(
     out: folder for the checkpoint, beside the state of the training, which stays there so that `resume` can add steps.
     without: a class, style or object, or a list of them, that it never sees: the model that unlearning is measured against.
     data: an image set in place of the preset's own.
-    start: a checkpoint of the same preset, whose weights are trained on in place of fresh ones. DataError if the images would
-        teach it again what it was made to forget.
+    start: a checkpoint of the same preset and classes, whose weights are trained on in place of fresh ones. DataError if the images
+        would teach it again what it was made to forget.
     evaluate: called with (step, pipeline) every `evaluate_every` steps and after the last; with 0, after the last alone.
     settings: fields of TrainConfig that differ from the preset's, e.g. steps=200, seed=1.
     """
@@ -96,7 +96,7 @@ def train_base(
     config = preset.training.changed(**settings)
     whole, data = _data_of(preset, data, without)
     model, pipe = new_model(preset, data, config.seed)
-    history = History() if start is None else begin_with(model, start)
+    history = History() if start is None else begin_with(model, pipe, start)
     if (known := history.leave_out(data)[1]):
         raise DataError(
             f"{start} was made to forget {', '.join(known)}, and {data.name} has images of it, which would teach it again: leave "
@@ -152,16 +152,28 @@ def new_model(preset: Preset, data: ImageSet, seed: int) -> tuple[nn.Module, Cla
     return unet, pipe
 
 
-def begin_with(model: nn.Module, checkpoint: str | Path) -> History:
+def begin_with(model: nn.Module, pipe: ClassConditionalPipeline | TextToImagePipeline, checkpoint: str | Path) -> History:
     """Take the weights of a checkpoint's network, its text encoder's included if that trains, too, and tell its history;
-    CheckpointError if it is of another shape."""
-    pipe = load_pipeline(checkpoint)
-    known = TextDenoiser(pipe.unet, pipe.text_encoder) if isinstance(pipe, TextToImagePipeline) else network_of(pipe)
+    CheckpointError if it is of another shape, or was trained on other classes, words, noise or latents than `pipe` is to be."""
+    before = load_pipeline(checkpoint)
+    known = TextDenoiser(before.unet, before.text_encoder) if isinstance(before, TextToImagePipeline) else network_of(before)
     shapes, theirs = ({name: w.shape for name, w in net.state_dict().items()} for net in (model, known))
     if shapes != theirs:
         raise CheckpointError(f"{checkpoint} has a network of another shape, so it cannot be trained on: give one of this preset.")
+    ours, theirs = (_meaning(each) for each in (pipe, before))
+    if other := [key.replace("_", " ") for key in ours if ours[key] != theirs.get(key)]:
+        raise CheckpointError(
+            f"{checkpoint} was trained with other {', '.join(other)}, so its weights mean something else here: give a checkpoint "
+            "with the same ones, in the same order, or leave --start (start=) out."
+        )
     model.load_state_dict(known.state_dict())
-    return history_of(pipe)
+    return history_of(before)
+
+
+def _meaning(pipe: ClassConditionalPipeline | TextToImagePipeline) -> dict:
+    """What weights that fit by their shapes must have in common, too."""
+    words = {"vocabulary": pipe.tokenizer.get_vocab()} if isinstance(pipe, TextToImagePipeline) else {}
+    return conditions_of(pipe, text_trains=True).fingerprint | words
 
 
 def start_of(model: nn.Module, start: str | Path | None) -> dict:
@@ -180,13 +192,14 @@ def base_card(preset: Preset, config: TrainConfig, data: ImageSet, without: Want
     target = None if without is None else find_target(without, data.class_names)
     lacking = "" if target is None else f" without {target.in_words}"
     losses = result.log["loss"].dropna() if len(result.log) else []
+    held_out = [name for name in preset.held_out if name in data.class_names]
     return {
         "title": f"{preset.name}{lacking}",
         "summary": f"A {kind}-conditional DDPM for {data.name} at {preset.image_size} x {preset.image_size} pixels{lacking}.",
         "kind": "denoiser",
         "preset": preset.name,
         "without": target and target.said,
-        **({"held_out": list(preset.held_out)} if preset.held_out else {}),
+        **({"held_out": held_out} if held_out else {}),
         "training": {
             "command": command_line(),
             "parameters": sum(p.numel() for p in result.model.parameters()),

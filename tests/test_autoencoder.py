@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny
+from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler
 from torch import nn
 from torch.nn import functional as F
 
@@ -23,7 +23,7 @@ from dimum_core.autoencoder import (
     train_autoencoder,
 )
 from dimum_core.data import Dataset, draw_batch
-from dimum_core.errors import CheckpointError
+from dimum_core.errors import CheckpointError, DataError, SettingError
 from dimum_core.models.checkpoints import load_pipeline, save_checkpoint
 from dimum_core.models.codec import Codec
 from dimum_core.pretraining import encoded_both_ways, new_model, train_base
@@ -168,6 +168,19 @@ def test_a_training_may_start_from_a_checkpoint_and_is_then_another(tiny_preset,
     other = replace(tiny_preset, channels=(32, 96))
     with pytest.raises(CheckpointError, match="another shape"):
         train_base(other, tmp_path / "third", data=tiny_data, start=tmp_path / "first", progress=False)
+
+
+def test_weights_of_other_classes_words_or_noise_are_no_start(tiny_preset, tiny_data, tmp_path):
+    pipe, _ = train_base(tiny_preset, data=tiny_data, steps=0, progress=False)
+    pipe.save_pretrained(tmp_path / "own")
+    start = {"start": tmp_path / "own", "steps": 0, "progress": False}
+    train_base(tiny_preset, data=tiny_data.without("top"), **start)  # of which one is not seen now
+    with pytest.raises(CheckpointError, match="was trained with other class names, so its weights mean something else"):
+        train_base(tiny_preset, data=replace(tiny_data, class_names=("top", "left", "checks")), **start)
+    pipe.scheduler = DDIMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
+    pipe.save_pretrained(tmp_path / "own")
+    with pytest.raises(CheckpointError, match="was trained with other noise levels, prediction type, so"):
+        train_base(tiny_preset, data=tiny_data, **start)
 
 
 def test_a_base_model_of_latents_trains_and_resumes_bit_for_bit(latent_preset, tiny_data, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,8 +19,9 @@ from dimum_core.fitting import data_for
 from dimum_core.judges import load_judge
 from dimum_core.judges.classifier import Judge
 from dimum_core.models import denoiser
+from dimum_core.models.cards import read_card
 from dimum_core.models.checkpoints import build_pipeline, load_pipeline
-from dimum_core.models.denoiser import build_denoiser
+from dimum_core.models.denoiser import build_denoiser, get_preset
 from dimum_core.pretraining import new_model
 
 from .test_own_pictures import LABELS, NAMES, drawn
@@ -178,3 +180,11 @@ def test_classes_that_are_one_in_words_are_refused_and_long_names_are_read_to_th
     captions = [caption(name, template) for template in (*TEMPLATES, *PARAPHRASES) for name in names]
     first, second = long.tokenize(captions)[::2], long.tokenize(captions)[1::2]
     assert (first != second).any(1).all() and short.tokenize(["a red cat"]).shape == (1, 12)
+
+
+def test_a_card_names_the_combinations_that_were_held_out_and_no_others(tmp_path):
+    preset = replace(get_preset("shapes"), held_out=("red cat", "outline heart"))
+    labels = ["red cat", "blue cat", "blue dog"] * 8
+    data = load_images(drawn(24, 16), 16, labels=labels).train
+    train_base(preset, tmp_path, data=data, steps=1, batch_size=2, progress=False)
+    assert read_card(tmp_path)["held_out"] == ["red cat"]
