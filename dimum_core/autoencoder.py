@@ -14,16 +14,17 @@ from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .checking import check_multiple
+from .checking import check_kind, check_multiple
 from .data import Dataset, ImageSet, draw_batch, load_dataset, step_generator
 from .data.targets import Wanted, find_target
-from .errors import UnknownName
+from .errors import DataError, UnknownName
 from .files import write_atomically
 from .models.cards import command_line, provenance
 from .models.checkpoints import check_dtype, check_finite, find_checkpoint, save_checkpoint
 from .models.codec import Codec
 from .models.folders import check_holds, loading_errors, quiet_diffusers
 from .precision import autocast
+from .resuming import check_begins
 from .training import TrainConfig, TrainResult, train
 
 
@@ -138,13 +139,18 @@ def train_autoencoder(
     """Train an autoencoder, and measure it on the test split.
 
     without: a class, or a list of them, that it never sees, to learn whether an autoencoder betrays what a denoiser has forgotten.
-    data: a data set in place of the preset's own; its test split measures what is lost.
+    data: a data set in place of the preset's own; its test split measures what is lost. DataError if nothing is held out.
     settings: fields of TrainConfig that differ from the preset's.
     """
     preset = get_autoencoder_preset(preset) if isinstance(preset, str) else preset
     check_dtype(dtype)
+    check_begins(out, resume)
     config = preset.training.changed(**settings)
-    data = (load_dataset(preset.dataset) if data is None else data).resized(preset.image_size)
+    data = load_dataset(preset.dataset) if data is None else data
+    check_kind("data", data, Dataset, "a data set, such as load_dataset('cifar10'): its test split measures the autoencoder")
+    if not len(data.test):
+        raise DataError(f"{data.name} has no held-out images, by which an autoencoder is measured: hold some out.")
+    data = data.resized(preset.image_size)
     images = data.train if without is None else data.train.without(without)
     vae = build_autoencoder(preset, images.images.shape[1], config.seed)
     objective = ReconstructionObjective(

@@ -183,6 +183,16 @@ def test_weights_of_other_classes_words_or_noise_are_no_start(tiny_preset, tiny_
         train_base(tiny_preset, data=tiny_data, **start)
 
 
+@pytest.mark.parametrize(("pick", "error", "said"), [
+    (lambda data: data, SettingError, "data must be a data set, such as load_dataset"),
+    (lambda data: Dataset(data, data.select([])), DataError, "has no held-out images, by which an autoencoder is measured"),
+])
+def test_an_autoencoder_that_nothing_would_measure_is_not_trained(pick, error, said, tiny_data, tmp_path):
+    with pytest.raises(error, match=said):
+        train_autoencoder("cifar10-autoencoder", tmp_path / "out", data=pick(tiny_data), progress=False)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_base_model_of_latents_trains_and_resumes_bit_for_bit(latent_preset, tiny_data, tmp_path):
     whole, _ = train_base(latent_preset, data=tiny_data, progress=False)
     preset = replace(latent_preset, training=replace(latent_preset.training, decay=False))
