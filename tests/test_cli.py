@@ -84,6 +84,8 @@ def test_tensorboard_gets_every_row_of_the_log(tiny_preset, tmp_path, capsys, mo
 def test_the_card_names_no_path_of_the_machine(tiny_preset, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/somewhere/bin/dimum", "train", "tiny", "--out", "/somewhere/run"])
     assert cards.command_line() == "dimum train tiny --out run"
+    monkeypatch.setattr(sys, "argv", ["dimum", "train", "shapes", "--without", "outline heart", "--out", "/somewhere/my run"])
+    assert cards.command_line() == "dimum train shapes --without 'outline heart' --out 'my run'"
     monkeypatch.setattr(sys, "argv", ["/somewhere/dimum_core/cli.py", "train", "tiny"])  # python -m dimum_core.cli
     assert cards.command_line() == "dimum train tiny"
 

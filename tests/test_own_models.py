@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -286,6 +287,11 @@ def test_a_folder_of_diffusers_own_says_its_classes_or_is_told(tmp_path):
     with pytest.raises(CheckpointError, match="4 label rows, and does not say what they are.*with 4 names .*, or with 3 if"):
         load_pipeline(tmp_path / "ddpm")
     assert load_pipeline(tmp_path / "ddpm", class_names=NAMES).null_label == 3
+    assert load_pipeline(tmp_path / "ddpm", class_names=[5, 6, 7]).class_names == ("5", "6", "7")
+    with pytest.raises(SettingError, match="class_names must be a list of class names"):
+        load_pipeline(tmp_path / "ddpm", class_names=np.array(NAMES))
+    with pytest.raises(SettingError, match="adapters must be a list of folders, not 'forget'"):
+        load_pipeline(tmp_path / "ddpm", class_names=NAMES, adapters="forget")
     assert load_pipeline(tmp_path / "ddpm", class_names=[*NAMES, "dots"]).null_label is None
     with pytest.raises(CheckpointError, match="2 classes need 2 label rows, or 3 .*has 4"):
         load_pipeline(tmp_path / "ddpm", class_names=NAMES[:2])

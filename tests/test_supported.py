@@ -175,6 +175,12 @@ def test_precisions_that_nothing_computes_in_are_refused_and_loading_mends_them(
     assert load_pipeline(tmp_path).unet.dtype == torch.float32
 
 
+def test_a_size_may_be_given_as_two_equal_sides():
+    pair = with_network(sample_size=(4, 4))
+    assert pair.image_shape == (1, 8, 8)
+    assert draw_samples(pair, ["left"], progress=False, num_inference_steps=2).shape == (1, 1, 8, 8)
+
+
 @pytest.mark.parametrize("native", ["bf16", "fp32"])
 def test_bf16_is_trained_and_drawn_whatever_the_machine_computes_natively(native, pipe, tiny_data, monkeypatch):
     monkeypatch.setattr(precision, "native_precision", lambda device: native)

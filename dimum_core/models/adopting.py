@@ -23,22 +23,22 @@ def adopt(pipe: DiffusionPipeline, class_names: Sequence[str] | None = None) -> 
     the same parts; any other as it is.
 
     pipe: DDPMPipeline or DDIMPipeline, whose UNet2DModel takes labels or none, or DiTPipeline.
-    class_names: in the order of the label rows, without the null condition; for a network without labels, one name for all that it
-        draws. DiTPipeline may know its own. ModelError if nobody gives them (the last row may be a class, or the null
-        condition), if the pipeline has others, or if it is asked in words.
+    class_names: words or numbers, in the order of the label rows, without the null condition; for a network without labels, one
+        name for all that it draws. DiTPipeline may know its own. ModelError if nobody gives them (the last row may be a class, or
+        the null condition), if the pipeline has others, or if it is asked in words.
     """
     kind = type(pipe).__name__
     if kind not in UNETS + TRANSFORMERS:
         _check_unnamed(pipe, class_names)
         return pipe
     network = pipe.transformer if kind in TRANSFORMERS else pipe.unet
-    names = class_names or (_own_names(pipe) if kind in TRANSFORMERS else None)
+    names = class_names if class_names is not None else _own_names(pipe) if kind in TRANSFORMERS else None
     if names is None:
         raise ModelError(_unnamed(kind, label_rows(network)))
     check_kind("class_names", names, (list, tuple), "a list of class names, such as ['cat', 'dog']")
     scale = TRANSFORMER_SCALE if kind in TRANSFORMERS else 1.0
     adopted = ClassConditionalPipeline(
-        network, pipe.scheduler, dict(enumerate(names)), guidance_scale=scale, vae=getattr(pipe, "vae", None)
+        network, pipe.scheduler, dict(enumerate(map(str, names))), guidance_scale=scale, vae=getattr(pipe, "vae", None)
     )
     return remember(adopted, history_of(pipe))
 
@@ -48,7 +48,7 @@ def _check_unnamed(pipe: DiffusionPipeline, class_names: Sequence[str] | None) -
     own = getattr(pipe, "class_names", None)
     if class_names is not None and own is None:
         raise ModelError(f"A {type(pipe).__name__} is asked in words: leave class_names out, the data say what the classes are.")
-    if class_names is not None and tuple(class_names) != own:
+    if class_names is not None and tuple(map(str, class_names)) != own:
         raise ModelError(f"The model says itself which classes it draws, {brief(own)}: leave class_names out.")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -61,7 +62,7 @@ def command_line() -> str:
     program = Path(sys.argv[0])
     if not program.name.startswith("dimum") and program.parts[-2:] != ("dimum_core", "cli.py"):  # the latter: python -m
         return "python"
-    return " ".join(["dimum", *map(_without_folder, sys.argv[1:])])
+    return shlex.join(["dimum", *map(_without_folder, sys.argv[1:])])
 
 
 def _without_folder(argument: str) -> str:

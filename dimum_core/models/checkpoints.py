@@ -14,6 +14,7 @@ import torch
 from diffusers import DiffusionPipeline, DPMSolverMultistepScheduler
 from torch import nn
 
+from ..checking import check_kind
 from ..data import DATA_FOLDER, HOW_TO_GET
 from ..data.captions import PARTIAL_TEMPLATES, TEMPLATES
 from ..data.targets import find_target
@@ -65,6 +66,7 @@ def load_pipeline(
     adapters: folders of low-rank updates in diffusers' format, ours or others', which are added to the weights in this order.
     Raises CheckpointError, in one sentence, if it is missing, incomplete, damaged or of another shape.
     """
+    check_kind("adapters", adapters, (list, tuple), "a list of folders")
     folder = find_checkpoint(checkpoint)
     if not (folder / "model_index.json").is_file():
         with loading_errors(folder):

@@ -67,7 +67,8 @@ def latent_shape(pipe: DiffusionPipeline) -> tuple[int, int, int]:
     config = network_of(pipe).config
     if is_kind(pipe, FLUX):
         return config.in_channels // 4, pipe.default_sample_size, pipe.default_sample_size
-    return config.in_channels, config.sample_size, config.sample_size
+    size = config.sample_size
+    return config.in_channels, *(size if isinstance(size, (list, tuple)) else (size, size))
 
 
 def image_shape(pipe: DiffusionPipeline) -> tuple[int, int, int]:

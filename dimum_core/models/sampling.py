@@ -23,7 +23,7 @@ from .codec import Codec
 from .diffusion import NUM_TIMESTEPS, Schedule
 from .history import HISTORY_FILE, history_of
 from .labelled import has_labels, keep_labels, null_row, output_of
-from .networks import image_shape
+from .networks import image_shape, latent_shape
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
@@ -169,8 +169,7 @@ class CodedImages:
         super().save_pretrained(save_directory, **settings)
 
     def _starting_noise(self, count: int, generator, latents: Tensor | None) -> Tensor:
-        side = self.unet.config.sample_size
-        shape = (count, self.unet.config.in_channels, side, side)
+        shape = (count, *latent_shape(self))
         if latents is None:
             latents = randn_tensor(shape, generator=generator, device=self.device, dtype=self.unet.dtype)
         elif not isinstance(latents, Tensor) or latents.shape != shape or not latents.isfinite().all():

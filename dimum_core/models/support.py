@@ -53,9 +53,9 @@ def check_trainable(pipe: object, lora_rank: int = 0) -> None:
 def _check_shapes(pipe: DiffusionPipeline) -> None:
     """The network predicts noise of the shape of what it sees, and sees what the codec makes of square images."""
     config, vae = network_of(pipe).config, getattr(pipe, "vae", None)
-    channels, side, _ = latent_shape(pipe)
-    if not isinstance(side, int):
-        raise ModelError(f"Only square images of one size are supported, and this network's sample_size is {side}.")
+    channels, *sides = latent_shape(pipe)
+    if sides[0] != sides[-1] or not isinstance(sides[0], int):
+        raise ModelError(f"Only square images of one size are supported, and this network's sample_size is {config.sample_size}.")
     given = config.out_channels or config.in_channels  # a network of Flux's need not say it
     if given != config.in_channels and not config.get("num_embeds_ada_norm"):  # a transformer's variance is cut off
         raise ModelError(
