@@ -51,8 +51,8 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_train(commands) -> None:
     train = commands.add_parser("train", help="train a base model or a judge from scratch")
     train.add_argument(
-        "preset", help="digits, cifar10-small, cifar10 or shapes; with -judge behind it, the judge of its images, and for shapes, "
-        "with -style-judge or -object-judge"
+        "preset", help="a model: digits, shapes, cifar10-small or cifar10; a judge: digits-judge, shapes-style-judge, "
+        "shapes-object-judge, cifar10-judge or cifar10-second-judge; or cifar10-autoencoder"
     )
     train.add_argument("--out", type=Path, required=True, help="folder for the checkpoint and the resumable state")
     train.add_argument("--data", help=f"{OWN} (default: the preset's own data set)")

@@ -45,6 +45,10 @@ def preload() -> None:
     for name in LIBRARIES:
         with contextlib.suppress(ImportError):  # it is missing, and may not be needed
             importlib.import_module(name)
+    with contextlib.suppress(ImportError):  # on its first call it reads what the fence hides: which libraries are loaded
+        from sklearn.neighbors import NearestNeighbors
+
+        NearestNeighbors(n_neighbors=1, algorithm="brute").fit([[0.0]]).kneighbors([[0.0]])
     package = importlib.import_module("dimum_core")
     for name in package.__all__:
         getattr(package, name)

@@ -9,6 +9,7 @@ import os
 import select
 import time
 from collections.abc import MappingView
+from fractions import Fraction
 from types import GeneratorType
 
 import numpy as np
@@ -58,6 +59,8 @@ def _plain(value):
         value = value.to_numpy()
     if isinstance(value, np.generic):
         return value.item()
+    if isinstance(value, Fraction):
+        return float(value)
     if isinstance(value, np.ndarray) and value.dtype.kind in "UO":
         return value.tolist()
     if isinstance(value, GONE_THROUGH):

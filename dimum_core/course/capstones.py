@@ -26,6 +26,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from ..answering import wire
 from ..benchmark import load_plan, read_results, run
 from ..benchmark.plan import cell_id
+from ..benchmark.store import failures
 from ..checking import check_number, check_whole
 from ..data import DATA_FOLDER, Dataset, load_dataset
 from ..data.targets import find_target
@@ -98,7 +99,12 @@ def grade_capstones(folder: Path, out: Path, protocol: dict | None = None, count
     """
     if sys.platform == "win32":
         raise DimumError("Grading needs Linux or macOS, where students' code can be fenced in: on Windows, run it in WSL.")
+    check_number("memory", memory, 0, 1e6, above=True)
     handed = [read(student, files) for student, files in submissions(folder, HANDED_IN).items()]
+    names = {hand.label: hand.student for hand in handed}
+    for hand in handed:
+        if names[hand.label] != hand.student:
+            raise DimumError(f"The folders {hand.student} and {names[hand.label]} are of one student: keep one of the two.")
     if out.resolve() in (folder.resolve(), *folder.resolve().parents) or out.resolve().is_relative_to(folder.resolve()):
         raise DimumError(f"The marks need a folder of their own, not {out}: there they would be taken for hand-ins, or cover them.")
     check_writable(out)
@@ -208,11 +214,18 @@ def board_of(target: str, handed: list[Handed], protocol: dict, out: Path) -> pd
     path = out / f"plan-{target}.yaml"
     write_atomically(path, yaml.safe_dump(protocol | {"targets": [target], "methods": methods}).encode("utf-8"))
     plan, results = load_plan(path), out / f"results-{target}"
-    summary = run(plan, results, engine="serial", progress=False)
-    if summary.failed:
-        raise DimumError(f"{summary.failed} attacks failed; {results / 'failures'} says why.")
+    run(plan, results, engine="serial", progress=False)
+    cells = {model["label"]: [] for model in plan.models()}
+    for model in plan.models():
+        cells[model["label"]] += map(cell_id, [model, *plan.attacks(model)])
+    failed = {label for label, own in cells.items() if {path.stem for path in failures(results)} & set(own)}
+    for hand in handed:
+        if hand.label in failed:
+            hand.note, hand.models = "an attack on its model ended in an error, so it could not be measured", {}
+    if failed - {hand.label for hand in handed}:
+        raise DimumError(f"Attacks on {' and '.join(sorted(failed))} failed; {results / 'failures'} says why.")
+    asked = [cell for label, own in cells.items() if label not in failed for cell in own]
     rows = read_results(results)
-    asked = [cell_id(attack) for model in plan.models() for attack in plan.attacks(model)]
     return scores(rows[rows["cell"].isin(asked)])  # of these hand-ins: an earlier version may have left its own
 
 

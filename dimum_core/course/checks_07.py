@@ -131,6 +131,8 @@ def _rates(plan) -> str:
     if len(rates) < 3:
         return (f"attack_rates: {len(rates)} lie below {_WRECKS:g}; at least 3 are needed there. Chapter 06 showed that "
                 "a higher rate spoils the recovery itself, and then a small area is no defence.")
+    if rates[-1] < 3.9 * rates[0]:
+        return "attack_rates: they are nearly the same, so the attacker has no real choice."
     if any(high > 4.1 * low for low, high in pairwise(rates)):
         return "attack_rates: neighbours lie more than a factor of four apart, so the attacker may miss the best one."
     if rates[-1] < 1e-4:

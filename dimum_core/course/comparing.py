@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 import torch
 
+from ..errors import brief
 from .checks import Unanswered
 
 
@@ -64,7 +65,7 @@ def choose(answer, right: set[str], others: Mapping[str, str]) -> bool | str:
     word = str(answer).strip().lower()
     if word in right:
         return True
-    return others.get(word, f"{word!r} is not among the choices: {', '.join(sorted(right | set(others)))}.")
+    return others.get(word, f"{brief(word, 40)} is not among the choices: {', '.join(sorted(right | set(others)))}.")
 
 
 def same(a, b, tolerance: float = 1e-5) -> bool:
@@ -97,6 +98,8 @@ def in_words(value) -> str:
 def _array(value) -> np.ndarray | None:
     try:
         value = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
+        if np.iscomplexobj(value):  # numpy would drop the imaginary part, and what crosses to the grader is real
+            return None
         return np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):
         return None

@@ -76,7 +76,7 @@ def grade_hand_in(
             questions = {number: checks.given(number, own) for number in points} | {"variant": asdict(variant(own))}
             verdicts, note = judge_all({
                 "pieces": hand_in.pieces, "student": own, "memory": int(memory * 1e9), "questions": wire.encode(questions),
-                "secret": hidden, "readable": readable_paths(hidden), "seconds": seconds, "reading": START * READING,
+                "secret": hidden, "readable": readable_paths(hidden), "seconds": seconds, "reading": max(START * READING, seconds),
             }, points, own)
         except UNREADABLE as error:
             note = f"the hand-in cannot be judged: {type(error).__name__}: {error}"
@@ -143,7 +143,7 @@ def grade(folder: Path, out: Path, points: Path = POINTS, seconds: float = 20.0,
     if sys.platform == "win32":
         raise DimumError("Grading needs Linux or macOS, where students' code can be fenced in: on Windows, run it in WSL.")
     check_number("seconds", seconds, 0, above=True)
-    check_number("memory", memory, 0, above=True)
+    check_number("memory", memory, 0, 1e6, above=True)
     worth, variants = read_points(points)
     # all is read before the first student's code runs: it must not be able to change what another one handed in
     hand_ins = {student: read(files) for student, files in submissions(folder).items()}

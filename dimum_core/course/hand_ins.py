@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,11 +39,19 @@ def submissions(folder: Path, wanted: str = f"{', '.join(SUFFIXES)}, each named 
         if by_programs(entry):
             continue
         is_folder = entry.is_dir() and not entry.is_symlink()
-        files = [file for file in sorted(entry.rglob("*")) if file.is_symlink() or not file.is_dir()] if is_folder else [entry]
+        inside = sorted(entry.rglob("*"), key=in_order) if is_folder else [entry]
+        files = [file for file in inside if file.is_symlink() or not file.is_dir()]
         students.setdefault(entry.name if is_folder else entry.stem, []).extend(file for file in files if not by_programs(file))
     if not any(can_be_graded(file) for files in students.values() for file in files):
         raise DimumError(f"{folder} holds no submissions: {wanted}.")
     return students
+
+
+def in_order(file: Path) -> tuple:
+    """By name, as people count: v2 before v10, and a second download, "name (1)", after the first."""
+    name, copy = re.fullmatch(r"(.*?)(?: ?\((\d+)\))?", file.stem, re.DOTALL).groups()
+    counted = [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+    return file.parent, counted, int(copy or 0), file.name
 
 
 def can_be_graded(file: Path) -> bool:

@@ -65,6 +65,11 @@ TRAINS = """        for step in steps:
                 optimizer.zero_grad(); step.retained().backward(); optimizer.step()"""
 LOADS = """        from dimum_core.models.checkpoints import load_pipeline
         steps[0].model.load_state_dict(load_pipeline({folder!r}).unet.state_dict())"""
+WRECKS = """
+    def edit(self, step):
+        step.model.conv_out.weight.data *= 1e10
+        return True
+"""
 READS = """        open({path!r}, "rb").read()"""
 GOES_ROUND = """        from diffusers import UNet2DModel
         import torch.nn as nn
@@ -88,6 +93,7 @@ def graded(tmp_path_factory):
         "round": method(GOES_ROUND), "carries": method() + "#" * capstones.LARGEST, "broken": "x =",
         "course": "from dimum_core.course import capstone\n" + method(),
         "weights": method("        steps[0].model.conv_in.weight.data *= float('nan')"),
+        "wrecks": method() + WRECKS,
     }
     for name, source in hand_ins.items():
         (folder / name).mkdir()
@@ -107,7 +113,7 @@ def graded(tmp_path_factory):
 @pytest.mark.parametrize(("name", "words"), [
     ("renames", "renamed, not forgotten"), ("trains", "training before the first step counts"), ("loads", "may not read"),
     ("reads", "may not read"), ("round", "of processor time"), ("carries", "code, not weights"), ("broken", "could not be run"),
-    ("course", "not for answers"), ("weights", "became nan"), ("empty", "one Python file"),
+    ("course", "not for answers"), ("weights", "became nan"), ("wrecks", "could not be measured"), ("empty", "one Python file"),
 ])
 def test_no_way_round_earns_a_point(graded, name, words):
     result = graded[0][name]
@@ -161,6 +167,17 @@ def test_marks_do_not_lie_among_hand_ins(graded):
     for out in (graded[1], graded[1] / "honest", graded[1].parent):
         with pytest.raises(DimumError, match="folder of their own"):
             capstones.grade_capstones(graded[1], Path(out), SMALL)
+
+
+def test_two_folders_of_one_student_and_no_memory_are_refused_before_anything_runs(tmp_path):
+    for name in ("ada", "Ada"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine.py").write_text(method())
+    with pytest.raises(DimumError, match="Ada and ada are of one student|ada and Ada are of one student"):
+        capstones.grade_capstones(tmp_path, tmp_path.parent / "marks-of-one", SMALL)
+    with pytest.raises(DimumError, match="memory must be a finite number"):
+        capstones.grade_capstones(tmp_path, tmp_path.parent / "marks-of-one", SMALL, memory=float("nan"))
+    assert not (tmp_path.parent / "marks-of-one").exists()
 
 
 def looked(**changed) -> dict:

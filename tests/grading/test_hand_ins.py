@@ -9,6 +9,7 @@ import pytest
 
 from dimum_core.cli import main
 from dimum_core.course import grade
+from dimum_core.course.hand_ins import submissions
 from dimum_core.errors import DimumError
 
 
@@ -108,3 +109,11 @@ def test_options_of_exercises_are_refused_for_capstones(tmp_path, capsys):
     for option in (["--points", str(tmp_path / "points.yaml")], ["--seconds", "5"]):
         assert main(["grade", str(tmp_path), "--out", str(tmp_path / "out"), "--capstone", *option]) == 1
         assert "--points and --seconds are for exercises" in capsys.readouterr().err
+
+
+def test_the_last_download_counts_as_people_number_them(tmp_path):
+    names = ["01_d.ipynb", "01_d (1).ipynb", "01_d (2).ipynb", "01_d (10).ipynb", "01_d_v2.ipynb", "01_d_v10.ipynb", "02_g.ipynb"]
+    (tmp_path / "ada").mkdir()
+    for name in names:
+        (tmp_path / "ada" / name).write_text("")
+    assert [file.name for file in submissions(tmp_path)["ada"]] == names

@@ -7,6 +7,7 @@ import json
 import os
 import threading
 import time
+from fractions import Fraction
 
 import numpy as np
 import pandas as pd
@@ -30,7 +31,7 @@ def test_values_cross_unchanged(value):
 
 @pytest.mark.parametrize(("value", "crossed"), [
     (range(3), (0, 1, 2)), (zip([1], ["a"], strict=True), ((1, "a"),)), ((n for n in (1, 2)), (1, 2)), ({"a": 1}.values(), (1,)),
-    (np.int64(3), 3), (np.bool_(True), True), ({np.int64(1)}, {1}), (np.array(["b", "a"]), ["b", "a"]),
+    (np.int64(3), 3), (Fraction(1, 4), 0.25), (np.bool_(True), True), ({np.int64(1)}, {1}), (np.array(["b", "a"]), ["b", "a"]),
     (pd.Series(["x", 1.5]), ["x", 1.5]),
 ])
 def test_what_other_tools_return_becomes_what_crosses(value, crossed):
