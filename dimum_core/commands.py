@@ -248,6 +248,8 @@ def run_benchmark(args) -> None:
 
     if args.workers < 1 or args.threads < 1:
         raise DimumError("--workers and --threads must be at least 1.")
+    if args.engine == "serial" and args.workers > 1:
+        raise DimumError("The serial engine has one worker: leave --workers out, or leave --engine out.")
     plan = load_plan(args.plan)
     models, minutes = plan.models(), estimate_minutes(plan, args.threads) / args.workers
     attacks = sum(len(plan.attacks(model)) for model in models)

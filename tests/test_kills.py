@@ -143,7 +143,7 @@ def test_a_judge_that_is_half_overwritten_is_refused(tmp_path):
     (tmp_path / ".replacing-123").mkdir()
     with pytest.raises(CheckpointError, match="save it again"):
         load_judge(tmp_path)
-    train(new_line(), Line(), line_config(steps=1), out=tmp_path, progress=False)  # which tidies, but does not make it whole
+    train(new_line(), Line(), line_config(steps=1), out=tmp_path, resume=True, progress=False)  # tidies, no more
     with pytest.raises(CheckpointError, match="save it again"):
         load_judge(tmp_path)
 

@@ -112,7 +112,7 @@ def test_a_training_at_other_noise_levels_is_not_gone_on_with(change, pipe, data
     other.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, **change)
     for name, call in calls.items():
         call(pipe, steps=1, out=tmp_path / name)
-        with pytest.raises(CheckpointError, match="was made with (noise_levels|predicts) "):
+        with pytest.raises(CheckpointError, match="was made with (noise_levels|prediction_type) "):
             call(other, steps=2, out=tmp_path / name, resume=True)
         call(pipe, steps=2, out=tmp_path / name, resume=True)
 
