@@ -16,7 +16,7 @@ from scipy.stats import binomtest
 
 from dimum_core.course import check, checks, given, hint, variant
 from dimum_core.course.checks import EXERCISES, verdict
-from dimum_core.course.comparing import same
+from dimum_core.course.comparing import compare, same
 from dimum_core.course.variants import PHOTOGRAPHS
 from dimum_core.errors import UnknownName
 from dimum_core.plots import COLOURS, METHOD_COLOURS, as_picture, as_svg, image_rows, in_fewer_shades, line_colours, show
@@ -121,6 +121,13 @@ def test_an_answer_that_fails_is_told_how(capsys):
     assert check("01.2", lambda x_t, eps, abar: ...) is None
     with pytest.raises(UnknownName):
         check("99.9", 1)
+
+
+def test_arrays_that_begin_alike_are_told_apart_where_they_differ():
+    zeros, one = np.zeros((2, 4)), np.zeros((2, 4))
+    one[1, 2] = 1
+    said = compare(lambda x: [x, one], lambda x: [x, zeros], [(zeros,)])
+    assert said.endswith("(0, 0, 0, ...) with 0 at [1, 2] was expected, not with 1 there.")
 
 
 def test_a_gap_of_the_student_edition_stops_the_notebook():

@@ -98,6 +98,9 @@ def drawn_t(t) -> str:
     edge = min(60, -(-23_000 // len(t)))  # so many degrees at an end are all missed once in 10^10 times
     if not 0 <= int(t.min()) < edge or not 999 - edge < int(t.max()) < 1000 or abs(float(t.float().mean()) - 499.5) > 40:
         return f"t should be drawn evenly from 0 to 999; yours lie between {int(t.min())} and {int(t.max())}."
+    shares = torch.bincount(t.long() // 100, minlength=10) / len(t)
+    if float((shares - 0.1).abs().max()) > 6 * (0.09 / len(t)) ** 0.5:  # standard deviations
+        return "t should be drawn evenly from 0 to 999; yours crowd in some places."
     return ""
 
 

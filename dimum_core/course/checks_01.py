@@ -74,7 +74,7 @@ def _training_loss(function, seed=0):
     if not callable(function):
         return "A function was expected."
     generator = torch.Generator().manual_seed(seed)
-    x, labels = 0.7 * torch.randn(2000, 3, generator=generator) + 0.5, torch.randint(10, (2000,), generator=generator)
+    x, labels = 0.7 * torch.randn(24_000, 3, generator=generator) + 0.5, torch.randint(10, (24_000,), generator=generator)
     found = loss_of(function, x, labels, 10, seed)
     if isinstance(found, str):
         return found

@@ -40,7 +40,8 @@ def compare(
         return True
     k = wrong[0]
     arguments = ", ".join(map(in_words, cases[k]))
-    difference = f"For the arguments {arguments}, {in_words(expected[k])} was expected, not {in_words(results[k])}."
+    wanted, given = told_apart(expected[k], results[k], tolerance)
+    difference = f"For the arguments {arguments}, {wanted} was expected, not {given}."
     for phrase, mistaken in (mistakes or {}).items():
         if all(same(results[i], mistaken(*copy.deepcopy(cases[i])), tolerance) for i in range(len(cases))):
             return f"{difference} {phrase}"
@@ -93,6 +94,18 @@ def in_words(value) -> str:
         first = ", ".join(f"{x:.3g}" for x in array.ravel()[:3])
         return f"an array of shape {tuple(array.shape)} ({first}{', ...' if array.size > 3 else ''})"
     return f"{value:.4g}" if isinstance(value, float) else repr(value)
+
+
+def told_apart(expected, result, tolerance: float) -> tuple[str, str]:
+    """Two values in words that differ: of arrays whose first entries look alike, an entry that does not agree."""
+    said = in_words(expected), in_words(result)
+    if said[0] != said[1]:
+        return said
+    if isinstance(expected, (tuple, list)):
+        return next(told_apart(*pair, tolerance) for pair in zip(expected, result, strict=True) if not same(*pair, tolerance))
+    one, other = np.atleast_1d(_array(expected)), np.atleast_1d(_array(result))
+    place = tuple(map(int, np.argwhere(~np.isclose(other, one, rtol=tolerance, atol=tolerance))[0]))
+    return f"{said[0]} with {one[place]:.9g} at {list(place)}", f"with {other[place]:.9g} there"
 
 
 def _array(value) -> np.ndarray | None:

@@ -100,6 +100,9 @@ ANSWERS = {
     "01.3": (loss_of(), [
         (loss_of(degrees=lambda n: torch.randint(1000, (1,)).expand(n)), "same t"),
         (loss_of(degrees=lambda n: torch.randint(100, (n,))), "evenly from 0 to 999"),
+        (loss_of(degrees=lambda n: torch.randint(999, (n,))), "evenly from 0 to 999"),
+        (loss_of(degrees=lambda n: torch.randint(1, 1000, (n,))), "evenly from 0 to 999"),
+        (loss_of(degrees=lambda n: (500 + 250 * torch.randn(n)).clamp(0, 999).long()), "crowd in some places"),
         (loss_of(noise=torch.rand_like), "not 0 and 1"),
         (loss_of(noise=lambda x: torch.randn(x.shape[1:]).expand(x.shape)), "All items have the same noise"),
         (loss_of(noise=lambda x: shared(*x.shape)), "All coordinates of an item have the same noise"),
