@@ -7,8 +7,9 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import DimumError
+from ..errors import DimumError, brief
 from ..files import LEFT_BY_PROGRAMS
+from .checks import EXERCISES
 
 SUFFIXES = (".ipynb", ".py", ".json")
 LARGEST = 50_000_000  # bytes of a submitted file
@@ -64,6 +65,8 @@ def read(files: list[Path]) -> HandIn:
     for file in filter(can_be_graded, files):
         try:
             pieces.append(cells_of(file))
+            if unknown := unknown_exercises(file):
+                notes.append(f"{file.name} names what is no exercise with a check: {brief(unknown)}")
         except UNREADABLE as error:
             notes.append(f"{file.name} cannot be read: {type(error).__name__}: {error}")
     others = [file.name for file in files if not can_be_graded(file)]
@@ -73,6 +76,12 @@ def read(files: list[Path]) -> HandIn:
     return HandIn(pieces, "; ".join(notes))
 
 
+def unknown_exercises(file: Path) -> list[str]:
+    """What a file of answers alone answers, and nobody asked: a slip in a number costs its answer."""
+    answers = json.loads(file.read_text(encoding="utf-8-sig")) if file.suffix.lower() == ".json" else {}
+    return sorted(answers.keys() - EXERCISES.keys())
+
+
 def cells_of(file: Path) -> tuple[list[str], bool]:
     """The cells of a file, and whether all of them are to be run. Raises one of UNREADABLE."""
     if file.is_symlink() or not file.is_file():  # a link may lead to another's answers, and a pipe never ends
@@ -80,9 +89,13 @@ def cells_of(file: Path) -> tuple[list[str], bool]:
     if file.stat().st_size > LARGEST:
         raise ValueError(f"it is larger than {LARGEST // 1_000_000} MB")
     text, suffix = file.read_text(encoding="utf-8-sig", errors="replace"), file.suffix.lower()  # -sig: Windows may mark it so
+    if "\0" in text:
+        raise ValueError("it is not text in UTF-8: save it again as such")
     if suffix == ".py":
         return [text], True
     content = json.loads(text)
     if suffix == ".json":
+        if not isinstance(content, dict):
+            raise ValueError('it should hold answers by their exercises, such as {"03.1": 820}')
         return [f"import json\nanswers = json.loads({text!r})"], True  # Python has no literal for NaN and 1e999
     return ["".join(cell["source"]) for cell in content["cells"] if cell["cell_type"] == "code"], False

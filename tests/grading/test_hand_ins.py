@@ -9,7 +9,7 @@ import pytest
 
 from dimum_core.cli import main
 from dimum_core.course import grade
-from dimum_core.course.hand_ins import submissions
+from dimum_core.course.hand_ins import read, submissions
 from dimum_core.errors import DimumError
 
 
@@ -109,6 +109,17 @@ def test_options_of_exercises_are_refused_for_capstones(tmp_path, capsys):
     for option in (["--points", str(tmp_path / "points.yaml")], ["--seconds", "5"]):
         assert main(["grade", str(tmp_path), "--out", str(tmp_path / "out"), "--capstone", *option]) == 1
         assert "--points and --seconds are for exercises" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "content", "said"), [
+    ("a.json", '[{"01.1": 259}]', "it should hold answers by their exercises"),
+    ("a.json", '{"answers": {"01.1": 259}}', "names what is no exercise with a check: ['answers']"),
+    ("a.json", '{"01.2": 0, "1.1": 259}', "names what is no exercise with a check: ['1.1']"),
+    ("a.py", "answers = {'01.1': 259}".encode("utf-16").decode("latin-1"), "it is not text in UTF-8"),
+])
+def test_a_file_in_which_nothing_counts_is_named(name, content, said, tmp_path):
+    (tmp_path / name).write_bytes(content.encode("latin-1"))
+    assert said in read([tmp_path / name]).note
 
 
 def test_the_last_download_counts_as_people_number_them(tmp_path):
