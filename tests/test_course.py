@@ -128,6 +128,8 @@ def test_arrays_that_begin_alike_are_told_apart_where_they_differ():
     one[1, 2] = 1
     said = compare(lambda x: [x, one], lambda x: [x, zeros], [(zeros,)])
     assert said.endswith("(0, 0, 0, ...) with 0 at [1, 2] was expected, not with 1 there.")
+    said = compare(lambda x: [1, 2, 3, 4, 5], lambda x: [1, 2, 3, 4, 5, 6], [(zeros,)])
+    assert said.endswith("[1, 2, 3, 4, ...] of 6 items was expected, not [1, 2, 3, 4, ...] of 5.")
 
 
 def test_a_gap_of_the_student_edition_stops_the_notebook():

@@ -215,16 +215,15 @@ def board_of(target: str, handed: list[Handed], protocol: dict, out: Path) -> pd
     write_atomically(path, yaml.safe_dump(protocol | {"targets": [target], "methods": methods}).encode("utf-8"))
     plan, results = load_plan(path), out / f"results-{target}"
     run(plan, results, engine="serial", progress=False)
-    cells = {model["label"]: [] for model in plan.models()}
-    for model in plan.models():
-        cells[model["label"]] += map(cell_id, [model, *plan.attacks(model)])
-    failed = {label for label, own in cells.items() if {path.stem for path in failures(results)} & set(own)}
+    cells = [(model["label"], cell_id(each)) for model in plan.models() for each in (model, *plan.attacks(model))]
+    broken = {path.stem for path in failures(results)}
+    failed = {label for label, cell in cells if cell in broken}
     for hand in handed:
         if hand.label in failed:
             hand.note, hand.models = "an attack on its model ended in an error, so it could not be measured", {}
     if failed - {hand.label for hand in handed}:
         raise DimumError(f"Attacks on {' and '.join(sorted(failed))} failed; {results / 'failures'} says why.")
-    asked = [cell for label, own in cells.items() if label not in failed for cell in own]
+    asked = [cell for label, cell in cells if label not in failed]
     rows = read_results(results)
     return scores(rows[rows["cell"].isin(asked)])  # of these hand-ins: an earlier version may have left its own
 

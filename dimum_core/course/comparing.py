@@ -102,8 +102,12 @@ def told_apart(expected, result, tolerance: float) -> tuple[str, str]:
     if said[0] != said[1]:
         return said
     if isinstance(expected, (tuple, list)):
+        if len(expected) != len(result):
+            return f"{said[0]} of {len(expected)} items", f"{said[1]} of {len(result)}"
         return next(told_apart(*pair, tolerance) for pair in zip(expected, result, strict=True) if not same(*pair, tolerance))
-    one, other = np.atleast_1d(_array(expected)), np.atleast_1d(_array(result))
+    one, other = _array(expected), _array(result)
+    if one is None or other is None or not one.ndim:
+        return said
     place = tuple(map(int, np.argwhere(~np.isclose(other, one, rtol=tolerance, atol=tolerance))[0]))
     return f"{said[0]} with {one[place]:.9g} at {list(place)}", f"with {other[place]:.9g} there"
 

@@ -64,8 +64,9 @@ def read(files: list[Path]) -> HandIn:
     pieces, notes = [], [] if files else [f"there is no file that ends in {', '.join(SUFFIXES)}"]
     for file in filter(can_be_graded, files):
         try:
-            pieces.append(cells_of(file))
-            if unknown := unknown_exercises(file):
+            text, suffix = text_of(file), file.suffix.lower()
+            pieces.append(cells_of(text, suffix))
+            if suffix == ".json" and (unknown := sorted(json.loads(text).keys() - EXERCISES.keys())):
                 notes.append(f"{file.name} names what is no exercise with a check: {brief(unknown)}")
         except UNREADABLE as error:
             notes.append(f"{file.name} cannot be read: {type(error).__name__}: {error}")
@@ -76,21 +77,20 @@ def read(files: list[Path]) -> HandIn:
     return HandIn(pieces, "; ".join(notes))
 
 
-def unknown_exercises(file: Path) -> list[str]:
-    """What a file of answers alone answers, and nobody asked: a slip in a number costs its answer."""
-    answers = json.loads(file.read_text(encoding="utf-8-sig")) if file.suffix.lower() == ".json" else {}
-    return sorted(answers.keys() - EXERCISES.keys())
-
-
-def cells_of(file: Path) -> tuple[list[str], bool]:
-    """The cells of a file, and whether all of them are to be run. Raises one of UNREADABLE."""
+def text_of(file: Path) -> str:
+    """What a file says. Raises one of UNREADABLE."""
     if file.is_symlink() or not file.is_file():  # a link may lead to another's answers, and a pipe never ends
         raise ValueError("it is not a plain file")
     if file.stat().st_size > LARGEST:
         raise ValueError(f"it is larger than {LARGEST // 1_000_000} MB")
-    text, suffix = file.read_text(encoding="utf-8-sig", errors="replace"), file.suffix.lower()  # -sig: Windows may mark it so
+    text = file.read_text(encoding="utf-8-sig", errors="replace")  # -sig: Windows may mark it so
     if "\0" in text:
         raise ValueError("it is not text in UTF-8: save it again as such")
+    return text
+
+
+def cells_of(text: str, suffix: str) -> tuple[list[str], bool]:
+    """The cells of a file, and whether all of them are to be run. Raises one of UNREADABLE."""
     if suffix == ".py":
         return [text], True
     content = json.loads(text)

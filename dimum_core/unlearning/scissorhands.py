@@ -66,8 +66,10 @@ class Scissorhands(Method):
 def _self_attention(model: nn.Module) -> set[int]:
     """The ids of the matrices of self-attention. SettingError for a network without any, or whose own do not train."""
     blocks = [module for module in model.modules() if isinstance(module, Attention) and not module.is_cross_attention]
-    named = [(name, p) for block in blocks for name, p in block.named_parameters() if "lora_" not in name]  # which are updates
-    found = {id(p) for _, p in named if p.ndim > 1 and p.requires_grad}
+    found = {
+        id(p) for block in blocks for name, p in block.named_parameters()
+        if p.ndim > 1 and p.requires_grad and "lora_" not in name  # which are updates
+    }
     if not found:
         raise SettingError("scissorhands starts weights of self-attention anew, and no such weights train in this network.")
     return found
