@@ -24,6 +24,7 @@ from dimum_core.errors import FileError, SettingError
 from dimum_core.judges import load_judge
 from dimum_core.models.cards import provenance
 from dimum_core.models.history import history_of
+from dimum_core.models.networks import latent_shape
 from dimum_core.unlearning import get_method
 from tests import tiny_pipelines
 
@@ -184,6 +185,25 @@ def test_unlearn_canvas_from_its_folders_to_a_table(kind, monkeypatch, canvas_fo
         run(monkeypatch, "unlearn_canvas.py", *given, "--scale", "0.02")
 
 
+def test_guidance_between_two_levels_or_rescaled_is_the_formula(monkeypatch, pipe):
+    """By Lin et al.'s equations 15 and 16, from two forwards of the network."""
+    tool = load(monkeypatch, "guidance.py")
+    network, x_t, labels = pipe.unet, torch.randn(2, *latent_shape(pipe)), torch.tensor([1, 2])
+    null = torch.full_like(labels, pipe.null_label)
+    for t in (100, 150, 599, 600, 900):
+        with torch.no_grad():
+            cond, without = (network(x_t, torch.tensor(t), class_labels=each).sample for each in (labels, null))
+            full = without + 4.0 * (cond - without)
+            deviation = [part.flatten(1).std(dim=1).view(-1, 1, 1, 1) for part in (cond, full)]
+            rescaled = 0.7 * full * deviation[0] / deviation[1] + 0.3 * full
+            wanted = {"t < 600": full if t < 600 else cond, "150 <= t < 600": full if 150 <= t < 600 else cond, "rescaled": rescaled}
+            for kind, eps in wanted.items():
+                predicted = tool.guided(pipe, kind).predict_noise(x_t, torch.tensor(t), labels, 4.0)
+                torch.testing.assert_close(predicted, eps, rtol=1e-3, atol=1e-4)
+    everywhere, plain = tool.guided(pipe, "everywhere"), {"num_inference_steps": 4, "output_type": "pt"}
+    assert torch.equal(*(each([1, 2], generator=torch.Generator().manual_seed(0), **plain).images for each in (pipe, everywhere)))
+
+
 # Rows ---------------------------------------------------------------------------------------------------------------
 
 
@@ -194,6 +214,8 @@ def test_unlearn_canvas_from_its_folders_to_a_table(kind, monkeypatch, canvas_fo
      ["--methods", "uce", "dimum", "--seeds", "0"]),
     ("recipes.py", {"trained": lambda sizes, loss, data, steps: (None, float(steps)), "measured": lambda *_: {"samples": 3}},
      ["--recipes", "preset", "--seconds", "45", "90"]),
+    ("guidance.py", {"measured": lambda *_: dict.fromkeys(("first", "second", "worst class", "recall", "kernel distance"), 0.5)},
+     ["--checkpoint", "digits", "--kinds", "rescaled", "--scales", "2", "3"]),
 ])
 def test_an_experiment_that_is_killed_while_it_writes_keeps_its_rows_and_goes_on(script, replaced, cells, monkeypatch, tmp_path):
     """One row is there from before rows had their provenance; while the next one is written, the disk is full."""
