@@ -4,9 +4,9 @@
         [--out data/results/guidance.csv]
 
 In an interval: Kynkaanniemi et al. 2024 (arXiv 2404.07724) guide only between two levels of noise. The model draws without guidance
-elsewhere. Rescaled: Lin et al. 2023 (arXiv 2305.08891, equations 15 and 16) give the guided noise the deviation of the unguided one,
-to 0.7. Both judges look at the samples, and recall and distances are against held-out images. Prints the table; rows that the file
-has already are not computed again.
+elsewhere. Rescaled: Lin et al. 2023 (arXiv 2305.08891, equations 15 and 16) give the guided noise the deviation of the unguided
+one, to 0.7. Both judges look at the samples, and recall and distances are against held-out images. Prints the table; rows that the
+file has already are not computed again.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ def measured(pipe, kind: str, scale: float, per_class: int, seed: int) -> dict:
     """What both judges see in as many samples of each class, and how varied these are."""
     first, second = (load_judge(name) for name in JUDGES.values())
     seen = evaluate(
-        guided(pipe, kind), data=default_data(pipe), judge=first, per_class=per_class, guidance_scale=scale, seed=seed, progress=False,
+        guided(pipe, kind), data=default_data(pipe), judge=first, per_class=per_class, guidance_scale=scale, seed=seed,
+        progress=False,
     )
     right, kernel, asked = seen.table.loc["accuracy"], seen.table.loc["kernel distance"], len(pipe.class_names) * per_class
     labels = pipe.label_tensor([*range(len(pipe.class_names))] * per_class)

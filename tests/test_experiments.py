@@ -196,7 +196,10 @@ def test_guidance_between_two_levels_or_rescaled_is_the_formula(monkeypatch, pip
             full = without + 4.0 * (cond - without)
             deviation = [part.flatten(1).std(dim=1).view(-1, 1, 1, 1) for part in (cond, full)]
             rescaled = 0.7 * full * deviation[0] / deviation[1] + 0.3 * full
-            wanted = {"t < 600": full if t < 600 else cond, "150 <= t < 600": full if 150 <= t < 600 else cond, "rescaled": rescaled}
+            wanted = {
+                "t < 600": full if t < 600 else cond, "150 <= t < 600": full if 150 <= t < 600 else cond,
+                "rescaled": rescaled,
+            }
             for kind, eps in wanted.items():
                 predicted = tool.guided(pipe, kind).predict_noise(x_t, torch.tensor(t), labels, 4.0)
                 torch.testing.assert_close(predicted, eps, rtol=1e-3, atol=1e-4)
