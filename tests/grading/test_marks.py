@@ -152,6 +152,15 @@ def test_what_raises_in_a_file_costs_only_its_own_exercise(tmp_path):
 
 
 @pytest.mark.parametrize("code", [
+    "check('01.1', 259)\ncheck('01.2', lambda x: x\n", "def f(x: return x\nanswers = {'01.1': 259, '01.2': f}\n",
+    "answers = {}\nanswers['01.1'] = 259\nanswers['01.2'] = 1 2\n",
+])
+def test_a_file_that_is_no_python_says_so_of_each_answer(tmp_path, code):
+    found = marks(tmp_path, code)
+    assert all("SyntaxError" in found[number].said for number in TWO), found
+
+
+@pytest.mark.parametrize("code", [
     "x = 259\nx = 1 / 0\ncheck('01.1', x)", "x = 259\nx += 1 / 0\ncheck('01.1', x)", "x = 1 / 0\ncheck('01.1', x)\nx = 259",
     "x = 1\nfor x in (259, 1):\n    1 / (x - 259)\ncheck('01.1', x)", "def x(a=1 / 0): pass\ncheck('01.1', x)\nx = 259",
     "x = 259\nx = await later()\ncheck('01.1', x)", "x = 1\nimport sys\nsys.exit()\ncheck('01.1', 259)",
