@@ -29,7 +29,7 @@ from who_pays import bills  # noqa: E402
 
 PAGES = ("docs/results.md", "CLAIMS.md")
 BLOCK = re.compile(
-    r"(?P<head><!-- (?P<kind>table|leaderboard|shares|expected|leads|pays|frontier|lengths|judges) (?P<source>[\w+-]+): "
+    r"(?P<head><!-- (?P<kind>table|leaderboard|shares|expected|leads|pays|frontier|lengths|rates|judges) (?P<source>[\w+-]+): "
     r"(?P<budget>\w+) -->\n)"
     r".*?(?P<tail><!-- end of table -->)", re.DOTALL,
 )
@@ -292,10 +292,28 @@ def lengths(source: str, what: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def rates(source: str, steps: str) -> str:
+    """What each method gives back after so many steps of unlearning and, in brackets, how the other classes are drawn then, by the
+    attacker's learning rate, as a Markdown table: a value for each target, and of several seeds the mean."""
+    rows, lines = results(source), {}
+    for rate, attacks in rows.groupby("attack_rate"):
+        found = after_lengths(attacks)
+        found = found[found["steps"].isin([0, int(steps)])]
+        for label, each in found.groupby("label"):
+            means = each.groupby("target")[["recovered", "RA after"]].mean()
+            lines.setdefault(label, {})[rate] = ", ".join(f"{back:.2f} ({kept:.2f})" for back, kept in means.to_numpy())
+    each_rate = sorted(rows["attack_rate"].unique())
+    head = [f"| method | {' | '.join(f'{rate:g}' for rate in each_rate)} |", "|" + "---|" * (len(each_rate) + 1)]
+    for label in sorted(lines, key=lambda label: (label == "retrained", label)):
+        head.append(f"| {label} | {' | '.join(lines[label].get(rate, '') for rate in each_rate)} |")
+    return "\n".join(head) + "\n"
+
+
 def rewritten(text: str) -> str:
     write = {
         "table": table, "leaderboard": standings, "shares": shares, "expected": expected, "leads": lead_table, "pays": pays,
-        "frontier": frontier_table, "lengths": lengths, "judges": judges,
+        "frontier": frontier_table, "lengths": lengths, "rates": rates,
+        "judges": judges,
     }
     text = BLOCK.sub(lambda match: match["head"] + write[match["kind"]](match["source"], match["budget"]) + match["tail"], text)
     return EFFECT.sub(lambda match: match["head"] + in_words(match["name"]) + match["tail"], text)
