@@ -29,8 +29,8 @@ from who_pays import bills  # noqa: E402
 
 PAGES = ("docs/results.md", "CLAIMS.md")
 BLOCK = re.compile(
-    r"(?P<head><!-- (?P<kind>table|leaderboard|shares|expected|leads|pays|frontier|lengths|rates|judges) (?P<source>[\w+-]+): "
-    r"(?P<budget>\w+) -->\n)"
+    r"(?P<head><!-- (?P<kind>table|leaderboard|shares|expected|leads|pays|frontier|lengths|rates|targets|judges) "
+    r"(?P<source>[\w+-]+): (?P<budget>\w+) -->\n)"
     r".*?(?P<tail><!-- end of table -->)", re.DOTALL,
 )
 COLUMNS = {
@@ -309,11 +309,37 @@ def rates(source: str, steps: str) -> str:
     return "\n".join(head) + "\n"
 
 
+def targets(source: str, budget: str) -> str:
+    """What each method gives back of each target at one budget ("matched", or a number of steps), and below it the controls, as a
+    Markdown table: a value for each seed. Most: at any point of the curve after its first."""
+    rows = results(source)
+    rows = rows[rows["budget"].isin(["none", budget if budget == "matched" else f"{budget} steps"])]
+    names, shown = list(rows["target"].unique()), ["steps", "UA", "others right", "most", "in the end"]
+    lines = [f"| method | {' | '.join(f'{name}: {each}' for name in names for each in shown)} |"]
+    lines.append("|---" * (1 + len(names) * len(shown)) + "|")
+    labels = rows["label"].unique()
+    for label in sorted(labels, key=lambda label: (label in ("original", "retrained"), label)):
+        cells = [curves(rows[(rows["label"] == label) & (rows["target"] == name)], shown) for name in names]
+        lines.append(f"| {label} | {' | '.join(each for cell in cells for each in cell)} |")
+    return "\n".join(lines) + "\n"
+
+
+def curves(rows: pd.DataFrame, shown: list[str]) -> list[str]:
+    """Of the runs of one method on one target, seed after seed, the values of `targets`."""
+    found = {name: [] for name in shown}
+    for _, curve in rows.sort_values(["seed", "step"]).groupby("seed"):
+        share = curve["target accuracy"].to_numpy()
+        values = curve["unlearning_steps"].iloc[0], 1 - share[0], curve["retained accuracy"].iloc[0], share[1:].max(), share[-1]
+        for name, value in zip(shown, values, strict=True):
+            found[name].append(f"{value:g}" if name == "steps" else f"{value:.2f}")
+    return [", ".join(values) for values in found.values()]
+
+
 def rewritten(text: str) -> str:
     write = {
         "table": table, "leaderboard": standings, "shares": shares, "expected": expected, "leads": lead_table, "pays": pays,
         "frontier": frontier_table, "lengths": lengths, "rates": rates,
-        "judges": judges,
+        "targets": targets, "judges": judges,
     }
     text = BLOCK.sub(lambda match: match["head"] + write[match["kind"]](match["source"], match["budget"]) + match["tail"], text)
     return EFFECT.sub(lambda match: match["head"] + in_words(match["name"]) + match["tail"], text)
