@@ -303,7 +303,7 @@ def rates(source: str, steps: str) -> str:
             means = each.groupby("target")[["recovered", "RA after"]].mean()
             lines.setdefault(label, {})[rate] = ", ".join(f"{back:.2f} ({kept:.2f})" for back, kept in means.to_numpy())
     each_rate = sorted(rows["attack_rate"].unique())
-    head = [f"| method | {' | '.join(f'{rate:g}' for rate in each_rate)} |", "|" + "---|" * (len(each_rate) + 1)]
+    head = [f"| method, by the attacker's rate | {' | '.join(f'{rate:g}' for rate in each_rate)} |", "|" + "---|" * (len(each_rate) + 1)]
     for label in sorted(lines, key=lambda label: (label == "retrained", label)):
         head.append(f"| {label} | {' | '.join(lines[label].get(rate, '') for rate in each_rate)} |")
     return "\n".join(head) + "\n"
