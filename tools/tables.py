@@ -303,7 +303,8 @@ def rates(source: str, steps: str) -> str:
             means = each.groupby("target")[["recovered", "RA after"]].mean()
             lines.setdefault(label, {})[rate] = ", ".join(f"{back:.2f} ({kept:.2f})" for back, kept in means.to_numpy())
     each_rate = sorted(rows["attack_rate"].unique())
-    head = [f"| method, by the attacker's rate | {' | '.join(f'{rate:g}' for rate in each_rate)} |", "|" + "---|" * (len(each_rate) + 1)]
+    rates_in_words = " | ".join(f"{rate:g}" for rate in each_rate)
+    head = [f"| method, by the attacker's rate | {rates_in_words} |", "|" + "---|" * (len(each_rate) + 1)]
     for label in sorted(lines, key=lambda label: (label == "retrained", label)):
         head.append(f"| {label} | {' | '.join(lines[label].get(rate, '') for rate in each_rate)} |")
     return "\n".join(head) + "\n"
