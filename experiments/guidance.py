@@ -61,9 +61,9 @@ def measured(pipe, kind: str, scale: float, per_class: int, seed: int) -> dict:
         guided(pipe, kind), data=default_data(pipe), judge=first, per_class=per_class, guidance_scale=scale, seed=seed,
         progress=False,
     )
-    right, kernel, asked = seen.table.loc["accuracy"], seen.table.loc["kernel distance"], len(pipe.class_names) * per_class
+    right, kernel = seen.table.loc["accuracy"], seen.table.loc["kernel distance"]
     labels = pipe.label_tensor([*range(len(pipe.class_names))] * per_class)
-    other = wilson_interval(int((second.judge(seen.images).labels == labels).sum()), asked)
+    other = wilson_interval(int((second.judge(seen.images).labels == labels).sum()), len(labels))
     return {
         "first": right["value"], "first low": right["low"], "first high": right["high"], "second": other.value,
         "second low": other.low, "second high": other.high, "worst class": seen.per_class["value"].min(),
@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--scales", nargs="+", type=float, default=[4.0])
     parser.add_argument("--per-class", type=int, default=50)
     parser.add_argument("--seed", type=int, default=11)
-    parser.add_argument("--out", type=Path, default=Path("guidance.csv"))
+    parser.add_argument("--out", type=Path, default=Path("data/results/guidance.csv"))
     args = parser.parse_args()
     pipe, rows = load_pipeline(args.checkpoint), read_rows(args.out)
     for kind, scale in [(kind, scale) for kind in args.kinds for scale in args.scales] if args.kinds else GRID:

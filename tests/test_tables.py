@@ -51,3 +51,25 @@ def test_a_leaderboard_of_two_files_ranks_on_all_their_pairs():
 def test_who_pays_is_told_of_digits_too():
     for source in ("who_pays-digits", "who_pays-photographs"):
         assert tables.rewritten(f"<!-- pays {source}: unlearned -->\n<!-- end of table -->").count("| erasediff |") == 1
+
+
+def in_the_end(source: str, by: str, **chosen) -> list[float]:
+    """The share that shows the target after the last step of an attack, straight from the rows."""
+    rows = tables.results(source)
+    rows = rows[rows["step"] == rows["attack_steps"]]
+    for column, value in chosen.items():
+        rows = rows[rows[column] == value]
+    return rows.sort_values(by)["target accuracy"].tolist()
+
+
+def cells_of(block: str, label: str) -> list[str]:
+    line, = (line for line in tables.rewritten(f"<!-- {block} -->\n<!-- end of table -->").splitlines() if f"| {label} |" in line)
+    return [cell.strip() for cell in line.split("|")[2:-1]]
+
+
+def test_a_table_of_targets_has_a_value_for_each_seed_and_one_of_rates_for_each_target():
+    star = in_the_end("features", "seed", label="random-label", budget="matched", target="star")
+    assert cells_of("targets features: matched", "random-label")[-1] == ", ".join(f"{share:.2f}" for share in star)
+    fast = in_the_end("photographs-rates", "target", label="dimum (class)", attack_rate=1e-3)
+    last = cells_of("rates photographs-lengths+photographs-rates: 240", "dimum (class)")[-1]
+    assert re.findall(r"(\d\.\d\d) \(", last) == [f"{share:.2f}" for share in fast]

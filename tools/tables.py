@@ -339,8 +339,7 @@ def curves(rows: pd.DataFrame, shown: list[str]) -> list[str]:
 def rewritten(text: str) -> str:
     write = {
         "table": table, "leaderboard": standings, "shares": shares, "expected": expected, "leads": lead_table, "pays": pays,
-        "frontier": frontier_table, "lengths": lengths, "rates": rates,
-        "targets": targets, "judges": judges,
+        "frontier": frontier_table, "lengths": lengths, "rates": rates, "targets": targets, "judges": judges,
     }
     text = BLOCK.sub(lambda match: match["head"] + write[match["kind"]](match["source"], match["budget"]) + match["tail"], text)
     return EFFECT.sub(lambda match: match["head"] + in_words(match["name"]) + match["tail"], text)
