@@ -16,8 +16,9 @@ from pathlib import Path
 import pandas as pd
 
 from dimum_core.benchmark import contests, leaderboard, read_results, report
-from dimum_core.benchmark.contest import LEAST_UA, comparisons
+from dimum_core.benchmark.contest import LEAST_UA, comparisons, runs
 from dimum_core.benchmark.exchange import after_lengths
+from dimum_core.benchmark.plan import CONTROLS
 from dimum_core.metrics import MARGIN, pairwise_comparisons, t_interval
 from dimum_core.metrics.comparison import judged
 
@@ -315,25 +316,17 @@ def targets(source: str, budget: str) -> str:
     Markdown table: a value for each seed. Most: at any point of the curve after its first."""
     rows = results(source)
     rows = rows[rows["budget"].isin(["none", budget if budget == "matched" else f"{budget} steps"])]
-    names, shown = list(rows["target"].unique()), ["steps", "UA", "others right", "most", "in the end"]
-    lines = [f"| method | {' | '.join(f'{name}: {each}' for name in names for each in shown)} |"]
+    most = rows[rows["step"] > 0].groupby(["label", "target", "seed"])["target accuracy"].max().rename("most").reset_index()
+    found = runs(rows).merge(most).sort_values("seed")
+    names = list(rows["target"].unique())
+    shown = {"steps": "steps", "UA": "UA", "RA": "others right", "most": "most", "recovered": "in the end"}
+    lines = [f"| method | {' | '.join(f'{name}: {each}' for name in names for each in shown.values())} |"]
     lines.append("|---" * (1 + len(names) * len(shown)) + "|")
-    labels = rows["label"].unique()
-    for label in sorted(labels, key=lambda label: (label in ("original", "retrained"), label)):
-        cells = [curves(rows[(rows["label"] == label) & (rows["target"] == name)], shown) for name in names]
-        lines.append(f"| {label} | {' | '.join(each for cell in cells for each in cell)} |")
+    for label in sorted(found["label"].unique(), key=lambda label: (label in CONTROLS, label)):
+        chosen = [found[(found["label"] == label) & (found["target"] == name)] for name in names]
+        cells = [", ".join(f"{v:g}" if each == "steps" else f"{v:.2f}" for v in here[each]) for here in chosen for each in shown]
+        lines.append(f"| {label} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
-
-
-def curves(rows: pd.DataFrame, shown: list[str]) -> list[str]:
-    """Of the runs of one method on one target, seed after seed, the values of `targets`."""
-    found = {name: [] for name in shown}
-    for _, curve in rows.sort_values(["seed", "step"]).groupby("seed"):
-        share = curve["target accuracy"].to_numpy()
-        values = curve["unlearning_steps"].iloc[0], 1 - share[0], curve["retained accuracy"].iloc[0], share[1:].max(), share[-1]
-        for name, value in zip(shown, values, strict=True):
-            found[name].append(f"{value:g}" if name == "steps" else f"{value:.2f}")
-    return [", ".join(values) for values in found.values()]
 
 
 def rewritten(text: str) -> str:
