@@ -30,7 +30,7 @@ from who_pays import bills  # noqa: E402
 
 PAGES = ("docs/results.md", "CLAIMS.md")
 BLOCK = re.compile(
-    r"(?P<head><!-- (?P<kind>table|leaderboard|shares|expected|leads|pays|frontier|lengths|rates|targets|judges) "
+    r"(?P<head><!-- (?P<kind>table|leaderboard|shares|expected|leads|pays|frontier|lengths|rates|targets|judges|attacks) "
     r"(?P<source>[\w+-]+): (?P<budget>\w+) -->\n)"
     r".*?(?P<tail><!-- end of table -->)", re.DOTALL,
 )
@@ -329,10 +329,25 @@ def targets(source: str, budget: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def attacks(*_: str) -> str:
+    """How long the attack of each results file was, at which learning rates and on how many pairs of target and seed, as a Markdown
+    table; the longest last."""
+    found = []
+    for path in sorted((ROOT / "data" / "results").glob("*.parquet")):
+        rows = results(path.stem)
+        pairs = len(rows[["target", "seed"]].drop_duplicates())
+        rates = ", ".join(f"{rate:g}" for rate in sorted(rows["attack_rate"].unique()))
+        names = ", ".join(rows["target"].unique())
+        found.append((rows["attack_steps"].max(), f"| {path.stem} | {names} | {pairs} | {rows['attack_steps'].max():,} | {rates} |"))
+    lines = ["| rows | targets | pairs | attack steps | its learning rates |", "|" + "---|" * 5]
+    return "\n".join(lines + [line for _, line in sorted(found, key=lambda each: each[0])]) + "\n"
+
+
 def rewritten(text: str) -> str:
     write = {
         "table": table, "leaderboard": standings, "shares": shares, "expected": expected, "leads": lead_table, "pays": pays,
         "frontier": frontier_table, "lengths": lengths, "rates": rates, "targets": targets, "judges": judges,
+        "attacks": attacks,
     }
     text = BLOCK.sub(lambda match: match["head"] + write[match["kind"]](match["source"], match["budget"]) + match["tail"], text)
     return EFFECT.sub(lambda match: match["head"] + in_words(match["name"]) + match["tail"], text)
