@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
@@ -73,3 +74,11 @@ def test_a_table_of_targets_has_a_value_for_each_seed_and_one_of_rates_for_each_
     fast = in_the_end("photographs-rates", "target", label="dimum (class)", attack_rate=1e-3)
     last = cells_of("rates photographs-lengths+photographs-rates: 240", "dimum (class)")[-1]
     assert re.findall(r"(\d\.\d\d) \(", last) == [f"{share:.2f}" for share in fast]
+
+
+def test_how_long_each_attack_was_is_what_its_plan_says():
+    for name in ("confirm", "features"):
+        plan = yaml.safe_load((ROOT / "plans" / f"{name}.yaml").read_text())
+        pairs, rates = len(plan["targets"]) * len(plan["seeds"]), ", ".join(f"{rate:g}" for rate in plan["attack_rates"])
+        said = [", ".join(plan["targets"]), str(pairs), str(plan["attack_steps"]), rates]
+        assert cells_of("attacks benchmark: all", name) == said

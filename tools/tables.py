@@ -337,8 +337,8 @@ def attacks(*_: str) -> str:
         rows = results(path.stem)
         pairs = len(rows[["target", "seed"]].drop_duplicates())
         rates = ", ".join(f"{rate:g}" for rate in sorted(rows["attack_rate"].unique()))
-        names = ", ".join(rows["target"].unique())
-        found.append((rows["attack_steps"].max(), f"| {path.stem} | {names} | {pairs} | {rows['attack_steps'].max():,} | {rates} |"))
+        names, steps = ", ".join(rows["target"].unique()), rows["attack_steps"].max()
+        found.append((steps, f"| {path.stem} | {names} | {pairs} | {steps:,} | {rates} |"))
     lines = ["| rows | targets | pairs | attack steps | its learning rates |", "|" + "---|" * 5]
     return "\n".join(lines + [line for _, line in sorted(found, key=lambda each: each[0])]) + "\n"
 
