@@ -18,7 +18,9 @@ from dimum_core import evaluate, load_dataset, load_pipeline, relearn, unlearn
 from dimum_core.models.cards import provenance
 
 TARGETS = ("hatched", "star", "filled square")
-RETRAINED = {"hatched": "shapes-without-hatched", "star": "shapes-without-star"}  # target -> the model that never saw it
+RETRAINED = {  # target -> the model that never saw it
+    "hatched": "shapes-without-hatched", "star": "shapes-without-star", "filled square": "shapes-without-filled-square",
+}
 METHODS = {
     "original": {},
     "retrained": {},
