@@ -6,12 +6,14 @@ import csv
 import itertools
 import json
 import re
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
 
+from dimum_core.benchmark import Plan
 from dimum_core.course.checks import EXERCISES
 from dimum_core.metrics import least_p
 from dimum_core.unlearning import METHODS
@@ -137,3 +139,14 @@ def test_each_question_of_the_quizzes_has_one_right_option_and_feedback_on_all()
             options = re.findall(r"(?s)<details>\n<summary>.+?</summary>\n\n(\w+)\. (.+?)\n\n</details>", question)
             assert len(options) == question.count("<details>") == 3, question
             assert [said for said, _ in options].count("Right") == 1 and all(said in ("Right", "No") for said, _ in options)
+
+
+def test_the_protocol_names_each_setting_of_a_plan_and_its_default():
+    text = (ROOT / "docs" / "protocol.md").read_text().split("## What a plan may hold")[1].split("\n## ")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| `")]
+    said = {name: default for names, _, default in rows for name in re.findall(r"`(\w+)`", names)}
+    settings = {field.name: field.default for field in fields(Plan) if field.name != "name"}
+    assert set(said) == set(settings)
+    whole = {name: default for name, default in settings.items() if type(default) is int}
+    assert len(whole) == 5 and all(re.search(rf"\b{default}\b", said[name]) for name, default in whole.items())
+    assert all(said[name] == "" for name, default in settings.items() if default is MISSING)
