@@ -29,9 +29,9 @@ FORGETTING = {"steps": 240, "until": None, "evaluate_every": None}
 ATTACK = {"steps": 300, "learning_rate": 1e-4, "evaluate_every": 300}
 
 
-def drawn(pipe) -> Tensor:
-    """Samples of the target from fresh noise, the same for every model."""
-    return draw_samples(with_fresh_noise(pipe), [TARGET] * COUNT, seed=SEED, num_inference_steps=FRESH_STEPS, progress=False)
+def drawn(pipe, target: str = TARGET) -> Tensor:
+    """COUNT samples of the target from fresh noise, the same for every model."""
+    return draw_samples(with_fresh_noise(pipe), [target] * COUNT, seed=SEED, num_inference_steps=FRESH_STEPS, progress=False)
 
 
 def rows() -> dict[str, Tensor]:
@@ -45,16 +45,20 @@ def rows() -> dict[str, Tensor]:
     return found | {"never saw one: attacked": drawn(attacked(never, data, TARGET, SEED, **ATTACK))}
 
 
-def main() -> None:
+def save(found: dict[str, Tensor], pipe, target: str, name: str) -> None:
+    """Write the first samples of each row to docs/NAME.png, with the judge's count of all in its title, and print the counts."""
     use_style()
-    found, pipe = rows(), load_pipeline("cifar10-small")
-    judge, wanted = find_judge(pipe), pipe.class_names.index(TARGET)
-    counts = {title: int((judge.judge(images).labels == wanted).sum()) for title, images in found.items()}
-    for title, count in counts.items():
-        print(f"{title}: {count} of {COUNT}", flush=True)
-    titled = {f"{title}\n{counts[title]} of {COUNT} automobiles": images[:SHOWN] for title, images in found.items()}
+    judge, wanted, titled = find_judge(pipe), pipe.class_names.index(target), {}
+    for title, images in found.items():
+        count = f"{int((judge.judge(images).labels == wanted).sum())} of {COUNT} {target}s"
+        print(f"{title}: {count}", flush=True)
+        titled[f"{title}\n{count}"] = images[:SHOWN]
     with mpl.rc_context({"figure.dpi": 110}):
-        image_rows(titled).savefig(ROOT / "docs" / "undone.png", bbox_inches="tight")
+        image_rows(titled).savefig(ROOT / "docs" / f"{name}.png", bbox_inches="tight")
+
+
+def main() -> None:
+    save(rows(), load_pipeline("cifar10-small"), TARGET, "undone")
 
 
 if __name__ == "__main__":
