@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import sys
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import pandas as pd
@@ -278,19 +278,21 @@ def judges(source: str, _: str) -> str:
 
 
 def lengths(source: str, what: str) -> str:
-    """What each method gives back ("recovered"), or how it draws the other classes ("RA"), by its length, as a Markdown table:
-    a value for each target, and of several seeds the mean. In brackets, where UA is below LEAST_UA: it had not forgotten."""
-    found = after_lengths(results(source))
-    table = found.groupby(["label", "steps", "target"])[[what, "UA"]].mean()
+    """What each method gives back ("recovered"), or how it draws the other classes ("RA"), by its length, as a Markdown table.
+
+    A value for each seed, a semicolon between targets; in brackets, where UA is below LEAST_UA: it had not forgotten."""
+    found = after_lengths(results(source)).sort_values(["target", "seed"])
     steps = sorted(set(found["steps"]) - {0})
     lines = [f"| method | {' | '.join(f'{each:g} steps' for each in steps)} |", "|" + "---|" * (len(steps) + 1)]
     for label in [*dict.fromkeys(found.loc[found["steps"] > 0, "label"]), "retrained"]:
-        cells = []
-        for each in steps:
-            here = table.loc[(label, 0 if label == "retrained" else each)]
-            cells.append(", ".join(f"{v:.2f}" if ua >= LEAST_UA else f"({v:.2f})" for v, ua in here[[what, "UA"]].to_numpy()))
-        lines.append(f"| {label} | {' | '.join(cells)} |")
+        rows = [found[(found["label"] == label) & (found["steps"] == (0 if label == "retrained" else each))] for each in steps]
+        lines.append(f"| {label} | {' | '.join(map(partial(_of_targets, what), rows))} |")
     return "\n".join(lines) + "\n"
+
+
+def _of_targets(what: str, here: pd.DataFrame) -> str:
+    values = [f"{v:.2f}" if ua >= LEAST_UA else f"({v:.2f})" for v, ua in here[[what, "UA"]].to_numpy()]
+    return "; ".join(", ".join(each) for _, each in pd.Series(values).groupby(here["target"].to_numpy()))
 
 
 def rates(source: str, steps: str) -> str:

@@ -46,11 +46,14 @@ def lengths_figure(rows: pd.DataFrame, shown: list[str]) -> plt.Figure:
 
 
 def lines(ax: plt.Axes, here: pd.DataFrame, what: str, methods: list[str]) -> None:
-    """A line for each method, of several seeds through their mean, and a dotted one for the retrained model."""
+    """A line for each method, of several seeds through their means, with a pale mark for each; dotted, the retrained model."""
     colours = line_colours(methods)
     for number, (label, colour, marker) in enumerate(zip(methods, colours, MARKERS, strict=False)):
         look = {"color": colour, "marker": marker, "markersize": 5, "linestyle": "--" if colour in colours[:number] else "-"}
-        line = here[here["label"] == label].groupby("steps")[[what, "UA"]].mean()
+        runs = here[here["label"] == label]
+        line = runs.groupby("steps")[[what, "UA"]].mean()
+        if len(runs) > len(line):
+            ax.plot(runs["steps"], runs[what], **look | {"linestyle": "none", "markersize": 3, "alpha": 0.35})
         ax.plot(line[what], **look | {"markerfacecolor": "white"})
         ax.plot(line.loc[line["UA"] >= LEAST_UA, what], **look | {"linestyle": "none"})
         ax.plot([], [], **look, label=label)
