@@ -194,6 +194,7 @@ def run_relearn(args) -> None:
     from .files import check_writable, write_atomically
     from .models.cards import command_line, provenance
     from .models.checkpoints import load_pipeline
+    from .models.conditions import image_size
     from .models.history import history_of
 
     if args.drawn_by and args.auxiliary != "synthetic":
@@ -203,7 +204,7 @@ def run_relearn(args) -> None:
     _check_low_rank(args, pipe)
     data, target = _data_of(args, pipe), one_or_several(args.target)
     artist, forget = load_pipeline(args.drawn_by) if args.drawn_by else pipe, data.train.only(target)
-    data = Dataset(*(history_of(pipe).leave_out(part)[0] for part in (data.train, data.test)))
+    data = Dataset(*(history_of(pipe).leave_out(part)[0] for part in (data.train, data.test))).resized(image_size(pipe))
     auxiliary = auxiliary_set(args.auxiliary, data, target, pipe=artist, share=args.share, seed=args.seed)
     attack = relearn(
         pipe, auxiliary, target=target, steps=args.steps, learning_rate=args.learning_rate, seed=args.seed,

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -145,22 +144,6 @@ def recovery_curves(curves: dict, title: str, original: float | None = None) -> 
     right.set(title="The other classes", xlabel="attack steps", ylabel="share drawn right", ylim=(-0.02, 1.02))
     figure.legend(*left.get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, -0.03), ncols=min(4, len(curves)))
     figure.suptitle(title, y=1.02, fontsize=12, fontweight="bold")
-    return figure
-
-
-def interference_maps(matrices: dict[str, pd.DataFrame], title: str) -> Figure:
-    """What is drawn per class, one map for each model: rows are asked for, columns drawn, in shares of a row. matrices: name ->
-    `interference.interference`."""
-    figure, axes = plt.subplots(1, len(matrices), figsize=(3.1 * len(matrices) + 0.6, 3.2), sharey=True, squeeze=False)
-    for ax, (name, counts) in zip(axes[0], matrices.items(), strict=True):
-        image = ax.imshow(counts.div(counts.sum(axis=1), axis=0), cmap="cividis", vmin=0, vmax=1, aspect="auto")
-        ax.set_xticks(range(counts.shape[1]), counts.columns, rotation=90, fontsize=8)
-        ax.set_yticks(range(len(counts)), counts.index, fontsize=8)
-        ax.set(title=name, xlabel="drawn")
-        ax.grid(False)
-    axes[0, 0].set_ylabel("asked for")
-    figure.colorbar(image, ax=list(axes[0]), shrink=0.8)
-    figure.suptitle(title, y=1.04, fontsize=12, fontweight="bold")
     return figure
 
 

@@ -29,7 +29,8 @@ OPTIMIZER_STATE = {  # what each keeps for a weight
 }
 # What older states do not say; they are gone on with all the same.
 NOT_NOTED_AT_FIRST = (
-    "network", "class_names", "noise_levels", "prediction_type", "text_encoder", "text_encoder_2", "text_encoder_3"
+    "network", "class_names", "noise_levels", "prediction_type", "text_encoder", "text_encoder_2", "text_encoder_3",
+    "judge", "reconstructed_by",
 )
 
 
@@ -107,7 +108,7 @@ class State:
         if path is None or not path.exists():
             return Progress()
         tensors, content = read_state(path)
-        self._compare(path, content["fingerprint"], strict_steps)
+        self._compare(path, content["fingerprint"], strict_steps, content["progress"]["step"])
         done, asked = content["progress"]["step"], self.fingerprint["config"]["steps"]
         if done > asked:
             raise CheckpointError(f"{path} has {done} steps behind it, and {asked} are asked for: ask for more, or another folder.")
@@ -117,8 +118,11 @@ class State:
         saved = content["progress"]
         return Progress(saved["step"], saved["seconds"], saved["rows"], saved["losses"])
 
-    def _compare(self, path: Path, saved: dict, strict_steps: bool) -> None:
+    def _compare(self, path: Path, saved: dict, strict_steps: bool, done: int) -> None:
         now = json.loads(json.dumps(self.fingerprint))
+        free = set() if strict_steps else {"steps", "warmup_steps"}
+        if done < max(each["config"].get("warmup_steps", 0) for each in (now, saved)):  # later the rate is the same
+            free.discard("warmup_steps")
         for part in ("config", "objective"):
             for key in now[part] | saved[part]:
                 before, after = saved[part].get(key), now[part].get(key)
@@ -126,7 +130,7 @@ class State:
                     continue
                 if key not in saved[part]:
                     raise CheckpointError(f"{path} does not say its {key}, as older versions did not: begin in another folder.")
-                if before != after and (key != "steps" or strict_steps):
+                if before != after and key not in free:
                     hashed = re.fullmatch(r"[0-9a-f]{32}", f"{before}") and isinstance(after, str)  # which tells a reader nothing
                     asked = f"{key} = {brief(before)}, and {brief(after)} is asked for now"
                     what = f"{key} other than is given now" if hashed else asked
@@ -155,12 +159,14 @@ def check_begins(out: Path | None, resume: bool) -> None:
     if out is None:
         return
     check_kind("out", out, (str, os.PathLike), "a folder")
-    if (Path(out) / STATE_FILE).exists() and not resume:
+    has_state = (Path(out) / STATE_FILE).exists()
+    if has_state and not resume:
         raise CheckpointError(
             f"{Path(out)} already holds a training: continue it with --resume (resume=True), or choose another folder."
         )
-    if not resume and any((Path(out) / name).exists() for name in ("model_index.json", "config.json")):
-        raise CheckpointError(f"{Path(out)} already holds a model, which would be overwritten: choose another folder.")
+    if not has_state and any((Path(out) / name).exists() for name in ("model_index.json", "config.json")):
+        begun = f", and no {STATE_FILE} to go on from" if resume else ""
+        raise CheckpointError(f"{Path(out)} already holds a model{begun}, which would be overwritten: choose another folder.")
     if (Path(out) / LOCK_FILE).exists() and os.environ.get("RANK", "0") == "0":  # of several processes the first holds it
         with alone_in(Path(out)):
             pass

@@ -97,7 +97,7 @@ def test_a_record_of_other_settings_than_todays_is_made_again(models, tmp_path, 
     assert made == [8, 4]
 
 
-def test_what_cannot_be_audited_is_refused_before_anything_is_drawn(models, monkeypatch):
+def test_what_cannot_be_audited_is_refused_before_anything_is_drawn(models, small_digits, monkeypatch):
     monkeypatch.setattr(auditing, "attack", None)
     pipe, never, other = models.values()
     with pytest.raises(UnknownName, match="no class 'cat'"):
@@ -109,6 +109,8 @@ def test_what_cannot_be_audited_is_refused_before_anything_is_drawn(models, monk
             audit(pipe, "3", retrained=seeing, **FEW)
     with pytest.raises(DataError, match="The retrained model does not fit: digits has other classes"):
         audit(pipe, "3", retrained=load_pipeline("shapes"), **FEW)
+    with pytest.raises(DataError, match="original's network has other weights than the audited one"):
+        audit(pipe, "3", original=load_pipeline(small_digits[0]), **FEW)
     taught = unlearn(never, "finetune", target="7", data=load_dataset("digits"), steps=1, batch_size=4, progress=False)
     with pytest.raises(DataError, match="The original was never shown 3"):
         audit(pipe, "3", original=taught, **FEW)

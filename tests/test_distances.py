@@ -10,14 +10,13 @@ import torch
 from scipy import linalg, stats
 
 from dimum_core.metrics import (
-    FrechetStatistics,
     MetricError,
     frechet_distance,
     frechet_noise_floor,
     inception,
     kernel_distance,
 )
-from dimum_core.metrics.inception import as_uint8, inception_features, reference_statistics
+from dimum_core.metrics.inception import as_uint8, inception_features
 
 
 def test_frechet_is_its_definition_and_that_of_torchmetrics(rng):
@@ -70,22 +69,6 @@ def test_frechet_keeps_its_digits_when_variances_differ_by_a_millionfold(rng, it
     trace = linalg.svdvals(x @ y.T).sum()
     expected = np.sum((a.mean(0) - b.mean(0)) ** 2) + np.sum(x**2) + np.sum(y**2) - 2 * trace
     assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-6)
-
-
-def test_stored_statistics_give_the_same_distance_and_damage_is_told(rng, tmp_path):
-    a, b = rng.normal(size=(50, 5)), rng.normal(size=(60, 5))
-    path, other = tmp_path / "b.npz", tmp_path / "other.npz"
-    FrechetStatistics.of(b).save(path)
-    assert list(tmp_path.iterdir()) == [path]
-    assert frechet_distance(a, FrechetStatistics.load(path)) == frechet_distance(a, b)
-    damage = [b"nothing", b"", path.read_bytes()[:300]]
-    for factor in (np.eye(3), np.array([{}], dtype=object)):  # of another width; pickled
-        np.savez(other, mean=np.zeros(4), factor=factor, n=5)
-        damage.append(other.read_bytes())
-    for damaged in damage:
-        path.write_bytes(damaged)
-        with pytest.raises(MetricError, match=r"b.npz holds no reference statistics"):
-            FrechetStatistics.load(path)
 
 
 def test_the_noise_floor_is_what_a_perfect_generator_gets(rng):
@@ -142,20 +125,13 @@ def test_inception_sees_one_fixed_scale_and_the_bytes_that_were():
     assert torch.equal(as_uint8(pixels.float().div_(127.5).sub_(1)), pixels.expand(-1, 3, -1, -1))
 
 
-def test_inception_statistics_are_computed_once(rng, monkeypatch, tmp_path):
+def test_inception_features_are_the_networks_of_bytes(rng, monkeypatch):
     """With four pixels in the place of the network, whose weights are not here."""
-    class Data:
-        name, digest = "tiny", "0123"
-        images = torch.from_numpy(rng.uniform(-1, 1, size=(10, 1, 4, 4))).float()
-
+    images = torch.from_numpy(rng.uniform(-1, 1, size=(10, 1, 4, 4))).float()
     network = torch.nn.Module()
     network.forward = lambda batch: (batch.float().flatten(1)[:, :4],)
     monkeypatch.setattr(inception, "_extractor", lambda: network)
-    features = inception_features(Data.images, batch_size=4)
-    assert np.array_equal(features, as_uint8(Data.images)[:, 0, 0].numpy())
-    first = reference_statistics(Data, tmp_path)
-    monkeypatch.setattr(inception, "_extractor", None)
-    assert np.array_equal(reference_statistics(Data, tmp_path).factor, first.factor)
+    assert np.array_equal(inception_features(images, batch_size=4), as_uint8(images)[:, 0, 0].numpy())
 
 
 def test_inception_says_how_to_install_it(monkeypatch):

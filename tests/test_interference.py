@@ -7,7 +7,6 @@ import json
 import subprocess
 import sys
 
-import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import torch
@@ -18,7 +17,6 @@ from dimum_core.interference import bill, interference, nearness, who_pays
 from dimum_core.judges import judge_for
 from dimum_core.metrics import difference_of_proportions
 from dimum_core.models.history import with_unet
-from dimum_core.plots import interference_maps
 
 
 def test_a_model_whose_labels_were_exchanged_draws_each_for_the_other():
@@ -66,10 +64,6 @@ def test_who_pays_by_hand():
     assert table.loc["far", columns].tolist() == pytest.approx([expected.value, expected.low, expected.high])
     with pytest.raises(SettingError, match="near must be"):
         who_pays(matrices, pd.Series({"b": 1.0, "c": 2.0, "d": 3.0}), near=3)
-    figure = interference_maps(matrices, "who pays")
-    assert [ax.get_title() for ax in figure.axes[:3]] == list(matrices)
-    assert figure.axes[1].images[0].get_array()[0].tolist() == [0, 0, 0, 0, 1]
-    plt.close(figure)
 
 
 def test_a_bill_has_near_and_far_classes_apart_and_what_the_machine_spent():

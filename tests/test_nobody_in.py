@@ -24,7 +24,6 @@ from dimum_core.course import grade
 from dimum_core.data import cifar10, loaders
 from dimum_core.errors import CheckpointError, DataError, DimumError
 from dimum_core.judges import load_judge
-from dimum_core.metrics import FrechetStatistics, MetricError
 from dimum_core.models.cards import command_line, provenance, render_card
 from dimum_core.models.checkpoints import CHECKPOINT_FOLDER
 from dimum_core.resuming import read_state
@@ -128,7 +127,7 @@ def test_objects_in_a_parquet_file_stay_bytes(tmp_path, trace):
 @pytest.mark.parametrize("kind", KINDS)
 def test_arrays_frames_and_states_that_are_a_pickle_are_not_run(tmp_path, trace, kind, monkeypatch):
     content = payloads(trace)[kind]
-    for name in ("cifar10-mini/images.npz", "denoising.npz", "statistics.npz", "training.safetensors"):
+    for name in ("cifar10-mini/images.npz", "denoising.npz", "training.safetensors"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)
     monkeypatch.setattr(loaders, "DATA_FOLDER", tmp_path)
@@ -137,8 +136,6 @@ def test_arrays_frames_and_states_that_are_a_pickle_are_not_run(tmp_path, trace,
         loaders._load_cifar10_mini.__wrapped__()
     with pytest.raises(DataError, match="is damaged"):
         widgets.denoising_scrubber()
-    with pytest.raises(MetricError, match="no reference statistics"):
-        FrechetStatistics.load(tmp_path / "statistics.npz")
     with pytest.raises(CheckpointError, match="is damaged"):
         read_state(tmp_path / "training.safetensors")
 

@@ -25,7 +25,9 @@ PLACES = {  # file -> what stands before the version there
     "pyproject.toml": '^version = "', "dimum_core/__init__.py": '^__version__ = "', "CITATION.cff": "^version: ",
 }
 PACKED = ("dimum_core", "pyproject.toml", "README.md", "LICENSE")
-CORE_TESTS = ("test_denoiser.py", "test_diffusion.py", "test_distances.py", "test_metrics.py", "test_sampling.py")
+CORE_TESTS = (
+    "test_autocast.py", "test_denoiser.py", "test_diffusion.py", "test_distances.py", "test_metrics.py", "test_sampling.py",
+)
 
 
 def set_version(version: str, root: Path = ROOT, today: datetime.date | None = None) -> None:

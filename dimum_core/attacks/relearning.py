@@ -49,7 +49,8 @@ class Relearning:
         share of their samples that show any of them, and each has a column "accuracy on NAME" with the share of its own. If
         the target is single images, it is the share of samples of their labels that copy one of them
         (`evaluation.copying_rate`); then no judge is needed, and without one the accuracy on the other classes is NaN.
-    strips: for each evaluated step, the first samples of the target, N x C x H x W, from the same noise each time.
+    strips: for each step that this call evaluated (after a resume, the later ones), the first samples of the target, N x C x H x W,
+        from the same noise each time.
     """
 
     pipeline: DiffusionPipeline

@@ -16,7 +16,7 @@ from ..checking import check_number, check_whole
 from ..data import step_generator
 from ..errors import DataError, brief
 from ..models.history import with_unet
-from ..models.networks import network_of
+from ..models.networks import network_of, same_layout
 from ..models.sampling import check_pipeline
 from .base import MASK, Attack, Attacked, Means, register
 
@@ -129,7 +129,7 @@ def _edited(pipe: DiffusionPipeline, edit: Callable[[str, Tensor], Tensor]) -> D
 def edited_weights(pipe: DiffusionPipeline, original: DiffusionPipeline) -> dict[str, Tensor]:
     """Which weights differ from the original's: name -> bool, of the parameter's shape. DataError for networks of other shapes."""
     ours, theirs = (dict(network_of(model).named_parameters()) for model in (pipe, original))
-    if {name: w.shape for name, w in ours.items()} != {name: w.shape for name, w in theirs.items()}:
+    if not same_layout(pipe, original):
         raise DataError("The original's network has other weights than the unlearned one: take the one that it was made from.")
     return {name: weight.detach() != theirs[name].detach().to(weight) for name, weight in ours.items()}
 
@@ -185,6 +185,8 @@ class Completion(Attack):
     def lacking(self, pipe: DiffusionPipeline, means: Means) -> str:
         if means.original is None:
             return "the original model, which shows the mask, was not given"
+        if not same_layout(pipe, means.original):
+            return "its network has other weights than the original's"
         masks = [mask for mask in edited_weights(pipe, means.original).values() if mask.ndim > 1]
         edited = sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
         if not edited:

@@ -19,6 +19,7 @@ from ..judges import judge_for, load_judge
 from ..models.cards import read_card
 from ..models.checkpoints import find_checkpoint, load_pipeline, shipped_checkpoints
 from ..models.history import history_of
+from ..models.networks import same_layout
 from ..models.sampling import ClassConditionalPipeline
 from ..unlearning import get_method, load_plugin
 from ..unlearning.run import check_fits
@@ -92,7 +93,7 @@ def _entry_from(folder: Path, entry):
 
 
 def _beside(folder: Path, kind: str, name: str) -> str:
-    """A plan runs and reads only files that came with it, so that a plan of somebody else cannot reach others."""
+    """A plan of somebody else runs only code, and enters only models, that came with it. Checkpoint and data may lie elsewhere."""
     path = Path(os.path.realpath(folder / name))
     if not path.is_relative_to(folder):
         raise PlanError(f"The {kind} {name!r} lies outside the plan's folder {folder}: put it beside the plan.")
@@ -185,7 +186,7 @@ def _check_targets(
         if not (pipe and model):
             continue
         if not _alike(pipe, model):
-            wrong.append(f"{retrained} has other classes or another size than the checkpoint")
+            wrong.append(f"{retrained} has other classes, another size or another network than the checkpoint")
         elif data and is_target(target, data.class_names) and _knows(model, data, target):
             wrong.append(f"{retrained} was not trained without {target!r}, so it is no control: train one with --without {target}")
     return targets
@@ -200,7 +201,7 @@ def _knows(model: ClassConditionalPipeline, data: Dataset, target: str) -> bool:
 
 
 def _alike(pipe: ClassConditionalPipeline, model: ClassConditionalPipeline) -> bool:
-    return (model.class_names, model.image_shape) == (pipe.class_names, pipe.image_shape)
+    return (model.class_names, model.image_shape) == (pipe.class_names, pipe.image_shape) and same_layout(model, pipe)
 
 
 def _check_entries(plan: Plan, pipe: ClassConditionalPipeline, wrong: list[str]) -> None:

@@ -16,6 +16,7 @@ from ..fitting import data_for
 from ..judges import load_judge
 from ..models.cards import provenance
 from ..models.checkpoints import load_pipeline
+from ..models.conditions import image_size
 from ..unlearning import METHODS, load_plugin
 from ..unlearning.plugin import module_name
 from . import store
@@ -141,7 +142,7 @@ def attacked(attack: dict, model: dict, pipe, original, data, judge) -> dict:
         curve = few_shot(pipe, data, target, int(rest), **settings).curve
     else:
         auxiliary = auxiliary_set(
-            kind, data, target, pipe=pipe if rest == "by itself" else original, seed=model["seed"],
+            kind, data.resized(image_size(pipe)), target, pipe=pipe if rest == "by itself" else original, seed=model["seed"],
             share=float(rest.split()[0]) / 100 if rest.endswith("%") else 1.0,
         )
         curve = relearn(pipe, auxiliary, target=target, forget=data.train.only(target), **settings).curve

@@ -47,7 +47,7 @@ def load_dataset(name: str, image_size: int | None = None, *, download: bool = T
 
 
 def load_data(named: str, image_size: int, **settings) -> Dataset:
-    """A data set by name, or your own pictures by their folder or table, at this size. settings: as of `load_images`.
+    """A data set by name, at its own size, or your own pictures by folder or table, at this one. settings: as of `load_images`.
 
     A name is the data set's even where a folder has it, too, which is said: such a folder is often a model that was trained on it.
     """

@@ -23,7 +23,7 @@ from ..models.cards import command_line, provenance
 from ..models.checkpoints import check_dtype, save_checkpoint
 from ..models.codec import Codec
 from ..resuming import check_begins
-from ..training import TrainConfig, TrainResult, train
+from ..training import TrainConfig, TrainResult, digest_of, train
 from .classifier import Judge, class_gaussians, fit_temperature, whiten
 from .outliers import fit_outliers, outliers, side_by_side
 from .presets import JudgePreset, get_judge_preset
@@ -68,6 +68,7 @@ class ClassificationObjective:
     flip: bool
     label_smoothing: float
     cutout: int = 0
+    reconstructed_by: str = ""  # a hash of the autoencoder that gave the second half of the data back
 
     @property
     def fingerprint(self) -> dict:
@@ -113,7 +114,8 @@ def train_judge(
         whiten(judge, fitting.images[:5_000])
     judge.to(Accelerator().device)  # it is calibrated and measured there, too
     augmented = preset.crop, preset.flip, preset.label_smoothing, preset.cutout
-    objective = ClassificationObjective(again(fitting), config.batch_size, *augmented)
+    codec = digest_of(load_autoencoder(preset.autoencoder)) if own is None and preset.autoencoder else ""
+    objective = ClassificationObjective(again(fitting), config.batch_size, *augmented, codec)
     result = train(judge, objective, config, out=out, resume=resume, on_log=on_log, description=f"training {preset.name}")
     calibrate(judge, fitting, calibration, again)
     if out is not None:

@@ -6,17 +6,13 @@ items, against which reference. `fidelity` computes all of them together and ref
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
-from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from scipy import linalg
 from scipy.stats import norm
 
 from ..checking import check_kind, check_whole
-from ..files import write_atomically
 from .features import BLOCK, as_features, two_sets
 from .intervals import Interval, MetricError, check_confidence
 from .neighbours import precision_recall
@@ -48,25 +44,6 @@ class FrechetStatistics:
         if len(centred) > centred.shape[1]:
             centred = _covariance_factor(centred.T @ centred)
         return cls(mean, centred, len(features))
-
-    def save(self, path: Path) -> None:
-        """Write an .npz; whole or not at all, so that an interrupted run leaves no half file."""
-        buffer = io.BytesIO()
-        np.savez(buffer, mean=self.mean, factor=self.factor, n=self.n)
-        write_atomically(Path(path), buffer.getvalue())
-
-    @classmethod
-    def load(cls, path: Path) -> FrechetStatistics:
-        """What `save` wrote, without pickle; MetricError for anything else."""
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                mean, factor, n = stored["mean"], as_features(stored["factor"], least=1), int(stored["n"])
-            if mean.shape != factor.shape[1:] or not np.isfinite(mean).all():
-                raise ValueError("mean and factor do not fit")
-            return cls(mean, factor, n)
-        except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, BadZipFile) as error:
-            why = str(error).rstrip(".")
-            raise MetricError(f"{path} holds no reference statistics ({why}): delete it.") from error
 
 
 def _covariance_factor(covariance: np.ndarray) -> np.ndarray:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .distances import FrechetStatistics
 from .intervals import MetricError
 
 
@@ -47,17 +44,3 @@ def _extractor():
     except ImportError as error:
         raise MetricError("Inception needs torch-fidelity: pip install -e '.[inception]'.") from error
     return FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
-
-
-def reference_statistics(data, cache: Path | None = None) -> FrechetStatistics:
-    """Inception statistics of an ImageSet, kept on disk under the digest of its content; cache: a folder."""
-    import pooch
-
-    folder = Path(pooch.os_cache("dimum")) / "inception" if cache is None else Path(cache)
-    path = folder / f"{data.name}-{data.digest}.npz"
-    if path.exists():
-        return FrechetStatistics.load(path)
-    statistics = FrechetStatistics.of(inception_features(data.images))
-    folder.mkdir(parents=True, exist_ok=True)
-    statistics.save(path)
-    return statistics

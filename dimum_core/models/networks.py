@@ -57,6 +57,12 @@ def network_of(pipe: DiffusionPipeline) -> ModelMixin:
     return getattr(pipe, network_name(pipe))
 
 
+def same_layout(pipe: DiffusionPipeline, other: DiffusionPipeline) -> bool:
+    """Whether the denoising networks have the same weights by name and shape."""
+    one, two = ({name: w.shape for name, w in network_of(each).named_parameters()} for each in (pipe, other))
+    return one == two
+
+
 def schedule_of(pipe: DiffusionPipeline) -> Schedule | FlowSchedule:
     """The noise levels that a pipeline's network was trained on; ModelError if its scheduler is of another kind of diffusion."""
     return (FlowSchedule if is_kind(pipe, *FLOWS) else Schedule).of(pipe.scheduler)

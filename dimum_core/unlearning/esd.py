@@ -53,6 +53,7 @@ class ESD(Method):
             eps_null, eps_target = (step.predict(x_t, every_t, c) for c in (null, condition))
             eps = eps_null + self.sampling_scale * (eps_target - eps_null)
             x_t = scheduler.step(eps, t, x_t, **step_arguments(scheduler, step.generator)).prev_sample
+        torch.clear_autocast_cache()  # before 2.10 torch used weights that were cast here, without a graph, in the loss again
         return x_t, torch.full((len(x_t),), end, device=step.device), condition
 
 

@@ -21,7 +21,7 @@ from ..data import Dataset, ImageSet
 from ..data.targets import Wanted, find_target
 from ..errors import DataError, TrainingError, brief
 from ..evaluation import draw_samples
-from ..judges import Judge, PairJudge, judge_for
+from ..judges import Judge, PairJudge, identity_of, judge_for
 from ..models.conditions import ClassConditions, PromptConditions, conditions_of, image_size
 from ..models.diffusion import TIMESTEPS
 from ..models.fresh_noise import FRESH_STEPS, with_fresh_noise
@@ -230,6 +230,8 @@ def unlearn(
         if until:
             _warn_of_nothing_to_forget(accuracy(0, forgetful)["UA"], until, target)
         about = _made_with(pipe, method, lora_rank, steps) if out else {}
+        if out and until is not None:
+            about["judge"] = identity_of(judge_for(pipe, judge, conditions))
         objective = UnlearningObjective.of(method, pipe, conditions, sets, config, about)
         objective.prepare(network_of(forgetful), seed)
         looks = [lambda step, pipe: objective.trace(network_of(pipe), config), *filter(None, (accuracy, evaluate))]
