@@ -68,6 +68,15 @@ def test_unlearning_resumes_bit_for_bit(name, pipe, data, tmp_path):
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
+def test_who_says_when_to_stop_is_not_exchanged_on_the_way(pipe, data, tmp_path):
+    one, other = (Judge(8, 1, pipe.class_names, (4,), (width,)) for width in (2, 3))
+    settings = {"target": "top", "data": data, "batch_size": 6, "out": tmp_path, "until": 0.0, "progress": False}
+    unlearn(pipe, "finetune", steps=2, judge=one, **settings)
+    unlearn(pipe, "finetune", steps=3, judge=one, resume=True, **settings)
+    with pytest.raises(CheckpointError, match="was made with judge"):
+        unlearn(pipe, "finetune", steps=3, judge=other, resume=True, **settings)
+
+
 def test_a_method_that_looks_at_the_number_of_steps_is_not_gone_on_with_to_another(pipe, data, tmp_path):
     settings = {"target": "top", "data": data, "batch_size": 6, "out": tmp_path, "progress": False, "precision": "fp32"}
     unlearn(pipe, "sfr-on", steps=2, **settings)
