@@ -1,7 +1,7 @@
 """Quality against seconds: what each part of a training recipe buys, when all recipes may take the same time.
 
     python experiments/recipes.py [--preset digits] [--seconds 45 90 180] [--recipes preset ...] [--out data/results/recipes.csv]
-    python experiments/recipes.py --preset cifar10-small --seconds 900 --per-class 50 --out data/results/photograph_recipes.csv
+    python experiments/recipes.py --preset cifar10-small --seconds 900 --per-class 50
 
 Every recipe differs from the preset's in one thing. It is timed first and gets the number of steps that fit into each budget, from
 scratch, with its warm-up and its decay ending there; so nothing is charged for another's schedule. Seconds are processor seconds of
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from dimum_core import TrainConfig, load_dataset, train
 from dimum_core.autoencoder import get_autoencoder_preset, load_autoencoder, train_autoencoder
+from dimum_core.errors import SettingError
 from dimum_core.evaluation import evaluate
 from dimum_core.judges import find_judge
 from dimum_core.models.cards import provenance
@@ -32,6 +33,8 @@ from dimum_core.models.codec import Codec
 from dimum_core.models.conditions import conditions_of
 from dimum_core.models.denoiser import Preset, get_preset
 from dimum_core.pretraining import DenoisingObjective, encoded_both_ways, new_model
+
+TABLES = {"digits": "recipes.csv", "cifar10-small": "photograph_recipes.csv"}  # preset -> the shipped rows
 
 
 class MinSNR(DenoisingObjective):
@@ -112,14 +115,17 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="+")
     parser.add_argument("--autoencoders", type=Path, default=Path("build/autoencoders"), help="folder of those of other channels")
     parser.add_argument("--per-class", type=int, default=30)
-    parser.add_argument("--out", type=Path, default=Path("data/results/recipes.csv"))
+    parser.add_argument("--out", type=Path, help="table of the rows (default: the shipped one of the preset)")
     args = parser.parse_args()
+    args.out = args.out or Path("data/results") / TABLES.get(args.preset, f"{args.preset}-recipes.csv")
     torch.set_num_threads(1)
     preset = get_preset(args.preset)
     data = load_dataset(preset.dataset, preset.image_size)
     contest = recipes(preset, args.autoencoders)
     contest = {name: contest[name] for name in args.recipes or contest}
-    rows = read_rows(args.out)
+    rows, samples = read_rows(args.out), args.per_class * len(data.class_names)
+    if other := {row["samples"] for row in rows} - {samples}:
+        raise SettingError(f"{args.out} has rows of {other.pop()} samples, not {samples}: give another --out, or that --per-class.")
     done = {(row["recipe"], row["budget"]) for row in rows}
     for name, (sizes, loss) in contest.items():
         missing = [budget for budget in args.seconds if (name, budget) not in done]

@@ -215,7 +215,7 @@ def test_guidance_between_two_levels_or_rescaled_is_the_formula(monkeypatch, pip
      ["--targets", "star", "--methods", "uce", "dimum", "--seeds", "0"]),
     ("search.py", {"obtain": lambda *cell: None, "search_embedding": lambda *_, **__: SimpleNamespace(curve=CURVE)},
      ["--methods", "uce", "dimum", "--seeds", "0"]),
-    ("recipes.py", {"trained": lambda sizes, loss, data, steps: (None, float(steps)), "measured": lambda *_: {"samples": 3}},
+    ("recipes.py", {"trained": lambda sizes, loss, data, steps: (None, float(steps)), "measured": lambda *_: {"samples": 300}},
      ["--recipes", "preset", "--seconds", "45", "90"]),
     ("guidance.py", {"measured": lambda *_: dict.fromkeys(("first", "second", "worst class", "recall", "kernel distance"), 0.5)},
      ["--checkpoint", "digits", "--kinds", "rescaled", "--scales", "2", "3"]),
@@ -351,3 +351,10 @@ def test_all_stages_of_make_gpu_run_and_are_packed(monkeypatch, tmp_path):
     assert {"judge", "base", "without-automobile", "attacks", "pixels", "sizes"} <= stages
     assert all(part.stat().st_size <= 15_000_000 for part in (tmp_path / "parts").iterdir())
     assert {"learning_rate", "method", "target accuracy"} <= set(pd.read_csv(tmp_path / "attacks.csv"))
+
+
+def test_recipes_of_another_number_of_samples_do_not_count_as_done(monkeypatch):
+    module = load(monkeypatch, "recipes.py")
+    monkeypatch.setattr(sys, "argv", ["recipes.py", "--per-class", "31"])
+    with pytest.raises(SettingError, match=r"data/results/recipes.csv has rows of 300 samples, not 310"):
+        module.main()
