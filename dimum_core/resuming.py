@@ -126,15 +126,17 @@ class State:
         for part in ("config", "objective"):
             for key in now[part] | saved[part]:
                 before, after = saved[part].get(key), now[part].get(key)
-                if key in NOT_NOTED_AT_FIRST and key not in saved[part]:
-                    continue
+                if (key not in saved[part] and key in NOT_NOTED_AT_FIRST) or (key == "judge" and key not in now[part]):
+                    continue  # an unlearning has a judge only where one says when to stop
                 if key not in saved[part]:
                     raise CheckpointError(f"{path} does not say its {key}, as older versions did not: begin in another folder.")
                 if before != after and key not in free:
-                    hashed = re.fullmatch(r"[0-9a-f]{32}", f"{before}") and isinstance(after, str)  # which tells a reader nothing
+                    hashed = key == "judge" or (re.fullmatch(r"[0-9a-f]{32}", f"{before}") and isinstance(after, str))
                     asked = f"{key} = {brief(before)}, and {brief(after)} is asked for now"
-                    what = f"{key} other than is given now" if hashed else asked
+                    what = f"{key} other than is given now" if hashed else asked  # a hash tells a reader nothing
                     raise CheckpointError(f"{path} was made with {what}: use the same settings, or another folder.")
+        if "warmup_steps" in free:  # the first one is what these weights have had
+            self.fingerprint["config"]["warmup_steps"] = saved["config"]["warmup_steps"]
 
     def _restore(self, tensors: dict[str, Tensor], content: dict) -> None:
         prefix = "model."
@@ -166,7 +168,7 @@ def check_begins(out: Path | None, resume: bool) -> None:
         )
     if not has_state and any((Path(out) / name).exists() for name in ("model_index.json", "config.json")):
         begun = f", and no {STATE_FILE} to go on from" if resume else ""
-        raise CheckpointError(f"{Path(out)} already holds a model{begun}, which would be overwritten: choose another folder.")
+        raise CheckpointError(f"{Path(out)} already holds a model, which would be overwritten{begun}: choose another folder.")
     if (Path(out) / LOCK_FILE).exists() and os.environ.get("RANK", "0") == "0":  # of several processes the first holds it
         with alone_in(Path(out)):
             pass

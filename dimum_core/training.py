@@ -1,7 +1,7 @@
 """The one optimisation loop. Pretraining, judges, unlearning and relearning differ only in objective and data.
 
 Everything random in step k depends on (seed, k) alone, so a checkpoint needs no generator state and a resumed run equals
-an unbroken one bit for bit (same machine, same number of threads).
+an unbroken one bit for bit (same machine, threads and number of steps; more steps may ask for a longer warm-up, which is not had).
 """
 
 from __future__ import annotations

@@ -121,7 +121,8 @@ def judge(run: Run, seconds: float) -> dict:
     preset, settings = JUDGE_PRESETS["cifar10-judge"], {}
     if run.tiny:
         preset, settings = replace(preset, dataset="cifar10-mini", widths=(8, 16, 16)), {"steps": 3, "batch_size": 50}
-    train_judge(preset, run.out / preset.name, dtype="float16", resume=True, **settings)
+    if not (run.out / preset.name / "card.json").exists():
+        train_judge(preset, run.out / preset.name, dtype="float16", resume=True, **settings)
     (run.out / preset.name / STATE_FILE).unlink(missing_ok=True)
     return read_card(run.out / preset.name)["quality"]
 

@@ -170,7 +170,7 @@ def test_a_folder_with_a_model_and_no_training_is_not_overwritten(tmp_path, name
     (tmp_path / name).write_text("{}")
     with pytest.raises(CheckpointError, match="already holds a model, which would be overwritten: choose another folder"):
         train(new_line(), Line(), line_config(), out=tmp_path, progress=False)
-    with pytest.raises(CheckpointError, match=f"already holds a model, and no {STATE_FILE} to go on from"):
+    with pytest.raises(CheckpointError, match=f"would be overwritten, and no {STATE_FILE} to go on from: choose"):
         train(new_line(), Line(), line_config(), out=tmp_path, resume=True, progress=False)
 
 
@@ -180,7 +180,7 @@ def test_more_steps_bring_a_longer_warm_up_and_are_taken_if_both_are_over(tmp_pa
     longer = train(new_line(), Line(), line_config(steps=8, warmup_steps=3, **settings), out=tmp_path, resume=True, progress=False)
     usual = train(new_line(), Line(), line_config(steps=8, warmup_steps=1, **settings), progress=False)
     assert all(map(torch.equal, longer.model.parameters(), usual.model.parameters()))
-    with pytest.raises(CheckpointError, match="made with warmup_steps = 3, and 9 is asked for"):
+    with pytest.raises(CheckpointError, match="made with warmup_steps = 1, and 9 is asked for"):
         train(new_line(), Line(), line_config(steps=99, warmup_steps=9, **settings), out=tmp_path, resume=True, progress=False)
 
 

@@ -93,7 +93,10 @@ def _entry_from(folder: Path, entry):
 
 
 def _beside(folder: Path, kind: str, name: str) -> str:
-    """A plan of somebody else runs only code, and enters only models, that came with it. Checkpoint and data may lie elsewhere."""
+    """Plugins, and models entered as methods, must lie beside the plan, so that somebody else's plan runs only what came with it.
+
+    Its checkpoint, judge, retrained models and data may lie elsewhere.
+    """
     path = Path(os.path.realpath(folder / name))
     if not path.is_relative_to(folder):
         raise PlanError(f"The {kind} {name!r} lies outside the plan's folder {folder}: put it beside the plan.")

@@ -73,8 +73,9 @@ def test_who_says_when_to_stop_is_not_exchanged_on_the_way(pipe, data, tmp_path)
     settings = {"target": "top", "data": data, "batch_size": 6, "out": tmp_path, "until": 0.0, "progress": False}
     unlearn(pipe, "finetune", steps=2, judge=one, **settings)
     unlearn(pipe, "finetune", steps=3, judge=one, resume=True, **settings)
-    with pytest.raises(CheckpointError, match="was made with judge"):
+    with pytest.raises(CheckpointError, match="was made with judge other than is given now"):
         unlearn(pipe, "finetune", steps=3, judge=other, resume=True, **settings)
+    unlearn(pipe, "finetune", steps=3, resume=True, **settings | {"until": None})  # nobody is asked any more
 
 
 def test_a_method_that_looks_at_the_number_of_steps_is_not_gone_on_with_to_another(pipe, data, tmp_path):
