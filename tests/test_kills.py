@@ -138,6 +138,7 @@ def test_an_overwritten_checkpoint_is_the_old_one_the_new_one_or_refused_whereve
 
 
 def test_a_judge_that_is_half_overwritten_is_refused(tmp_path):
+    train(new_line(), Line(), line_config(steps=1), out=tmp_path, progress=False)
     save_checkpoint(load_judge("digits-judge"), tmp_path, CARD)
     load_judge(tmp_path)
     (tmp_path / ".replacing-123").mkdir()
