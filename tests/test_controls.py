@@ -170,7 +170,7 @@ def test_another_judges_curve_is_not_gone_on_with(digits, tmp_path):
     relearn(pipe, data.without("3"), steps=1, **settings)
     lenient = copy.deepcopy(find_judge(pipe))
     lenient.register_to_config(threshold=float("inf"))
-    with pytest.raises(CheckpointError, match="was made with judge = .*threshold inf.* is asked for now"):
+    with pytest.raises(CheckpointError, match="was made with judge other than is given now"):
         relearn(pipe, data.without("3"), steps=2, resume=True, judge=lenient, **settings)
 
 
