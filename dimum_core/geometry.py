@@ -21,6 +21,7 @@ from .data import ImageSet, step_generator
 from .errors import DimumError
 from .models.diffusion import NUM_TIMESTEPS, Schedule, add_noise
 from .models.labelled import output_of
+from .models.networks import same_layout
 from .models.sampling import ClassConditionalPipeline
 from .unlearning.base import gradient, shifted
 
@@ -39,8 +40,7 @@ def weights(model: nn.Module) -> Tensor:
 
 def displacement(start: nn.Module, end: nn.Module) -> Tensor:
     """weights(end) - weights(start); GeometryError if the networks do not have the same parameters."""
-    shapes = [{name: tuple(p.shape) for name, p in model.named_parameters()} for model in (start, end)]
-    if shapes[0] != shapes[1]:
+    if not same_layout(start, end):
         raise GeometryError("Two networks of different parameters have no displacement: take two states of one network.")
     return weights(end) - weights(start)
 

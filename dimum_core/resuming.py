@@ -109,6 +109,7 @@ class State:
             return Progress()
         tensors, content = read_state(path)
         self._compare(path, content["fingerprint"], strict_steps, content["progress"]["step"])
+        self.fingerprint["config"]["warmup_steps"] = content["fingerprint"]["config"]["warmup_steps"]  # what these weights have had
         done, asked = content["progress"]["step"], self.fingerprint["config"]["steps"]
         if done > asked:
             raise CheckpointError(f"{path} has {done} steps behind it, and {asked} are asked for: ask for more, or another folder.")
@@ -123,11 +124,12 @@ class State:
         free = set() if strict_steps else {"steps", "warmup_steps"}
         if done < max(each["config"].get("warmup_steps", 0) for each in (now, saved)):  # later the rate is the same
             free.discard("warmup_steps")
+        free |= {"judge"} - now["objective"].keys()  # an unlearning has one only where somebody says when to stop
         for part in ("config", "objective"):
             for key in now[part] | saved[part]:
                 before, after = saved[part].get(key), now[part].get(key)
-                if (key not in saved[part] and key in NOT_NOTED_AT_FIRST) or (key == "judge" and key not in now[part]):
-                    continue  # an unlearning has a judge only where one says when to stop
+                if key in NOT_NOTED_AT_FIRST and key not in saved[part]:
+                    continue
                 if key not in saved[part]:
                     raise CheckpointError(f"{path} does not say its {key}, as older versions did not: begin in another folder.")
                 if before != after and key not in free:
@@ -135,8 +137,6 @@ class State:
                     asked = f"{key} = {brief(before)}, and {brief(after)} is asked for now"
                     what = f"{key} other than is given now" if hashed else asked  # a hash tells a reader nothing
                     raise CheckpointError(f"{path} was made with {what}: use the same settings, or another folder.")
-        if "warmup_steps" in free:  # the first one is what these weights have had
-            self.fingerprint["config"]["warmup_steps"] = saved["config"]["warmup_steps"]
 
     def _restore(self, tensors: dict[str, Tensor], content: dict) -> None:
         prefix = "model."

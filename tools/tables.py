@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import sys
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
@@ -286,13 +286,13 @@ def lengths(source: str, what: str) -> str:
     lines = [f"| method | {' | '.join(f'{each:g} steps' for each in steps)} |", "|" + "---|" * (len(steps) + 1)]
     for label in [*dict.fromkeys(found.loc[found["steps"] > 0, "label"]), "retrained"]:
         rows = [found[(found["label"] == label) & (found["steps"] == (0 if label == "retrained" else each))] for each in steps]
-        lines.append(f"| {label} | {' | '.join(map(partial(_of_targets, what), rows))} |")
+        lines.append(f"| {label} | {' | '.join(_of_targets(here, what) for here in rows)} |")
     return "\n".join(lines) + "\n"
 
 
-def _of_targets(what: str, here: pd.DataFrame) -> str:
-    values = [f"{v:.2f}" if ua >= LEAST_UA else f"({v:.2f})" for v, ua in here[[what, "UA"]].to_numpy()]
-    return "; ".join(", ".join(each) for _, each in pd.Series(values).groupby(here["target"].to_numpy()))
+def _of_targets(here: pd.DataFrame, what: str) -> str:
+    said = [f"{v:.2f}" if ua >= LEAST_UA else f"({v:.2f})" for v, ua in here[[what, "UA"]].to_numpy()]
+    return "; ".join(here.assign(said=said).groupby("target")["said"].agg(", ".join))
 
 
 def rates(source: str, steps: str) -> str:
@@ -306,8 +306,8 @@ def rates(source: str, steps: str) -> str:
             means = each.groupby("target")[["recovered", "RA after"]].mean()
             lines.setdefault(label, {})[rate] = ", ".join(f"{back:.2f} ({kept:.2f})" for back, kept in means.to_numpy())
     each_rate = sorted(rows["attack_rate"].unique())
-    rates_in_words = " | ".join(f"{rate:g}" for rate in each_rate)
-    head = [f"| method, by the attacker's rate | {rates_in_words} |", "|" + "---|" * (len(each_rate) + 1)]
+    columns = ["method, by the attacker's rate", *(f"{rate:g}" for rate in each_rate)]
+    head = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
     for label in sorted(lines, key=lambda label: (label == "retrained", label)):
         head.append(f"| {label} | {' | '.join(lines[label].get(rate, '') for rate in each_rate)} |")
     return "\n".join(head) + "\n"

@@ -23,7 +23,7 @@ from ..judges import Judge, PairJudge, identity_of, judge_for
 from ..metrics import Interval, difference_of_proportions
 from ..models.conditions import conditions_of
 from ..models.history import history_of
-from ..models.networks import networks_in, same_layout
+from ..models.networks import network_of, networks_in, same_layout
 from ..models.sampling import check_data
 from ..models.support import check_supported
 from ..training import digest_of
@@ -156,7 +156,7 @@ def _check_models(models: dict[str, DiffusionPipeline], original: DiffusionPipel
             check_data(means.data, model)
         except DataError as error:
             raise DataError(f"The {role} model does not fit: {error}") from error
-    if original is not None and not same_layout(original, models["audited"]):
+    if original is not None and not same_layout(network_of(original), network_of(models["audited"])):
         raise DataError("The original's network has other weights than the audited one: give the model that it was made from.")
     if _never_shown(models["audited"], target):
         raise DataError(f"This model was never shown {target.name}, so there is nothing to audit: give one that forgot it.")

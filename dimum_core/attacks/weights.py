@@ -128,9 +128,9 @@ def _edited(pipe: DiffusionPipeline, edit: Callable[[str, Tensor], Tensor]) -> D
 
 def edited_weights(pipe: DiffusionPipeline, original: DiffusionPipeline) -> dict[str, Tensor]:
     """Which weights differ from the original's: name -> bool, of the parameter's shape. DataError for networks of other shapes."""
-    ours, theirs = (dict(network_of(model).named_parameters()) for model in (pipe, original))
-    if not same_layout(pipe, original):
+    if not same_layout(network_of(pipe), network_of(original)):
         raise DataError("The original's network has other weights than the unlearned one: take the one that it was made from.")
+    ours, theirs = (dict(network_of(model).named_parameters()) for model in (pipe, original))
     return {name: weight.detach() != theirs[name].detach().to(weight) for name, weight in ours.items()}
 
 
@@ -185,7 +185,7 @@ class Completion(Attack):
     def lacking(self, pipe: DiffusionPipeline, means: Means) -> str:
         if means.original is None:
             return "the original model, which shows the mask, was not given"
-        if not same_layout(pipe, means.original):
+        if not same_layout(network_of(pipe), network_of(means.original)):
             return "its network has other weights than the original's"
         masks = [mask for mask in edited_weights(pipe, means.original).values() if mask.ndim > 1]
         edited = sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)

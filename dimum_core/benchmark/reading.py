@@ -19,7 +19,7 @@ from ..judges import judge_for, load_judge
 from ..models.cards import read_card
 from ..models.checkpoints import find_checkpoint, load_pipeline, shipped_checkpoints
 from ..models.history import history_of
-from ..models.networks import same_layout
+from ..models.networks import network_of, same_layout
 from ..models.sampling import ClassConditionalPipeline
 from ..unlearning import get_method, load_plugin
 from ..unlearning.run import check_fits
@@ -204,7 +204,8 @@ def _knows(model: ClassConditionalPipeline, data: Dataset, target: str) -> bool:
 
 
 def _alike(pipe: ClassConditionalPipeline, model: ClassConditionalPipeline) -> bool:
-    return (model.class_names, model.image_shape) == (pipe.class_names, pipe.image_shape) and same_layout(model, pipe)
+    same = (model.class_names, model.image_shape) == (pipe.class_names, pipe.image_shape)
+    return same and same_layout(network_of(model), network_of(pipe))
 
 
 def _check_entries(plan: Plan, pipe: ClassConditionalPipeline, wrong: list[str]) -> None:

@@ -108,13 +108,14 @@ def train_judge(
     data = data if preset.word is None else data.relabelled(preset.word)
     fitting, calibration = judge_sets(data, preset.calibration_every)
     preset = replace(preset, knows_outliers=preset.knows_outliers and len(calibration) >= FEWEST_KNOWN)
-    again = partial(with_reconstructions, autoencoder=preset.autoencoder) if own is None and preset.autoencoder else lambda x: x
+    autoencoder = preset.autoencoder if own is None else ""
+    again = partial(with_reconstructions, autoencoder=autoencoder) if autoencoder else lambda x: x
     judge = new_judge(preset, data.class_names, data.train.images.shape[1], config.seed)
     if preset.whitened:
         whiten(judge, fitting.images[:5_000])
     judge.to(Accelerator().device)  # it is calibrated and measured there, too
     augmented = preset.crop, preset.flip, preset.label_smoothing, preset.cutout
-    codec = digest_of(load_autoencoder(preset.autoencoder)) if own is None and preset.autoencoder else ""
+    codec = digest_of(load_autoencoder(autoencoder)) if autoencoder else ""
     objective = ClassificationObjective(again(fitting), config.batch_size, *augmented, codec)
     result = train(judge, objective, config, out=out, resume=resume, on_log=on_log, description=f"training {preset.name}")
     calibrate(judge, fitting, calibration, again)

@@ -57,9 +57,9 @@ def network_of(pipe: DiffusionPipeline) -> ModelMixin:
     return getattr(pipe, network_name(pipe))
 
 
-def same_layout(pipe: DiffusionPipeline, other: DiffusionPipeline) -> bool:
-    """Whether the denoising networks have the same weights by name and shape."""
-    one, two = ({name: w.shape for name, w in network_of(each).named_parameters()} for each in (pipe, other))
+def same_layout(network: nn.Module, other: nn.Module) -> bool:
+    """Whether two networks have the same weights by name and shape."""
+    one, two = ({name: w.shape for name, w in each.named_parameters()} for each in (network, other))
     return one == two
 
 

@@ -221,7 +221,8 @@ def unlearn(
     method = get_method(method, **hyperparameters)
     check_data(data, pipe)
     conditions = conditions_of(pipe, target, data.class_names)
-    accuracy = None if until is None else _unlearning_accuracy(pipe, conditions, until, judge, seed)
+    judge = None if until is None else _who_says_when(pipe, conditions, until, judge)
+    accuracy = None if judge is None else _unlearning_accuracy(conditions, judge, seed)
     sets = method_data(method, data, pipe, target, seed)
     check_fits(method, pipe, lora_rank)
     history = dataclasses.replace(history_of(pipe).having_seen(*sets.values()), training_set=data.train, weights="raw")
@@ -229,9 +230,7 @@ def unlearn(
         train_only(network_of(forgetful), method.trains)
         if until:
             _warn_of_nothing_to_forget(accuracy(0, forgetful)["UA"], until, target)
-        about = _made_with(pipe, method, lora_rank, steps) if out else {}
-        if out and until is not None:
-            about["judge"] = identity_of(judge_for(pipe, judge, conditions))
+        about = _made_with(pipe, method, lora_rank, steps, judge) if out else {}
         objective = UnlearningObjective.of(method, pipe, conditions, sets, config, about)
         objective.prepare(network_of(forgetful), seed)
         looks = [lambda step, pipe: objective.trace(network_of(pipe), config), *filter(None, (accuracy, evaluate))]
@@ -256,16 +255,19 @@ def check_fits(method: Method, pipe: DiffusionPipeline, lora_rank: int = 0) -> N
         )
 
 
-def _unlearning_accuracy(
-    pipe: DiffusionPipeline, conditions: ClassConditions | PromptConditions, until: float, judge: Judge | PairJudge | None,
-    seed: int,
-) -> Look:
-    """UA, which says when to stop; who judges is found and checked before anything takes long."""
+def _who_says_when(
+    pipe: DiffusionPipeline, conditions: ClassConditions | PromptConditions, until: float, judge: Judge | PairJudge | None
+) -> Judge | PairJudge:
+    """The judge whose UA says when to stop, found and checked before anything takes long."""
     check_number("until", until, 0, 1)
-    target = conditions.forgotten
-    if target.items:
+    if conditions.forgotten.items:
         raise TrainingError("until asks the judge, which cannot recognise single images: pass evaluate= to measure copies.")
-    judge = judge_for(pipe, judge, conditions)
+    return judge_for(pipe, judge, conditions)
+
+
+def _unlearning_accuracy(conditions: ClassConditions | PromptConditions, judge: Judge | PairJudge, seed: int) -> Look:
+    """UA, as the judge sees it."""
+    target = conditions.forgotten
     labels = conditions.asked([target.labels[i % len(target.labels)] for i in range(UNTIL_SAMPLES)])
 
     def measure(step: int, forgetful: DiffusionPipeline) -> dict:
@@ -287,10 +289,11 @@ def _warn_of_nothing_to_forget(before: float, until: float, target) -> None:
         )
 
 
-def _made_with(pipe: DiffusionPipeline, method: Method, lora_rank: int, steps: int) -> dict:
-    """What else a folder's training must have in common with this one to be resumed."""
+def _made_with(pipe: DiffusionPipeline, method: Method, lora_rank: int, steps: int, judge: Judge | PairJudge | None) -> dict:
+    """What else a folder's training must have in common with this one to be resumed. judge: who says when to stop."""
     total = {"total_steps": steps} if method.uses_total_steps else {}
-    return {"start": digest_of(network_of(pipe)), "lora_rank": lora_rank} | total | own_code(method)
+    asked = {} if judge is None else {"judge": identity_of(judge)}
+    return {"start": digest_of(network_of(pipe)), "lora_rank": lora_rank} | total | asked | own_code(method)
 
 
 def _train(
